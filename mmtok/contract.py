@@ -1,0 +1,107 @@
+"""What every tokenizer and text encoder of cinepoet promises.
+
+Shape letters: b batch, c channels, t h w time/height/width, k codebooks, n sequence, d width.
+The classes are ``typing.Protocol``: a tokenizer needs no base class, only these attributes and methods.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+
+@runtime_checkable
+class VisualTokenizer(Protocol):
+    """Video in [-1, 1] to integer codes and back; a one-frame video is an image.
+
+    Attributes:
+        codebook_size: entries of one codebook.
+        num_codebooks: parallel codebooks, 1 for every family so far.
+        stride: pixels (frames) per token, ordered time, height, width.
+        fps: pictures per second the tokenizer was trained on.
+        is_causal: True when codes of slice i depend on frames up to slice i only.
+    """
+
+    codebook_size: int
+    num_codebooks: int
+    stride: tuple[int, int, int]
+    fps: float
+    is_causal: bool
+
+    def grid(self, num_frames: int, height: int, width: int) -> tuple[int, ...]:
+        """Token grid of a clip; raises ValueError for sizes the tokenizer cannot take."""
+        ...
+
+    def valid_num_frames(self, num_frames: int) -> int:
+        """Largest valid clip length that is not longer than ``num_frames`` (at least 1)."""
+        ...
+
+    def encode(self, video: Tensor) -> Tensor:
+        """(b, 3, t, h, w) in [-1, 1] to (b, k, *grid) int64, deterministically."""
+        ...
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """(b, k, *grid) int64 to (b, 3, t, h, w) in [-1, 1]."""
+        ...
+
+
+@runtime_checkable
+class AudioTokenizer(Protocol):
+    """Mono audio in [-1, 1] to residual codes and back.
+
+    Attributes:
+        sample_rate: samples per second, Hz.
+        hop_length: samples per latent frame.
+        frame_rate: latent frames per second, Hz.
+        num_codebooks: residual levels.
+        codebook_size: entries of one level.
+    """
+
+    sample_rate: int
+    hop_length: int
+    frame_rate: float
+    num_codebooks: int
+    codebook_size: int
+
+    def encode(self, audio: Tensor) -> Tensor:
+        """(b, 1, n) in [-1, 1] to (b, k, n // hop_length) int64; the tail below one hop is dropped."""
+        ...
+
+    def decode(self, codes: Tensor, num_samples: int | None = None) -> Tensor:
+        """(b, k, t) int64 to (b, 1, num_samples), exactly; ``None`` means t * hop_length."""
+        ...
+
+
+@runtime_checkable
+class TextEncoder(Protocol):
+    """Frozen text embeddings.
+
+    Attributes:
+        dim: width of one embedding.
+        max_length: most positions returned (64 at VideoPoet's setting).
+    """
+
+    dim: int
+    max_length: int
+
+    def encode(self, texts: list[str]) -> tuple[Tensor, Tensor]:
+        """Embeddings (b, n, dim) float32 and mask (b, n) bool, True where a token is; n <= max_length."""
+        ...
+
+
+def require_video(video: Tensor) -> None:
+    """Raise unless ``video`` is a (b, 3, t, h, w) float tensor within [-1, 1] (small overshoot allowed).
+
+    Args:
+        video: the tensor to check.
+
+    Raises:
+        ValueError: on a wrong shape, dtype or range, or when a value is not finite.
+    """
+    if video.ndim != 5 or video.shape[1] != 3 or not video.is_floating_point():
+        raise ValueError(f"video must be a float tensor (b, 3, t, h, w), got {video.dtype} of {tuple(video.shape)}")
+    low, high = torch.aminmax(video.detach())
+    if not (low >= -1.01 and high <= 1.01):
+        raise ValueError(f"video must lie in [-1, 1], got values in [{low:.3g}, {high:.3g}]; scale x / 127.5 - 1")

@@ -1,0 +1,172 @@
+"""Saving and loading any of our models: ``config.json`` beside ``model.safetensors``, strictly and never unpickled."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HFValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+P = TypeVar("P")
+_KEPT = (torch.float16, torch.bfloat16, torch.float32)
+
+
+def resolve_folder(name: str | Path) -> Path:
+    """The local folder of a model given by folder or hub id.
+
+    Args:
+        name: a folder, or a hub id such as ``"google/t5-v1_1-xl"``.
+
+    Returns:
+        A folder that exists.
+
+    Raises:
+        FileNotFoundError: if it is neither a folder nor a reachable hub repository.
+    """
+    folder = Path(name)
+    if folder.is_dir():
+        return folder
+    if folder.is_absolute() or str(name).count("/") != 1 or str(name).startswith("."):
+        raise FileNotFoundError(f"{name} is not a folder")
+    try:
+        return Path(snapshot_download(str(name)))
+    except (OSError, HFValidationError, ValueError) as fault:
+        reason = str(fault).splitlines()[0] if str(fault) else type(fault).__name__
+        raise FileNotFoundError(f"{name} is neither a folder nor a reachable hub repository ({reason})") from fault
+
+
+def read_config(folder: Path, family: str | None = None) -> dict[str, Any]:
+    """The content of config.json, checked for its family.
+
+    Args:
+        folder: a model folder.
+        family: the family that the caller can build, or None for any.
+
+    Returns:
+        ``{"family": ..., "params": {...}, ...}``.
+
+    Raises:
+        FileNotFoundError: if there is no config.json.
+        ValueError: if it is not ours or of another family.
+    """
+    file = Path(folder) / "config.json"
+    if not file.is_file():
+        raise FileNotFoundError(f"{folder} has no config.json")
+    config = json.loads(file.read_text())
+    if not isinstance(config, dict) or "family" not in config or "params" not in config:
+        raise ValueError(f"{file} is not a cinepoet model config (no family or params)")
+    if family is not None and config["family"] != family:
+        raise ValueError(f"{file} describes a {config['family']!r} model, expected {family!r}")
+    return config
+
+
+def params_from_config(cls: type[P], values: dict[str, Any]) -> P:
+    """The frozen params dataclass from JSON values; lists become tuples, unknown keys raise.
+
+    Args:
+        cls: the dataclass.
+        values: ``config["params"]``.
+
+    Returns:
+        An instance of ``cls``.
+
+    Raises:
+        ValueError: naming unknown or missing keys.
+    """
+    fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    unknown = sorted(set(values) - set(fields))
+    missing = sorted(n for n, f in fields.items() if n not in values and f.default is dataclasses.MISSING)
+    if unknown or missing:
+        raise ValueError(f"{cls.__name__}: unknown keys {unknown}, missing keys {missing}")
+
+    def tupled(value: Any) -> Any:
+        return tuple(tupled(v) for v in value) if isinstance(value, list) else value
+
+    return cls(**{k: tupled(v) for k, v in values.items()})
+
+
+def save_module(
+    module: nn.Module, folder: str | Path, *, family: str, params: Any, dtype: torch.dtype | None = None, **extra: Any
+) -> None:
+    """Write ``module`` to ``folder`` as config.json and model.safetensors, each under a temporary name first.
+
+    Args:
+        module: the model; tied tensors are stored once.
+        folder: created when absent.
+        family: name that ``mmtok.load`` looks up.
+        params: the model's params dataclass.
+        dtype: float type on disk, or None to keep the module's.
+        extra: further JSON values for config.json.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    seen: set[int] = set()
+    tensors: dict[str, torch.Tensor] = {}
+    for name, tensor in module.state_dict().items():
+        if tensor.numel() and tensor.data_ptr() in seen:
+            continue
+        seen.add(tensor.data_ptr())
+        kept = tensor.detach().cpu().contiguous()
+        tensors[name] = kept.to(dtype) if dtype is not None and kept.dtype in _KEPT else kept
+    partial = folder / "model.safetensors.partial"
+    save_file(tensors, partial)
+    os.replace(partial, folder / "model.safetensors")
+    config = {"family": family, "params": dataclasses.asdict(params), **extra}
+    partial = folder / "config.json.partial"
+    partial.write_text(json.dumps(config, indent=1) + "\n")
+    os.replace(partial, folder / "config.json")
+
+
+def load_tensors(folder: Path) -> dict[str, torch.Tensor]:
+    """The tensors of model.safetensors; floating ones as float32.
+
+    Args:
+        folder: a model folder.
+
+    Returns:
+        Name to tensor.
+
+    Raises:
+        FileNotFoundError: if there is no model.safetensors.
+        ValueError: if the file is damaged.
+    """
+    file = Path(folder) / "model.safetensors"
+    if not file.is_file():
+        raise FileNotFoundError(f"{folder} has no model.safetensors")
+    try:
+        tensors = load_file(file)
+    except SafetensorError as fault:
+        raise ValueError(f"{file} is damaged: {fault}") from fault
+    return {k: v.float() if v.is_floating_point() else v for k, v in tensors.items()}
+
+
+def load_strictly(module: nn.Module, tensors: dict[str, torch.Tensor], *, tied: tuple[str, ...] = ()) -> None:
+    """``load_state_dict`` that lists every missing, unused and misshapen name in one message.
+
+    Args:
+        module: receives the tensors.
+        tensors: name to tensor.
+        tied: names that share storage with another and are absent from the file.
+
+    Raises:
+        ValueError: if the names or shapes do not match.
+    """
+    own = module.state_dict()
+    missing = sorted(set(own) - set(tensors) - set(tied))
+    unused = sorted(set(tensors) - set(own))
+    shapes = [
+        f"{k}: {tuple(v.shape)} in the file, {tuple(own[k].shape)} in the model"
+        for k, v in tensors.items()
+        if k in own and own[k].shape != v.shape
+    ]
+    if missing or unused or shapes:
+        raise ValueError(f"weights do not fit: missing {missing}, unused {unused}, shapes {shapes}")
+    module.load_state_dict(tensors, strict=False)

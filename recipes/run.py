@@ -1,0 +1,209 @@
+"""One training run: a folder with config, log, curves and a checkpoint that resumes where it stopped.
+
+    run = Run(folder, title="magvit2", total_steps=1000, config=config)
+    step = run.resume({"model": model, "optimizer": optimizer})
+    for step in run.steps(step):
+        ...one visible optimizer step...
+        run.log(step, {"train/loss": loss})
+        run.maybe_save(step, {"model": model, "optimizer": optimizer})
+    run.finish({"model": model, "optimizer": optimizer})
+
+Data and noise of a step are drawn from ``step_generator(seed, step)``, so a resumed run draws what it would have drawn.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from recipes.config import to_dict
+
+
+def step_generator(seed: int, step: int) -> torch.Generator:
+    """A generator that depends on (seed, step) only.
+
+    Args:
+        seed: the run's seed.
+        step: the optimizer step, from 0.
+
+    Returns:
+        A CPU generator.
+    """
+    return torch.Generator().manual_seed((seed * 1_000_003 + step) % (2**63 - 1))
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write ``text`` to a temporary name beside ``path``, then rename.
+
+    Args:
+        path: the file to replace or create.
+        text: its new content.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text)
+    os.replace(partial, path)
+
+
+class Run:
+    """A run folder and its visible loop.
+
+    Args:
+        folder: where config.json, log.jsonl, curves.png and checkpoint.pt live; created.
+        title: shown beside the progress bar.
+        total_steps: optimizer steps of the whole run.
+        config: a dataclass, saved as config.json; a run whose saved config differs refuses to resume.
+        save_every_s: seconds between checkpoints.
+    """
+
+    def __init__(self, folder: Path, *, title: str, total_steps: int, config: Any, save_every_s: float = 120.0):
+        self.folder, self.title, self.total_steps = Path(folder), title, total_steps
+        self.save_every_s = save_every_s
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._config = json.dumps(to_dict(config), indent=1, sort_keys=True)
+        self._checkpoint = self.folder / "checkpoint.pt"
+        self._log = self.folder / "log.jsonl"
+        self._last_save = time.monotonic()
+        self._started = time.monotonic()
+        self.elapsed_s = 0.0
+        self._shown = ""
+
+    def resume(self, parts: dict[str, Any]) -> int:
+        """Load the checkpoint into ``parts`` when there is one.
+
+        Args:
+            parts: name to object with ``load_state_dict``; the same names as given to ``maybe_save``.
+
+        Returns:
+            The step to continue from, 0 for a new run.
+
+        Raises:
+            ValueError: if the folder holds a run of another config.
+        """
+        config_file = self.folder / "config.json"
+        if not self._checkpoint.exists():
+            write_atomically(config_file, self._config)
+            self._log.unlink(missing_ok=True)
+            return 0
+        if config_file.read_text() != self._config:
+            raise ValueError(f"{self.folder} holds a run with another config; use a new folder or delete it")
+        state = torch.load(self._checkpoint, map_location="cpu", weights_only=True)
+        for name, part in parts.items():
+            part.load_state_dict(state["parts"][name])
+        torch.set_rng_state(state["rng"])
+        self.elapsed_s = state["elapsed_s"]
+        kept = [line for line in self._log.read_text().splitlines() if json.loads(line)["step"] < state["step"]]
+        write_atomically(self._log, "".join(line + "\n" for line in kept))
+        return state["step"]
+
+    def steps(self, start: int) -> Iterator[int]:
+        """Step numbers from ``start`` behind a progress bar with time left.
+
+        Args:
+            start: the first step, as returned by ``resume``.
+
+        Yields:
+            start, start + 1, ... total_steps - 1.
+        """
+        self._started = self._last_save = time.monotonic()
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        with Progress(*columns, TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[shown]}")) as bar:
+            task = bar.add_task(self.title, total=self.total_steps, completed=start, shown="")
+            for step in range(start, self.total_steps):
+                yield step
+                bar.update(task, completed=step + 1, shown=self._shown)
+
+    def log(self, step: int, values: dict[str, float | torch.Tensor]) -> None:
+        """Append one line to log.jsonl and show the losses beside the bar.
+
+        Args:
+            step: the step the values belong to.
+            values: grouped names such as ``train/loss``.
+
+        Raises:
+            FloatingPointError: if a value named ``*loss*`` is not finite.
+        """
+        plain = {k: float(v) for k, v in values.items()}
+        for name, value in plain.items():
+            if "loss" in name and value != value:
+                raise FloatingPointError(f"{name} is not a number at step {step} of {self.title}")
+        plain["perf/seconds"] = round(self.elapsed_s + time.monotonic() - self._started, 2)
+        with self._log.open("a") as file:
+            file.write(json.dumps({"step": step, **plain}) + "\n")
+        self._shown = "  ".join(f"{k.split('/')[-1]} {v:.3g}" for k, v in list(plain.items())[:3])
+
+    def save(self, next_step: int, parts: dict[str, Any]) -> None:
+        """Write the checkpoint and the curves, atomically.
+
+        Args:
+            next_step: the step a resumed run starts with.
+            parts: name to object with ``state_dict``.
+        """
+        elapsed = self.elapsed_s + time.monotonic() - self._started
+        state = {"step": next_step, "rng": torch.get_rng_state(), "elapsed_s": elapsed}
+        partial = self._checkpoint.with_suffix(".partial")
+        torch.save({**state, "parts": {k: p.state_dict() for k, p in parts.items()}}, partial)
+        os.replace(partial, self._checkpoint)
+        self.plot()
+        self._last_save = time.monotonic()
+
+    def maybe_save(self, step: int, parts: dict[str, Any]) -> None:
+        """``save`` when the last one is ``save_every_s`` ago.
+
+        Args:
+            step: the step just finished.
+            parts: as in ``save``.
+        """
+        if time.monotonic() - self._last_save >= self.save_every_s:
+            self.save(step + 1, parts)
+
+    def finish(self, parts: dict[str, Any]) -> None:
+        """Final checkpoint and curves.
+
+        Args:
+            parts: as in ``save``.
+        """
+        self.save(self.total_steps, parts)
+
+    def read_log(self) -> list[dict[str, float]]:
+        """All logged lines, oldest first.
+
+        Returns:
+            One table of numbers a line.
+        """
+        return [json.loads(line) for line in self._log.read_text().splitlines()] if self._log.exists() else []
+
+    def plot(self) -> None:
+        """Draw curves.png: one panel for every logged name but the clock."""
+        import matplotlib
+
+        matplotlib.use("Agg")
+        import matplotlib.pyplot as plt
+
+        rows = self.read_log()
+        names = sorted({k for row in rows for k in row} - {"step", "perf/seconds"})
+        if not names:
+            return
+        columns = min(3, len(names))
+        lines = -(-len(names) // columns)
+        figure, axes = plt.subplots(lines, columns, figsize=(5 * columns, 3 * lines), squeeze=False)
+        for axis, name in zip(axes.flat, names, strict=False):
+            points = [(row["step"], row[name]) for row in rows if name in row]
+            axis.plot([p[0] for p in points], [p[1] for p in points], linewidth=1)
+            axis.set_title(name, fontsize=9)
+            axis.grid(alpha=0.3)
+        for axis in list(axes.flat)[len(names) :]:
+            axis.axis("off")
+        figure.suptitle(self.title)
+        figure.tight_layout()
+        partial = self.folder / "curves.partial.png"
+        figure.savefig(partial, dpi=80)
+        plt.close(figure)
+        os.replace(partial, self.folder / "curves.png")
