@@ -1,1 +1,27 @@
+"""Media in and out: films, sounds and pictures, through FFmpeg (PyAV), soundfile and Pillow."""
 
+from mmtok.media.audio import AudioClip, read_audio, write_wav
+from mmtok.media.container import MediaInfo, probe, require_writable
+from mmtok.media.errors import MediaError
+from mmtok.media.image import read_image, write_png
+from mmtok.media.preview import contact_sheet, spectrogram_image, write_preview
+from mmtok.media.video import FILM_SUFFIXES, VideoClip, read_video, write_film
+
+__all__ = [
+    "FILM_SUFFIXES",
+    "AudioClip",
+    "MediaError",
+    "MediaInfo",
+    "VideoClip",
+    "contact_sheet",
+    "probe",
+    "read_audio",
+    "read_image",
+    "read_video",
+    "require_writable",
+    "spectrogram_image",
+    "write_film",
+    "write_png",
+    "write_preview",
+    "write_wav",
+]

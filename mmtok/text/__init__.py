@@ -1,1 +1,1 @@
-
+"""Text: the frozen T5 encoder and the cache of its vectors."""

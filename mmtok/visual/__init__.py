@@ -1,1 +1,1 @@
-
+"""Visual tokenizers, one family a file."""

@@ -6,6 +6,7 @@ The analyzers see pixels and samples only. They assume what the corpus promises:
 from __future__ import annotations
 
 import colorsys
+import itertools
 import math
 from dataclasses import dataclass
 
@@ -70,7 +71,7 @@ def _turns(profiles: Tensor) -> float:
     if float(fine.std()) < 1e-4:
         return 0.0
     limit = 4 * 7  # at most 35 degrees either way, below half the symmetry of a star
-    for before, after in zip(fine[:-1], fine[1:], strict=True):
+    for before, after in itertools.pairwise(fine):
         scores = torch.stack([(before.roll(s) * after).sum() for s in range(-limit, limit + 1)])
         total += (int(scores.argmax()) - limit) * 2 * math.pi / (4 * _DIRECTIONS)
     return total

@@ -1,9 +1,9 @@
 """Corpus ``shapes``: endless, seeded, captioned, sounding clips whose ground truth is known exactly.
 
-One coloured shape moves, bounces, grows or spins over a grey textured background. It sounds all the while: the pitch tells the
-shape, the timbre the colour, loudness and stereo place follow the motion, and every bounce clicks. A scene is a few numbers;
-picture and sound are rendered from it at any size, length and rate. One (colour, shape, motion) triple in six is never drawn for
-training (``split="heldout"``), while each pair of attributes is.
+One coloured shape moves, bounces, grows or spins over a grey textured background. It sounds all the while: the pitch
+tells the shape, the timbre the colour, loudness and stereo place follow the motion, and every bounce clicks. A scene
+is a few numbers; picture and sound are rendered from it at any size, length and rate. One (colour, shape, motion)
+triple in six is never drawn for training (``split="heldout"``), while each pair of attributes is.
 
 Shape letters: c channels, t time, h w height and width, n samples.
 """
@@ -38,7 +38,9 @@ TIMBRES: dict[str, tuple[float, ...]] = {  # amplitude of harmonics 1, 2, ...
 }
 PITCHES_HZ: dict[str, float] = {"circle": 240.0, "square": 281.0, "triangle": 329.0, "star": 385.0, "cross": 450.0}
 SHAPES = tuple(PITCHES_HZ)
-MOTIONS: dict[str, tuple[tuple[str, str], ...]] = {  # (finite verb phrase, participle phrase), the first is the usual one
+MOTIONS: dict[
+    str, tuple[tuple[str, str], ...]
+] = {  # (finite verb phrase, participle phrase), the first is the usual one
     "left": (("moves left", "moving left"), ("slides to the left", "sliding to the left")),
     "right": (("moves right", "moving right"), ("slides to the right", "sliding to the right")),
     "up": (("moves up", "moving up"), ("rises", "rising")),

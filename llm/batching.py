@@ -1,0 +1,173 @@
+"""Length groups: every step trains one task, so that nothing is padded (AGD, Akbari et al. 2023; VideoPoet section 4.2).
+
+The group of a step is drawn from weights with a generator that depends on the seed and the step only: every rank draws the
+same group without talking to the others, and a resumed run draws what it would have drawn. Batches have the same number of
+tokens, so a step holds more images than clips.
+
+Shape letters: b batch, n sequence, d text width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from llm.sequence import Layout
+from llm.tasks import TASKS, Clip, find_task, task_layout
+from mmtok.vocabulary import Vocabulary
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Sequences of one layout.
+
+    Attributes:
+        layout: their places.
+        ids: (b, n) int64.
+        text: (b, text_slots, d) vectors, or None when the layout has no text span.
+        text_mask: (b, text_slots) bool, True where a vector is; None without text.
+    """
+
+    layout: Layout
+    ids: Tensor
+    text: Tensor | None = None
+    text_mask: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Group:
+    """Tasks of one sequence length.
+
+    Attributes:
+        task: a key of ``TASKS``.
+        given: slices given, for tasks that continue a clip.
+        layout: places of all its sequences.
+        weight: share of steps, before normalisation.
+    """
+
+    task: str
+    given: int | None
+    layout: Layout
+    weight: float
+
+    @property
+    def is_image(self) -> bool:
+        """True when only one picture is written."""
+        return TASKS[self.task].visual_out == "first"
+
+    def batch_size(self, tokens_per_step: int) -> int:
+        """Sequences that hold about ``tokens_per_step`` places, at least one.
+
+        Args:
+            tokens_per_step: places wanted.
+
+        Returns:
+            b.
+        """
+        return max(1, tokens_per_step // self.layout.length)
+
+
+def make_groups(
+    weights: dict[str, float],
+    vocabulary: Vocabulary,
+    clip: Clip,
+    *,
+    text_slots: int,
+    given: tuple[int, ...] | None = None,
+) -> list[Group]:
+    """The groups of a mixture; a task that continues a clip becomes one group per number of given slices.
+
+    Args:
+        weights: task to share of steps, not negative; tasks of weight 0 are left out.
+        vocabulary: where ids come from.
+        clip: shape of the clips.
+        text_slots: places for text.
+        given: numbers of given slices, None for all from 1 to t - 1. Each task divides its weight among them.
+
+    Returns:
+        The groups, in the order of ``weights``.
+
+    Raises:
+        ValueError: for unknown tasks, negative weights, or when nothing is left.
+    """
+    groups = []
+    for name, weight in weights.items():
+        task = find_task(name)
+        if weight < 0:
+            raise ValueError(f"the weight of {name} must not be negative, got {weight}")
+        if weight == 0:
+            continue
+        choices = (given or tuple(range(1, clip.grid[0]))) if task.visual_in == "past" else (None,)
+        for choice in choices:
+            layout = task_layout(name, vocabulary, clip, text_slots=text_slots, given=choice)
+            groups.append(Group(name, choice, layout, weight / len(choices)))
+    if not groups:
+        raise ValueError("no task has a positive weight")
+    return groups
+
+
+def group_shares(groups: list[Group], *, progress: float, image_share: tuple[float, float] | None = None) -> Tensor:
+    """Probabilities of the groups at a moment of training.
+
+    Args:
+        groups: the mixture.
+        progress: part of the training that is done, in [0, 1].
+        image_share: share of image steps in the first quarter of training and afterwards, (0.9, 0.1) in VideoPoet; None
+            takes the groups' weights as they are.
+
+    Returns:
+        (groups,) float64, summing to 1.
+
+    Raises:
+        ValueError: if ``image_share`` is given and there are only images, or none.
+    """
+    weights = torch.tensor([g.weight for g in groups], dtype=torch.float64)
+    if image_share is None:
+        return weights / weights.sum()
+    image = torch.tensor([g.is_image for g in groups])
+    if bool(image.all()) or not bool(image.any()):
+        raise ValueError("image_share needs at least one image task and one other task")
+    share = image_share[0] if progress < 0.25 else image_share[1]
+    images, others = weights * image, weights * ~image
+    return share * images / images.sum() + (1 - share) * others / others.sum()
+
+
+def draw_group(groups: list[Group], shares: Tensor, generator: torch.Generator) -> Group:
+    """One group at random.
+
+    Args:
+        groups: the mixture.
+        shares: probabilities from ``group_shares``.
+        generator: of this step, the same on every rank.
+
+    Returns:
+        The group.
+    """
+    return groups[int(torch.multinomial(shares, 1, generator=generator))]
+
+
+def fit_text(vectors: Tensor, mask: Tensor, slots: int) -> tuple[Tensor, Tensor]:
+    """Bring a text encoder's output to a layout's number of slots.
+
+    Args:
+        vectors: (b, m, d).
+        mask: (b, m) bool, True where a vector is.
+        slots: places wanted.
+
+    Returns:
+        Vectors (b, slots, d), zero where the mask is False, and the mask (b, slots).
+
+    Raises:
+        ValueError: if a text is longer than the slots.
+    """
+    longest = int(mask.sum(1).max()) if mask.numel() else 0
+    if longest > slots:
+        raise ValueError(f"a text has {longest} tokens, the model's sequences have {slots} text slots; shorten it")
+    b, m, d = vectors.shape
+    out, out_mask = vectors.new_zeros(b, slots, d), mask.new_zeros(b, slots)
+    kept = min(m, slots)
+    out[:, :kept] = vectors[:, :kept] * mask[:, :kept, None]
+    out_mask[:, :kept] = mask[:, :kept]
+    return out, out_mask

@@ -1,0 +1,113 @@
+"""The key-value cache: memory taken once, written in place, advanced by the model.
+
+Shape letters: b batch, n places; heads are spelled out.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+class KVCache:
+    """Keys and values of all layers for up to ``max_length`` places.
+
+    ``append`` writes behind ``position`` and returns everything up to the new end; the model calls ``advance`` once all
+    layers have appended.
+
+    Args:
+        num_layers: layers.
+        batch_size: b.
+        num_kv_heads: key and value heads.
+        max_length: most places.
+        head_dim: width of a head.
+        device: where the memory lies.
+        dtype: float type of the memory.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_layers: int,
+        batch_size: int,
+        num_kv_heads: int,
+        max_length: int,
+        head_dim: int,
+        device: torch.device | None = None,
+        dtype: torch.dtype = torch.float32,
+    ):
+        shape = (num_layers, batch_size, num_kv_heads, max_length, head_dim)
+        self.keys = torch.zeros(shape, device=device, dtype=dtype)
+        self.values = torch.zeros(shape, device=device, dtype=dtype)
+        self.position = 0
+
+    @property
+    def max_length(self) -> int:
+        """Most places."""
+        return self.keys.shape[3]
+
+    def append(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Write one layer's new places behind ``position``.
+
+        Args:
+            layer: from 0.
+            keys: (b, num_kv_heads, n, head_dim).
+            values: as ``keys``.
+
+        Returns:
+            Views (b, num_kv_heads, position + n, head_dim) of all keys and values so far.
+
+        Raises:
+            ValueError: if there is no room.
+        """
+        stop = self.position + keys.shape[2]
+        if stop > self.max_length:
+            raise ValueError(f"the cache holds {self.max_length} places, {stop} are needed")
+        self.keys[layer, :, :, self.position : stop] = keys
+        self.values[layer, :, :, self.position : stop] = values
+        return self.keys[layer, :, :, :stop], self.values[layer, :, :, :stop]
+
+    def advance(self, n: int) -> None:
+        """Count ``n`` places as written.
+
+        Args:
+            n: places that every layer has appended.
+        """
+        self.position += n
+
+    def reset(self, position: int = 0) -> None:
+        """Forget all places from ``position`` on.
+
+        Args:
+            position: places kept, at most the present number.
+
+        Raises:
+            ValueError: if that many are not there.
+        """
+        if not 0 <= position <= self.position:
+            raise ValueError(f"position must lie in [0, {self.position}], got {position}")
+        self.position = position
+
+    def fork(self, times: int = 1) -> KVCache:
+        """An independent copy, each sequence repeated ``times`` (several continuations of one prefix).
+
+        Args:
+            times: copies of every sequence, next to each other.
+
+        Returns:
+            A cache of batch ``b * times`` at the same position.
+        """
+        layers, batch_size, heads, length, head_dim = self.keys.shape
+        out = KVCache(
+            num_layers=layers,
+            batch_size=batch_size * times,
+            num_kv_heads=heads,
+            max_length=length,
+            head_dim=head_dim,
+            device=self.keys.device,
+            dtype=self.keys.dtype,
+        )
+        out.keys.copy_(self.keys.repeat_interleave(times, dim=1))
+        out.values.copy_(self.values.repeat_interleave(times, dim=1))
+        out.position = self.position
+        return out

@@ -1,0 +1,149 @@
+"""Sizes of the prefix language model, as numbers and as named presets.
+
+VideoPoet publishes three sizes (300 M, 1 B, 8 B) and no widths; the presets are our reading of them over its own
+vocabulary of 256 + 262,144 + 4,096 ids. ``tiny`` is the size of the embedded default.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from mmtok.vocabulary import Vocabulary
+
+
+@dataclass(frozen=True)
+class LMConfig:
+    """Everything that fixes the shape of a ``PrefixLM``.
+
+    Attributes:
+        dim: width of the residual stream.
+        num_layers: transformer layers.
+        num_heads: query heads.
+        num_kv_heads: key and value heads, a divisor of ``num_heads``.
+        head_dim: width of a head, even.
+        hidden_dim: inner width of the gated feed-forward layer.
+        visual_codes: entries of the visual codebook.
+        audio_levels: residual levels of the sound tokenizer, 0 without sound.
+        audio_codes: entries of one level, 0 without sound.
+        text_dim: width of the text encoder's vectors.
+        text_slots: positions reserved for text; VideoPoet reserves 64.
+        max_grid: largest token grid (t, h, w); sizes of the visual position tables.
+        max_audio_frames: most frames of one audio level; size of the audio position table.
+        rope_base: base of the rotary frequencies.
+        norm_eps: added to mean squares in norms.
+        tie_embeddings: True when the output head is the embedding table.
+    """
+
+    dim: int
+    num_layers: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    hidden_dim: int
+    visual_codes: int
+    audio_levels: int
+    audio_codes: int
+    text_dim: int
+    text_slots: int
+    max_grid: tuple[int, int, int]
+    max_audio_frames: int
+    rope_base: float = 10_000.0
+    norm_eps: float = 1e-6
+    tie_embeddings: bool = True
+
+    def __post_init__(self) -> None:
+        if self.num_heads % self.num_kv_heads:
+            raise ValueError(f"num_heads ({self.num_heads}) must be a multiple of num_kv_heads ({self.num_kv_heads})")
+        if self.head_dim % 2:
+            raise ValueError(f"head_dim must be even for rotary positions, got {self.head_dim}")
+        if len(self.max_grid) != 3:
+            raise ValueError(f"max_grid must be (t, h, w), got {self.max_grid}")
+        self.vocabulary  # noqa: B018 - its own checks run here
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """The unified vocabulary of these sizes."""
+        return Vocabulary(self.visual_codes, self.audio_levels, self.audio_codes)
+
+
+# VideoPoet's tokens: 2^18 visual codes on grids up to 41 frames portrait or landscape, 4 x 1024 audio codes at 50 Hz,
+# T5 XL vectors in 64 slots.
+_VIDEOPOET: dict[str, Any] = {
+    "visual_codes": 2**18,
+    "audio_levels": 4,
+    "audio_codes": 1024,
+    "text_dim": 2048,
+    "text_slots": 64,
+    "max_grid": (11, 28, 28),
+    "max_audio_frames": 256,
+}
+
+# The embedded default: 17 frames of 64x64, one tokenizer of 2^12 codes, 2.125 s of sound. 32 text slots instead of 64
+# halve the prefix; its captions are short.
+_TINY: dict[str, Any] = {
+    "visual_codes": 2**12,
+    "audio_levels": 4,
+    "audio_codes": 1024,
+    "text_dim": 256,
+    "text_slots": 32,
+    "max_grid": (5, 16, 16),
+    "max_audio_frames": 106,
+}
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "tiny": {
+        "dim": 256,
+        "num_layers": 8,
+        "num_heads": 4,
+        "num_kv_heads": 2,
+        "head_dim": 64,
+        "hidden_dim": 640,
+        **_TINY,
+    },
+    "300m": {
+        "dim": 1024,
+        "num_layers": 24,
+        "num_heads": 16,
+        "num_kv_heads": 16,
+        "head_dim": 64,
+        "hidden_dim": 2816,
+        **_VIDEOPOET,
+    },
+    "1b": {
+        "dim": 1536,
+        "num_layers": 24,
+        "num_heads": 16,
+        "num_kv_heads": 16,
+        "head_dim": 96,
+        "hidden_dim": 4096,
+        **_VIDEOPOET,
+    },
+    "8b": {
+        "dim": 4096,
+        "num_layers": 32,
+        "num_heads": 32,
+        "num_kv_heads": 8,
+        "head_dim": 128,
+        "hidden_dim": 14336,
+        **_VIDEOPOET,
+    },
+}
+
+
+def preset(name: str, **changes: Any) -> LMConfig:
+    """A named size, with some numbers replaced.
+
+    Args:
+        name: a key of ``PRESETS``.
+        changes: fields of ``LMConfig`` that differ, such as the tokenizers' sizes.
+
+    Returns:
+        The config.
+
+    Raises:
+        ValueError: for an unknown name, with the known ones.
+    """
+    if name not in PRESETS:
+        raise ValueError(f"unknown language model size {name!r}; known: {', '.join(PRESETS)}")
+    return LMConfig(**{**PRESETS[name], **changes})

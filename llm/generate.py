@@ -1,0 +1,213 @@
+"""Sampling of the output half: prefill the prefix once, then one place at a time from the cache.
+
+The grammar is hard: the layout says which block (and which audio level) stands at each place, only that block's rows of the
+head are evaluated, and markers and given codes are copied, not sampled. Guidance runs as one doubled batch; in its null
+branch the text slots are closed to attention at the same places, exactly as text dropout closes them in training, so that
+both branches have one length and one mask shape.
+
+Shape letters: b batch, n sequence, d width, v ids of a block; heads are spelled out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from llm.cache import KVCache
+from llm.model import PrefixLM, rotary_tables
+from llm.sampling import guide, sample
+from llm.sequence import Layout
+
+
+class StepDecoder:
+    """One place at a time: the model's layers with their products joined and everything constant computed beforehand.
+
+    Queries, keys and values come from one product, gate and up from another; rotary tables, position vectors and the
+    bias that closes empty text slots exist for all places before the first step.
+
+    Args:
+        model: the language model.
+        layout: the sequence.
+        readable: (b, n) bool, places that may be attended to; None opens all.
+        batch_size: b.
+    """
+
+    def __init__(self, model: PrefixLM, layout: Layout, readable: Tensor | None, batch_size: int):
+        config, weight = model.config, model.model.embed_tokens.weight
+        self.model, self.layout, self.batch_size = model, layout, batch_size
+        self.num_heads, self.num_kv_heads, self.head_dim = config.num_heads, config.num_kv_heads, config.head_dim
+        self.eps = config.norm_eps
+        self.cache = KVCache(
+            num_layers=config.num_layers,
+            batch_size=batch_size,
+            num_kv_heads=config.num_kv_heads,
+            max_length=layout.length,
+            head_dim=config.head_dim,
+            device=weight.device,
+            dtype=weight.dtype,
+        )
+        cosine, sine = rotary_tables(
+            0, layout.length, head_dim=config.head_dim, base=config.rope_base, device=weight.device
+        )
+        self.cosine, self.sine = cosine.to(weight.dtype), sine.to(weight.dtype)
+        self.positions = model.positions(layout).detach()
+        self.bias = None
+        if readable is not None and not bool(readable.all()):
+            bias = torch.zeros(batch_size, 1, 1, layout.length, device=weight.device, dtype=weight.dtype)
+            self.bias = bias.masked_fill_(~readable[:, None, None, :], float("-inf"))
+        self.layers = []
+        for layer in model.model.layers:
+            attention, mlp = layer.self_attn, layer.mlp
+            normed = (attention.q_norm.weight.expand(self.num_heads, -1), attention.k_norm.weight.expand(self.num_kv_heads, -1))
+            self.layers.append(
+                (
+                    layer.input_layernorm.weight,
+                    torch.cat((attention.q_proj.weight, attention.k_proj.weight, attention.v_proj.weight)),
+                    torch.cat(normed),
+                    attention.o_proj.weight,
+                    layer.post_attention_layernorm.weight,
+                    torch.cat((mlp.gate_proj.weight, mlp.up_proj.weight)),
+                    mlp.down_proj.weight,
+                )
+            )
+
+    def prefill(self, x: Tensor, mask: Tensor) -> Tensor:
+        """Run the first places together.
+
+        Args:
+            x: (b, m, d) embedded places from the start of the sequence.
+            mask: (b or 1, 1, m, m) bool.
+
+        Returns:
+            (b, m, d) hidden vectors.
+        """
+        return self.model.model(x, mask=mask, cache=self.cache)
+
+    def step(self, ids: Tensor) -> Tensor:
+        """Run the next place.
+
+        Args:
+            ids: (b,) ids that stand there.
+
+        Returns:
+            (b, d) hidden vectors, which predict the place behind.
+        """
+        position, b = self.cache.position, self.batch_size
+        heads, kv_heads, head_dim = self.num_heads, self.num_kv_heads, self.head_dim
+        cosine, sine = self.cosine[position], self.sine[position]
+        bias = None if self.bias is None else self.bias[..., : position + 1]
+        x = F.embedding(ids, self.model.model.embed_tokens.weight) + self.positions[position]
+        width = (x.shape[-1],)
+        for number, (norm_in, qkv, norm_qk, out, norm_mlp, gate_up, down) in enumerate(self.layers):
+            joined = F.linear(F.rms_norm(x, width, norm_in, self.eps), qkv).view(b, -1, head_dim)
+            turned, v = joined[:, : heads + kv_heads], joined[:, heads + kv_heads :]
+            turned = F.rms_norm(turned, (head_dim,), None, self.eps) * norm_qk
+            turned = turned * cosine + turned.roll(head_dim // 2, -1) * sine
+            k, v = self.cache.append(number, turned[:, heads:, None], v[:, :, None])
+            # heads that share keys stand as rows of one small matrix
+            q = turned[:, :heads].view(b, kv_heads, heads // kv_heads, head_dim)
+            mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+            x = x + F.linear(mixed.reshape(b, -1), out)
+            gate, up = F.linear(F.rms_norm(x, width, norm_mlp, self.eps), gate_up).chunk(2, dim=-1)
+            x = x + F.linear(F.silu(gate) * up, down)
+        self.cache.advance(1)
+        return F.rms_norm(x, width, self.model.model.norm.weight, self.eps)
+
+
+def _doubled(
+    text: Tensor, mask: Tensor, negative: tuple[Tensor, Tensor] | None
+) -> tuple[Tensor, Tensor]:
+    """Conditional rows, then the null rows: the negative text, or closed slots."""
+    null_text, null_mask = negative if negative is not None else (text, torch.zeros_like(mask))
+    return torch.cat((text, null_text)), torch.cat((mask, null_mask))
+
+
+@torch.inference_mode()
+def generate(
+    model: PrefixLM,
+    layout: Layout,
+    ids: Tensor,
+    known: Tensor,
+    *,
+    text: Tensor | None = None,
+    text_mask: Tensor | None = None,
+    negative: tuple[Tensor, Tensor] | None = None,
+    cfg_scale: float = 1.0,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    generator: torch.Generator | None = None,
+    on_step: Callable[[int, int], None] | None = None,
+) -> Tensor:
+    """Sample all unknown places of a batch of sequences.
+
+    Args:
+        model: the language model, in evaluation mode.
+        layout: the sequence.
+        ids: (b, n) ids from ``Layout.fill``; unknown places are not read.
+        known: (n,) bool from ``Layout.fill``; the whole prefix is known.
+        text: (b, text_slots, text_dim) vectors, needed when the layout has slots.
+        text_mask: (b, text_slots) bool, True where a vector is; all False is "no caption".
+        negative: vectors and mask of a negative prompt, which takes the place of the null branch.
+        cfg_scale: guidance by the text; 1.0 is off.
+        temperature: 0.0 is greedy.
+        top_k: keep only that many best ids of the block; None is off.
+        top_p: keep only the best ids of that total probability; None is off.
+        generator: source of randomness; one generator state gives one result.
+        on_step: called with (places done, places in all) after each sampled place.
+
+    Returns:
+        (b, n) complete ids.
+
+    Raises:
+        ValueError: if the prefix is not wholly known, or text and slots do not match.
+    """
+    if not bool(known[: layout.prefix_length].all()):
+        raise ValueError("the prefix must be known as a whole; fill the layout with its inputs first")
+    slots = layout.text_slots
+    if (text is None) != (slots == 0) or (text is None) != (text_mask is None):
+        raise ValueError(f"the layout has {slots} text slots; text and text_mask must match them")
+    b = ids.shape[0]
+    out = ids.clone()
+    free = (~known).nonzero().flatten().tolist()
+    if not free:
+        return out
+
+    # guidance: only where there is something to guide by
+    readable = None
+    guided = False
+    if text is not None and text_mask is not None:
+        guided = cfg_scale != 1.0 and (negative is not None or bool(text_mask.any()))
+        if guided:
+            text, text_mask = _doubled(text, text_mask, negative)
+        readable = layout.readable(text_mask)
+    copies = 2 if guided else 1
+
+    # the prefix, and what is given right behind it, in one pass
+    first = free[0]
+    mask = layout.attention_mask(text_mask).to(ids.device)[:, :, :first, :first]
+    decoder = StepDecoder(model, layout, readable, b * copies)
+    embedded = model.embed(out.repeat(copies, 1), layout, text=text)
+    hidden = decoder.prefill(embedded[:, :first], mask)[:, -1]
+
+    # one place at a time; a known place is fed without evaluating the head
+    head = model.lm_head.weight
+    blocks = layout.blocks.tolist()
+    free_places = set(free)
+    for place in range(first, free[-1] + 1):
+        if place in free_places:
+            start, stop = blocks[place]
+            logits = F.linear(hidden, head[start:stop])
+            if guided:
+                logits = guide(logits[:b], logits[b:], cfg_scale)
+            out[:, place] = start + sample(
+                logits, temperature=temperature, top_k=top_k, top_p=top_p, generator=generator
+            )
+            if on_step is not None:
+                on_step(place + 1 - first, free[-1] + 1 - first)
+        if place < free[-1]:
+            hidden = decoder.step(out[:, place].repeat(copies) if guided else out[:, place])
+    return out

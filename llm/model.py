@@ -1,0 +1,442 @@
+"""The prefix language model: a decoder-only transformer over text vectors, visual and audio tokens.
+
+VideoPoet (Kondratyuk et al. 2023, arXiv 2312.14125) publishes the sequence and says "decoder-only prefix LM"; the layers are
+our choice: pre-norm RMSNorm, SwiGLU, rotary positions, normalised queries and keys, grouped key-value heads, no biases.
+Weights of ``model.*`` and ``lm_head`` are named and shaped like transformers' Qwen3, so that exports run elsewhere. Two parts
+are not in Qwen3: ``text_proj``, which brings frozen T5 vectors to the model's width, and ``positions``, learned factorised
+(t, h, w) and (level, frame) vectors that prefix and output share, so that a place of a conditioning clip and the same place
+of the clip to be made look alike.
+
+Shape letters: b batch, n sequence, d width, v vocabulary, t h w grid, k audio levels.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from llm.attention import Attend, choose_attention
+from llm.cache import KVCache
+from llm.config import LMConfig
+from llm.sequence import Layout
+from mmtok.contract import AudioTokenizer, VisualTokenizer
+from mmtok.pretrained import load_strictly, load_tensors, params_from_config, read_config, resolve_folder, save_module
+from mmtok.vocabulary import Block, Vocabulary
+
+FAMILY = "prefix-lm"
+
+
+def rotary_tables(start: int, stop: int, *, head_dim: int, base: float, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Cosines and sines of the places ``start`` to ``stop``; the sine carries the sign of ``rotate``.
+
+    Args:
+        start: first place.
+        stop: one past the last place.
+        head_dim: width of a head.
+        base: base of the frequencies.
+        device: where the tables go.
+
+    Returns:
+        Two float32 tensors (stop - start, head_dim).
+    """
+    frequencies = base ** (-torch.arange(0, head_dim, 2, device=device, dtype=torch.float32) / head_dim)
+    angles = torch.arange(start, stop, device=device, dtype=torch.float32)[:, None] * frequencies
+    sine = angles.sin()
+    return angles.cos().repeat(1, 2), torch.cat((-sine, sine), dim=-1)
+
+
+def rotate(x: Tensor, cosine: Tensor, signed_sine: Tensor) -> Tensor:
+    """Turn the two halves of every head against each other, as Llama and Qwen do.
+
+    Args:
+        x: (..., n, head_dim).
+        cosine: (n, head_dim).
+        signed_sine: (n, head_dim), negative in the first half.
+
+    Returns:
+        Like ``x``.
+    """
+    return x * cosine + x.roll(x.shape[-1] // 2, dims=-1) * signed_sine
+
+
+class RMSNorm(nn.Module):
+    """Divide by the root of the mean square, times a learned weight; statistics in float32.
+
+    Args:
+        dim: width.
+        eps: added to the mean square.
+    """
+
+    def __init__(self, dim: int, eps: float):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(dim))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise the last axis.
+
+        Args:
+            x: (..., dim).
+
+        Returns:
+            Like ``x``.
+        """
+        return F.rms_norm(x.float(), self.weight.shape, self.weight, self.eps).to(x.dtype)
+
+
+class Attention(nn.Module):
+    """Self-attention with grouped key-value heads, normalised queries and keys, and rotary positions.
+
+    Args:
+        dim: width of the stream.
+        num_heads: query heads.
+        num_kv_heads: key and value heads.
+        head_dim: width of a head.
+        eps: of the norms.
+    """
+
+    def __init__(self, *, dim: int, num_heads: int, num_kv_heads: int, head_dim: int, eps: float):
+        super().__init__()
+        self.head_dim = head_dim
+        self.q_proj = nn.Linear(dim, num_heads * head_dim, bias=False)
+        self.k_proj = nn.Linear(dim, num_kv_heads * head_dim, bias=False)
+        self.v_proj = nn.Linear(dim, num_kv_heads * head_dim, bias=False)
+        self.o_proj = nn.Linear(num_heads * head_dim, dim, bias=False)
+        self.q_norm = RMSNorm(head_dim, eps)
+        self.k_norm = RMSNorm(head_dim, eps)
+
+    def forward(
+        self, x: Tensor, *, attend: Attend, cosine: Tensor, sine: Tensor, layer: int, cache: KVCache | None = None
+    ) -> Tensor:
+        """Mix places.
+
+        Args:
+            x: (b, n, dim).
+            attend: attention under this pass's mask.
+            cosine: (n, head_dim).
+            sine: (n, head_dim), signed.
+            layer: this layer's number, the cache's key.
+            cache: earlier places, or None.
+
+        Returns:
+            (b, n, dim).
+        """
+        b, n, _ = x.shape
+        q, k, v = (p(x).view(b, n, -1, self.head_dim).transpose(1, 2) for p in (self.q_proj, self.k_proj, self.v_proj))
+        q = rotate(self.q_norm(q), cosine, sine).to(v.dtype)
+        k = rotate(self.k_norm(k), cosine, sine).to(v.dtype)
+        if cache is not None:
+            k, v = cache.append(layer, k, v)
+        out = attend(q, k, v)
+        return self.o_proj(out.transpose(1, 2).reshape(b, n, -1))
+
+
+class MLP(nn.Module):
+    """Gated feed-forward layer (SwiGLU).
+
+    Args:
+        dim: width of the stream.
+        hidden_dim: inner width.
+    """
+
+    def __init__(self, *, dim: int, hidden_dim: int):
+        super().__init__()
+        self.gate_proj = nn.Linear(dim, hidden_dim, bias=False)
+        self.up_proj = nn.Linear(dim, hidden_dim, bias=False)
+        self.down_proj = nn.Linear(hidden_dim, dim, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Transform each place.
+
+        Args:
+            x: (b, n, dim).
+
+        Returns:
+            (b, n, dim).
+        """
+        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+
+
+class DecoderLayer(nn.Module):
+    """Attention, then feed-forward, each behind a norm and beside a skip.
+
+    Args:
+        attention: mixes places.
+        mlp: transforms each place.
+        dim: width of the stream.
+        eps: of the norms.
+    """
+
+    def __init__(self, *, attention: Attention, mlp: MLP, dim: int, eps: float):
+        super().__init__()
+        self.self_attn = attention
+        self.mlp = mlp
+        self.input_layernorm = RMSNorm(dim, eps)
+        self.post_attention_layernorm = RMSNorm(dim, eps)
+
+    def forward(
+        self, x: Tensor, *, attend: Attend, cosine: Tensor, sine: Tensor, layer: int, cache: KVCache | None = None
+    ) -> Tensor:
+        """One layer.
+
+        Args:
+            x: (b, n, dim).
+            attend: as in ``Attention``.
+            cosine: as in ``Attention``.
+            sine: as in ``Attention``.
+            layer: as in ``Attention``.
+            cache: as in ``Attention``.
+
+        Returns:
+            (b, n, dim).
+        """
+        x = x + self.self_attn(
+            self.input_layernorm(x), attend=attend, cosine=cosine, sine=sine, layer=layer, cache=cache
+        )
+        return x + self.mlp(self.post_attention_layernorm(x))
+
+
+class Decoder(nn.Module):
+    """Embedding table, layers and last norm, named as in transformers.
+
+    Args:
+        config: sizes.
+    """
+
+    def __init__(self, config: LMConfig):
+        super().__init__()
+        self.head_dim, self.rope_base = config.head_dim, config.rope_base
+        self.embed_tokens = nn.Embedding(config.vocabulary.vocab_size, config.dim)
+        self.layers = nn.ModuleList(
+            DecoderLayer(
+                attention=Attention(
+                    dim=config.dim,
+                    num_heads=config.num_heads,
+                    num_kv_heads=config.num_kv_heads,
+                    head_dim=config.head_dim,
+                    eps=config.norm_eps,
+                ),
+                mlp=MLP(dim=config.dim, hidden_dim=config.hidden_dim),
+                dim=config.dim,
+                eps=config.norm_eps,
+            )
+            for _ in range(config.num_layers)
+        )
+        self.norm = RMSNorm(config.dim, config.norm_eps)
+
+    def forward(self, x: Tensor, *, mask: Tensor, cache: KVCache | None = None) -> Tensor:
+        """Run all layers.
+
+        Args:
+            x: (b, n, dim) embedded places, behind those in the cache.
+            mask: (b or 1, 1, n, places in the cache and here) bool, True where reading is allowed.
+            cache: earlier places; receives these and is advanced.
+
+        Returns:
+            (b, n, dim), normalised.
+        """
+        start = cache.position if cache is not None else 0
+        n = x.shape[1]
+        attend = choose_attention(mask)
+        cosine, sine = rotary_tables(start, start + n, head_dim=self.head_dim, base=self.rope_base, device=x.device)
+        for number, layer in enumerate(self.layers):
+            x = layer(x, attend=attend, cosine=cosine, sine=sine, layer=number, cache=cache)
+        if cache is not None:
+            cache.advance(n)
+        return self.norm(x)
+
+
+class Positions(nn.Module):
+    """Learned factorised positions: the sum of a vector per axis.
+
+    Args:
+        dim: width.
+        max_grid: most slices, rows and columns of a visual grid.
+        audio_levels: levels of the sound tokenizer.
+        max_audio_frames: most frames of a level.
+    """
+
+    def __init__(self, *, dim: int, max_grid: tuple[int, int, int], audio_levels: int, max_audio_frames: int):
+        super().__init__()
+        self.time = nn.Embedding(max_grid[0], dim)
+        self.height = nn.Embedding(max_grid[1], dim)
+        self.width = nn.Embedding(max_grid[2], dim)
+        self.level = nn.Embedding(max(audio_levels, 1), dim)
+        self.frame = nn.Embedding(max(max_audio_frames, 1), dim)
+
+    def forward(self, layout: Layout) -> Tensor:
+        """Vectors of all places; markers and text have zeros.
+
+        Args:
+            layout: the sequence.
+
+        Returns:
+            (n, dim).
+
+        Raises:
+            ValueError: if a grid or a number of frames exceeds the tables.
+        """
+        tables = {"visual": (self.time, self.height, self.width), "audio": (self.level, self.frame)}
+        pieces = []
+        for s in layout.segments:
+            if s.kind not in tables:
+                pieces.append(self.time.weight.new_zeros(s.length, self.time.embedding_dim))
+                continue
+            axes = tables[s.kind]
+            first = (s.offset, 0, 0) if s.kind == "visual" else (0, s.offset)
+            stops = tuple(o + size for o, size in zip(first, s.shape, strict=True))
+            limits = tuple(axis.num_embeddings for axis in axes)
+            if any(stop > limit for stop, limit in zip(stops, limits, strict=True)):
+                raise ValueError(f"{s.name} reaches to {stops}, this model's position tables to {limits}")
+            total: Any = 0.0
+            for number, (axis, o, stop) in enumerate(zip(axes, first, stops, strict=True)):
+                shape = [1] * len(axes) + [-1]
+                shape[number] = stop - o
+                total = total + axis.weight[o:stop].reshape(shape)
+            pieces.append(total.reshape(s.length, -1))
+        return torch.cat(pieces)
+
+
+class PrefixLM(nn.Module):
+    """Text vectors, visual and audio tokens in one sequence; see ``llm.sequence`` for its places.
+
+    Args:
+        config: sizes.
+    """
+
+    def __init__(self, config: LMConfig):
+        super().__init__()
+        self.config = config
+        self.model = Decoder(config)
+        self.text_proj = nn.Linear(config.text_dim, config.dim, bias=False)
+        self.positions = Positions(
+            dim=config.dim,
+            max_grid=config.max_grid,
+            audio_levels=config.audio_levels,
+            max_audio_frames=config.max_audio_frames,
+        )
+        self.lm_head = nn.Linear(config.dim, config.vocabulary.vocab_size, bias=False)
+        if config.tie_embeddings:
+            self.lm_head.weight = self.model.embed_tokens.weight
+        self._initialise()
+
+    def _initialise(self) -> None:
+        """Normal weights of deviation 0.02; what writes into the stream is smaller the deeper the model (GPT-2)."""
+        for module in self.modules():
+            if isinstance(module, (nn.Linear, nn.Embedding)):
+                nn.init.normal_(module.weight, std=0.02)
+        for name, weight in self.named_parameters():
+            if name.endswith(("o_proj.weight", "down_proj.weight")):
+                nn.init.normal_(weight, std=0.02 / math.sqrt(2 * self.config.num_layers))
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """The unified vocabulary."""
+        return self.config.vocabulary
+
+    def embed(self, ids: Tensor, layout: Layout, *, text: Tensor | None = None) -> Tensor:
+        """Vectors that enter the first layer.
+
+        Args:
+            ids: (b, n) ids; those under text slots are not read.
+            layout: the sequence.
+            text: (b, text_slots, text_dim) vectors, needed when the layout has slots.
+
+        Returns:
+            (b, n, dim).
+
+        Raises:
+            ValueError: if text is missing, superfluous or of another shape.
+        """
+        slots = layout.text_slots
+        if (text is None) != (slots == 0):
+            raise ValueError(f"the layout has {slots} text slots, text is {'absent' if text is None else 'given'}")
+        x = self.model.embed_tokens(ids)
+        if text is not None:
+            expected = (ids.shape[0], slots, self.config.text_dim)
+            if tuple(text.shape) != expected:
+                raise ValueError(f"text must have shape {expected}, got {tuple(text.shape)}")
+            at = layout.segment("text")
+            vectors = self.text_proj(text).to(x.dtype)
+            x = torch.cat((x[:, : at.start], vectors, x[:, at.stop :]), dim=1)
+        return x + self.positions(layout)
+
+    def forward(
+        self, ids: Tensor, layout: Layout, *, text: Tensor | None = None, text_mask: Tensor | None = None
+    ) -> Tensor:
+        """Last hidden vectors of complete sequences; ``logits`` turns the rows that matter into scores.
+
+        Args:
+            ids: (b, n) ids.
+            layout: the sequence, shared by the batch.
+            text: (b, text_slots, text_dim) vectors, or None without slots.
+            text_mask: (b, text_slots) bool, True where a vector is; None reads all slots.
+
+        Returns:
+            (b, n, dim); row i predicts the id of place i + 1.
+        """
+        x = self.embed(ids, layout, text=text)
+        mask = layout.attention_mask(text_mask).to(x.device)
+        return self.model(x, mask=mask)
+
+    def logits(self, hidden: Tensor, block: Block | None = None) -> Tensor:
+        """Scores of the ids of one block.
+
+        Args:
+            hidden: (..., dim) rows of ``forward``.
+            block: ids to score; None scores the whole padded vocabulary.
+
+        Returns:
+            (..., len(block)).
+        """
+        weight = self.lm_head.weight
+        return F.linear(hidden, weight if block is None else weight[block.start : block.stop])
+
+    def check_tokenizers(self, visual: VisualTokenizer, audio: AudioTokenizer | None = None) -> None:
+        """Raise unless these tokenizers speak this model's ids.
+
+        Args:
+            visual: the video tokenizer.
+            audio: the sound tokenizer, or None.
+
+        Raises:
+            ValueError: with every difference.
+        """
+        self.vocabulary.require(visual, audio)
+
+    def save_pretrained(self, folder: str | Path, *, dtype: torch.dtype | None = None) -> None:
+        """Write config.json and model.safetensors.
+
+        Args:
+            folder: created when absent.
+            dtype: float type on disk, or None for the model's own.
+        """
+        save_module(self, folder, family=FAMILY, params=self.config, dtype=dtype, vocabulary=self.vocabulary.to_json())
+
+    @classmethod
+    def from_pretrained(cls, name: str | Path) -> PrefixLM:
+        """Load a model written by ``save_pretrained``.
+
+        Args:
+            name: a folder or a hub id.
+
+        Returns:
+            The model, in float32, in evaluation mode.
+
+        Raises:
+            FileNotFoundError: if it is not there.
+            ValueError: if config, vocabulary or weights do not fit this code.
+        """
+        folder = resolve_folder(name)
+        config = read_config(folder, FAMILY)
+        model = cls(params_from_config(LMConfig, config["params"]))
+        if Vocabulary.from_json(config["vocabulary"]) != model.vocabulary:
+            raise ValueError(f"{folder} names another vocabulary than its sizes give: {config['vocabulary']}")
+        tied = ("lm_head.weight",) if model.config.tie_embeddings else ()
+        load_strictly(model, load_tensors(folder), tied=tied)
+        return model.eval()

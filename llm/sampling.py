@@ -1,0 +1,106 @@
+"""From scores to ids: pure functions of logits and a generator.
+
+Shape letters: b batch, v ids of a block.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def guide(conditional: Tensor, unconditional: Tensor, cfg_scale: float) -> Tensor:
+    """Classifier-free guidance (Ho and Salimans 2022): ``uncond + cfg_scale * (cond - uncond)``.
+
+    Args:
+        conditional: (b, v) scores with the text.
+        unconditional: (b, v) scores without it.
+        cfg_scale: 1.0 is off.
+
+    Returns:
+        (b, v) scores.
+    """
+    return torch.lerp(unconditional, conditional, cfg_scale)
+
+
+def keep_top_k(logits: Tensor, top_k: int) -> Tensor:
+    """Scores with everything below the ``top_k`` best at minus infinity; ties with the last one stay.
+
+    Args:
+        logits: (b, v).
+        top_k: ids kept, at least 1.
+
+    Returns:
+        (b, v).
+
+    Raises:
+        ValueError: if ``top_k`` is less than 1.
+    """
+    if top_k < 1:
+        raise ValueError(f"top_k must be at least 1, got {top_k}; None is off")
+    if top_k >= logits.shape[-1]:
+        return logits
+    least = logits.topk(top_k, dim=-1).values[..., -1:]
+    return logits.masked_fill(logits < least, float("-inf"))
+
+
+def keep_top_p(logits: Tensor, top_p: float) -> Tensor:
+    """Scores with all but the smallest set of best ids of total probability ``top_p`` at minus infinity (Holtzman 2020).
+
+    Args:
+        logits: (b, v).
+        top_p: in (0, 1]; the best id always stays.
+
+    Returns:
+        (b, v).
+
+    Raises:
+        ValueError: if ``top_p`` is outside (0, 1].
+    """
+    if not 0 < top_p <= 1:
+        raise ValueError(f"top_p must lie in (0, 1], got {top_p}; None is off")
+    ordered, order = logits.softmax(-1).sort(dim=-1, descending=True)
+    before = ordered.cumsum(-1) - ordered  # probability of all better ids
+    dropped = torch.zeros_like(before, dtype=torch.bool).scatter(-1, order, before >= top_p)
+    return logits.masked_fill(dropped, float("-inf"))
+
+
+def sample(
+    logits: Tensor,
+    *,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Draw one id per row.
+
+    Temperature is applied first, then top-k, then top-p. Randomness is drawn on the generator's device, so that a CPU
+    generator gives the same draws for models on any device.
+
+    Args:
+        logits: (b, v) scores.
+        temperature: divides the scores; 0.0 takes the best id.
+        top_k: keep only that many best ids; None is off.
+        top_p: keep only the best ids of that total probability; None is off.
+        generator: source of randomness; None is torch's global one.
+
+    Returns:
+        (b,) int64 positions in v.
+
+    Raises:
+        ValueError: if a setting is out of range.
+    """
+    if temperature < 0:
+        raise ValueError(f"temperature must not be negative, got {temperature}")
+    if temperature == 0:
+        return logits.argmax(-1)
+    logits = logits.float() / temperature
+    if top_k is not None:
+        logits = keep_top_k(logits, top_k)
+    if top_p is not None and top_p != 1:
+        logits = keep_top_p(logits, top_p)
+    # Gumbel-max draws from softmax(logits) exactly: argmax(logits - log(exponential)) (Maddison et al. 2014)
+    noise = torch.empty(logits.shape, device=generator.device if generator is not None else logits.device)
+    noise.exponential_(generator=generator)
+    return (logits - noise.to(logits.device).log()).argmax(-1)

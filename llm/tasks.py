@@ -1,0 +1,257 @@
+"""The table of tasks: what each one reads, what it writes, and how a clip becomes one of its sequences.
+
+VideoPoet section 4.1. A row names inputs and outputs by the part of the clip that they are; ``task_layout`` turns a row and
+the clip's shape into places, ``task_content`` cuts the same parts out of the clip's codes.
+
+Shape letters: b batch, t h w grid of visual tokens, k audio levels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from llm.sequence import Layout, Span, build_layout
+from mmtok.vocabulary import Vocabulary
+
+
+@dataclass(frozen=True)
+class Clip:
+    """Shape of a tokenized clip.
+
+    Attributes:
+        grid: (t, h, w) visual tokens.
+        audio_frames: frames of an audio level; 0 when the clip is silent or its sound is not modelled.
+    """
+
+    grid: tuple[int, int, int]
+    audio_frames: int = 0
+
+
+@dataclass(frozen=True)
+class Task:
+    """One row of the table.
+
+    Attributes:
+        value: the <task> id, one per distinct kind of output.
+        text: True when there is a text span; its slots stay empty when no caption is given.
+        visual_in: "none", "first" (slice 0: an image), "past" (the given slices) or "whole".
+        condition: True for a second clip of codes in the visual input: masked pixels, or flow and depth.
+        audio_in: "none", "past" (frames that sound during the given slices) or "whole".
+        visual_out: "none", "first", "future" (all but the given slices) or "whole".
+        audio_out: "none", "future" or "whole".
+        needs_audio: True when the task makes no sense for a clip without sound.
+        ends: False leaves the end markers out.
+    """
+
+    value: str
+    text: bool = True
+    visual_in: str = "none"
+    condition: bool = False
+    audio_in: str = "none"
+    visual_out: str = "whole"
+    audio_out: str = "none"
+    needs_audio: bool = False
+    ends: bool = True
+
+
+TASKS: dict[str, Task] = {
+    "unconditional": Task("generate_video", text=False, audio_out="whole"),
+    "text_to_image": Task("generate_video", visual_out="first", ends=False),
+    "text_to_video": Task("generate_video", audio_out="whole"),
+    # whole-clip output, so that it shares its value with text to video; a generator keeps the first slice
+    "image_to_video": Task("generate_video", visual_in="first", audio_out="whole"),
+    "continue_video": Task("continue_video", visual_in="past", visual_out="future"),
+    "inpaint": Task("paint", condition=True),
+    "outpaint": Task("paint", condition=True),
+    "stylize": Task("stylize", condition=True),
+    "stylize_from_image": Task("stylize", visual_in="first", condition=True),
+    "video_to_audio": Task("generate_audio", visual_in="whole", visual_out="none", audio_out="whole", needs_audio=True),
+    "audio_to_video": Task("generate_video", audio_in="whole", needs_audio=True),
+    "continue_av": Task(
+        "continue_av",
+        visual_in="past",
+        audio_in="past",
+        visual_out="future",
+        audio_out="future",
+        needs_audio=True,
+    ),
+}
+
+
+def find_task(name: str) -> Task:
+    """The row of a task.
+
+    Args:
+        name: a key of ``TASKS``.
+
+    Returns:
+        The row.
+
+    Raises:
+        ValueError: for an unknown name, with the known ones.
+    """
+    if name not in TASKS:
+        raise ValueError(f"unknown task {name!r}; known: {', '.join(TASKS)}")
+    return TASKS[name]
+
+
+def slices_of_frames(num_frames: int, stride: int) -> int:
+    """Latent slices of the first ``num_frames`` pictures: the first alone, then ``stride`` to a slice.
+
+    Args:
+        num_frames: 1 + a multiple of ``stride``.
+        stride: pictures per slice.
+
+    Returns:
+        The slices.
+
+    Raises:
+        ValueError: if the pictures do not fill whole slices.
+    """
+    if num_frames < 1 or (num_frames - 1) % stride:
+        raise ValueError(f"a clip of {num_frames} frames does not fill whole slices; use 1 + a multiple of {stride}")
+    return 1 + (num_frames - 1) // stride
+
+
+def audio_frames_of_slices(clip: Clip, given: int, stride: int = 4) -> int:
+    """Audio frames that sound during the first ``given`` slices (VideoPoet: 6 of 106 for the first picture of 17).
+
+    Args:
+        clip: shape of the whole clip.
+        given: slices.
+        stride: pictures per slice behind the first.
+
+    Returns:
+        The frames, rounded down.
+    """
+    pictures, of = 1 + stride * (given - 1), 1 + stride * (clip.grid[0] - 1)
+    return clip.audio_frames * pictures // of
+
+
+def _parts(task: Task, clip: Clip, given: int) -> dict[str, tuple[int, int]]:
+    """Name of each content to (first, one past the last) slice or audio frame."""
+    t, frames = clip.grid[0], clip.audio_frames
+    heard = audio_frames_of_slices(clip, given)
+    visual = {"first": (0, 1), "past": (0, given), "future": (given, t), "whole": (0, t)}
+    audio = {"past": (0, heard), "future": (heard, frames), "whole": (0, frames)}
+    out = {}
+    if task.visual_in != "none":
+        out["visual_in"] = visual[task.visual_in]
+    if task.condition:
+        out["condition"] = visual["whole"]
+    if task.audio_in != "none":
+        out["audio_in"] = audio[task.audio_in]
+    if task.visual_out != "none":
+        out["visual_out"] = visual[task.visual_out]
+    if task.audio_out != "none" and frames:
+        out["audio_out"] = audio[task.audio_out]
+    return out
+
+
+def _check(name: str, clip: Clip, given: int | None) -> tuple[Task, int]:
+    task = find_task(name)
+    if task.needs_audio and not clip.audio_frames:
+        raise ValueError(f"{name} needs a clip with sound")
+    if task.visual_in != "past":
+        if given is not None:
+            raise ValueError(f"{name} takes no given slices, got given={given}")
+        return task, 1
+    if given is None or not 1 <= given < clip.grid[0]:
+        raise ValueError(f"{name} needs given slices in [1, {clip.grid[0] - 1}], got given={given}")
+    return task, given
+
+
+def task_layout(
+    name: str,
+    vocabulary: Vocabulary,
+    clip: Clip,
+    *,
+    text_slots: int,
+    given: int | None = None,
+    source: int | None = None,
+    resolution: int | None = None,
+    duration: int | None = None,
+) -> Layout:
+    """Places of one task for clips of one shape.
+
+    Args:
+        name: a key of ``TASKS``.
+        vocabulary: where ids come from.
+        clip: shape of the whole clip, input and output together.
+        text_slots: places for text in the tasks that have it.
+        given: slices that "past" means, for the tasks that continue a clip.
+        source: index of the data source, or None.
+        resolution: index of the resolution, or None for the square default.
+        duration: index of the duration, or None for the default.
+
+    Returns:
+        The layout.
+
+    Raises:
+        ValueError: for an unknown task, wrong ``given``, or a task that needs sound when there is none.
+    """
+    task, slices = _check(name, clip, given)
+    _, h, w = clip.grid
+    spans = {
+        key: Span(key, (stop - start, h, w), start)
+        if key in ("visual_in", "visual_out", "condition")
+        else Span(key, (vocabulary.audio_levels, stop - start), start)
+        for key, (start, stop) in _parts(task, clip, slices).items()
+    }
+    return build_layout(
+        vocabulary,
+        task=task.value,
+        text_slots=text_slots if task.text else 0,
+        visual_in=tuple(spans[key] for key in ("visual_in", "condition") if key in spans),
+        audio_in=spans.get("audio_in"),
+        source=source,
+        resolution=resolution,
+        duration=duration,
+        visual_out=spans.get("visual_out"),
+        audio_out=spans.get("audio_out"),
+        ends=task.ends,
+    )
+
+
+def task_content(
+    name: str,
+    clip: Clip,
+    *,
+    visual: Tensor | None = None,
+    audio: Tensor | None = None,
+    condition: Tensor | None = None,
+    given: int | None = None,
+    outputs: bool = True,
+) -> dict[str, Tensor]:
+    """Cut the task's contents out of whole clips, for ``Layout.fill``.
+
+    Args:
+        name: a key of ``TASKS``.
+        clip: shape of the whole clip.
+        visual: (b, 1, t, h, w) codes; slices that the task does not use may be left out at the end.
+        audio: (b, levels, frames) codes, or None when the task has no sound.
+        condition: (b, 1, t, h, w) codes of the masked clip, or of flow and depth.
+        given: as in ``task_layout``.
+        outputs: False cuts the inputs only, for generation.
+
+    Returns:
+        Name to codes.
+
+    Raises:
+        ValueError: if a clip that the task reads is not given, or as in ``task_layout``.
+    """
+    task, slices = _check(name, clip, given)
+    sources = {"visual": visual, "audio": audio, "condition": condition}
+    out = {}
+    for key, (start, stop) in _parts(task, clip, slices).items():
+        if key.endswith("_out") and not outputs:
+            continue
+        what = key.split("_")[0]
+        codes = sources[what]
+        if codes is None or codes.shape[2] < stop:
+            have = "nothing" if codes is None else f"codes {tuple(codes.shape)}"
+            raise ValueError(f"{name} needs {what} up to {stop} along time, got {have}")
+        out[key] = codes[:, :, start:stop]
+    return out

@@ -1,0 +1,289 @@
+"""SoundStream: a causal convolutional codec with residual codes (Zeghidour et al. 2021, arXiv 2107.03312).
+
+VideoPoet speaks its sound through it: 16 kHz, strides 2 4 5 8 = hop 320 = 50 frames a second, 4 levels of 1,024 codes,
+so that 2.125 s are 106 x 4 codes (arXiv 2312.14125, 3.1). Built from section 3 and figure 3 of the paper; the latent
+width D is left open there, we take 128. No normalisation anywhere, ELU, every convolution looks back only.
+
+Shape letters: b batch, c channels, n samples, d latent width, t frames, k levels.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mmtok.nn.causal1d import CausalConv1d, CausalConvTranspose1d
+from mmtok.pretrained import load_strictly, load_tensors, params_from_config, read_config, resolve_folder, save_module
+from mmtok.quantize.residual import CodebookLearning, ResidualVQ
+
+
+@dataclass(frozen=True)
+class SoundStreamParams:
+    """Sizes of a SoundStream.
+
+    Attributes:
+        sample_rate: Hz.
+        encoder_channels: width after the first convolution; doubles with every block (C_enc of the paper).
+        decoder_channels: width before the last convolution (C_dec of the paper).
+        dim: latent width (D of the paper).
+        strides: downsampling of the encoder's blocks, in order; the decoder runs them backwards.
+        dilations: of the residual units of one block.
+        kernel_size: taps of the residual units and of the outermost convolutions.
+        num_codebooks: residual levels.
+        codebook_size: codes of one level.
+    """
+
+    sample_rate: int
+    encoder_channels: int
+    decoder_channels: int
+    dim: int
+    strides: tuple[int, ...] = (2, 4, 5, 8)
+    dilations: tuple[int, ...] = (1, 3, 9)
+    kernel_size: int = 7
+    num_codebooks: int = 4
+    codebook_size: int = 1024
+
+    def __post_init__(self) -> None:
+        for name in ("sample_rate", "encoder_channels", "decoder_channels", "dim", "kernel_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+        for name in ("strides", "dilations"):
+            if not getattr(self, name) or min(getattr(self, name)) < 1:
+                raise ValueError(f"{name} must be positive numbers, got {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
+class SoundStreamOutput:
+    """What a training pass returns.
+
+    Attributes:
+        audio: (b, 1, n) reconstruction, not clamped.
+        codes: (b, k, t) int64.
+        commitment_loss: () mean over levels.
+    """
+
+    audio: Tensor
+    codes: Tensor
+    commitment_loss: Tensor
+
+
+class ResidualUnit(nn.Module):
+    """A dilated convolution and a 1x1 convolution around a skip (figure 3 of the paper).
+
+    Args:
+        channels: width.
+        kernel_size: taps of the first convolution.
+        dilation: distance of its taps.
+    """
+
+    def __init__(self, *, channels: int, kernel_size: int, dilation: int):
+        super().__init__()
+        self.wide = CausalConv1d(channels, channels, kernel_size, dilation=dilation)
+        self.mix = CausalConv1d(channels, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Refine.
+
+        Args:
+            x: (b, c, t).
+
+        Returns:
+            (b, c, t).
+        """
+        return x + self.mix(F.elu(self.wide(F.elu(x))))
+
+
+def _encoder(p: SoundStreamParams) -> nn.Sequential:
+    """(b, 1, n) to (b, d, n // hop)."""
+    width = p.encoder_channels
+    layers: list[nn.Module] = [CausalConv1d(1, width, p.kernel_size)]
+    for stride in p.strides:
+        layers += [ResidualUnit(channels=width, kernel_size=p.kernel_size, dilation=d) for d in p.dilations]
+        layers += [nn.ELU(), CausalConv1d(width, 2 * width, 2 * stride, stride=stride)]
+        width *= 2
+    return nn.Sequential(*layers, nn.ELU(), CausalConv1d(width, p.dim, 3))
+
+
+def _decoder(p: SoundStreamParams) -> nn.Sequential:
+    """(b, d, t) to (b, 1, t * hop)."""
+    width = p.decoder_channels * 2 ** len(p.strides)
+    layers: list[nn.Module] = [CausalConv1d(p.dim, width, p.kernel_size)]
+    for stride in reversed(p.strides):
+        layers += [nn.ELU(), CausalConvTranspose1d(width, width // 2, 2 * stride, stride=stride)]
+        width //= 2
+        layers += [ResidualUnit(channels=width, kernel_size=p.kernel_size, dilation=d) for d in p.dilations]
+    return nn.Sequential(*layers, nn.ELU(), CausalConv1d(width, 1, p.kernel_size))
+
+
+class SoundStream(nn.Module):
+    """The codec; an ``mmtok.contract.AudioTokenizer``.
+
+    Args:
+        params: sizes.
+    """
+
+    def __init__(self, params: SoundStreamParams):
+        super().__init__()
+        self.params = params
+        self.sample_rate = params.sample_rate
+        self.hop_length = math.prod(params.strides)
+        self.frame_rate = params.sample_rate / self.hop_length
+        self.num_codebooks = params.num_codebooks
+        self.codebook_size = params.codebook_size
+        self.encoder = _encoder(params)
+        self.quantizer = ResidualVQ(
+            dim=params.dim, num_codebooks=params.num_codebooks, codebook_size=params.codebook_size
+        )
+        self.decoder = _decoder(params)
+        self._initialise()
+
+    def _initialise(self) -> None:
+        """Variance-preserving weights, zero biases; residual branches start small and the output starts quiet."""
+        convolutions = [m for m in self.modules() if isinstance(m, (CausalConv1d, CausalConvTranspose1d))]
+        for convolution in convolutions:
+            fan_in = convolution.in_channels * convolution.kernel_size[0]
+            if isinstance(convolution, CausalConvTranspose1d):
+                fan_in //= convolution.stride[0]  # so many taps meet in one output
+            nn.init.normal_(convolution.weight, std=fan_in**-0.5)
+            assert convolution.bias is not None, "all convolutions here have a bias"
+            nn.init.zeros_(convolution.bias)
+        with torch.no_grad():
+            for module in self.modules():
+                if isinstance(module, ResidualUnit):
+                    module.mix.weight.mul_(0.5)
+            convolutions[-1].weight.mul_(0.1)  # the decoder's last
+
+    def forward(self, audio: Tensor) -> SoundStreamOutput:
+        """Reconstruct; in training mode the codebooks learn and levels are dropped (``quantizer.learning``).
+
+        Args:
+            audio: (b, 1, n) in [-1, 1], n a multiple of ``hop_length``.
+
+        Returns:
+            Reconstruction, codes and commitment loss.
+
+        Raises:
+            ValueError: if n is not a multiple of ``hop_length``, or the shape is wrong.
+        """
+        self._require_audio(audio)
+        if audio.shape[-1] % self.hop_length:
+            raise ValueError(f"audio of {audio.shape[-1]} samples is not a multiple of the hop of {self.hop_length}")
+        result = self.quantizer(self.encoder(audio))
+        return SoundStreamOutput(self.decoder(result.quantized).float(), result.codes, result.commitment_loss)
+
+    @torch.no_grad()
+    def encode(self, audio: Tensor) -> Tensor:
+        """Codes of a sound; the tail below one hop is dropped.
+
+        Args:
+            audio: (b, 1, n) in [-1, 1], n at least one hop.
+
+        Returns:
+            (b, k, n // hop_length) int64, the same for the same input.
+
+        Raises:
+            ValueError: for a wrong shape, type or range, or less than one hop.
+        """
+        self._require_audio(audio)
+        num_frames = audio.shape[-1] // self.hop_length
+        if num_frames < 1:
+            raise ValueError(f"audio of {audio.shape[-1]} samples is shorter than one hop of {self.hop_length}")
+        whole = audio[..., : num_frames * self.hop_length].to(next(self.encoder.parameters()).dtype)
+        return self.quantizer.encode(self.encoder(whole))
+
+    @torch.no_grad()
+    def decode(self, codes: Tensor, num_samples: int | None = None) -> Tensor:
+        """Sound of codes, exactly as long as asked.
+
+        The part of ``num_samples`` beyond ``t * hop_length``, which ``encode`` had dropped, is decoded from a
+        repetition of the last frame. Fewer levels than the model has give a coarser sound.
+
+        Args:
+            codes: (b, k, t) int64, k at most ``num_codebooks``.
+            num_samples: length wanted, below ``(t + 1) * hop_length``; None means ``t * hop_length``.
+
+        Returns:
+            (b, 1, num_samples) in [-1, 1].
+
+        Raises:
+            ValueError: for codes that do not fit or a length outside 1..(t + 1) * hop_length - 1.
+        """
+        num_frames = codes.shape[-1]
+        wanted = num_frames * self.hop_length if num_samples is None else num_samples
+        longest = (num_frames + 1) * self.hop_length - 1
+        if not 1 <= wanted <= longest:
+            raise ValueError(f"num_samples must lie in 1..{longest} for {num_frames} frames, got {wanted}")
+        if wanted > num_frames * self.hop_length:
+            codes = torch.cat([codes, codes[..., -1:]], -1)
+        latents = self.quantizer.decode(codes)
+        return self.decoder(latents.to(next(self.decoder.parameters()).dtype))[..., :wanted].float().clamp(-1, 1)
+
+    def _require_audio(self, audio: Tensor) -> None:
+        if audio.ndim != 3 or audio.shape[1] != 1 or not audio.is_floating_point():
+            raise ValueError(f"audio must be a float tensor (b, 1, n), got {audio.dtype} of {tuple(audio.shape)}")
+        low, high = torch.aminmax(audio.detach())
+        if not (low >= -1.01 and high <= 1.01):
+            raise ValueError(f"audio must lie in [-1, 1], got values in [{low:.3g}, {high:.3g}]; divide by the peak")
+
+    def save_pretrained(self, folder: str | Path, *, dtype: torch.dtype | None = None) -> None:
+        """Write config.json and model.safetensors.
+
+        Args:
+            folder: created when absent.
+            dtype: float type on disk, None for the model's own.
+        """
+        save_module(self, folder, family="soundstream", params=self.params, dtype=dtype)
+
+    @classmethod
+    def from_pretrained(cls, name: str | Path) -> SoundStream:
+        """Load strictly, in eval mode.
+
+        Args:
+            name: a folder or hub id.
+
+        Returns:
+            The model on the CPU in float32.
+        """
+        folder = resolve_folder(name)
+        config = read_config(folder, "soundstream")
+        model = cls(params_from_config(SoundStreamParams, config["params"]))
+        load_strictly(model, load_tensors(folder))
+        return model.eval()
+
+
+PRESETS: dict[str, SoundStreamParams] = {
+    # the paper's default widths at AudioLM's and VideoPoet's rate
+    "soundstream-16k": SoundStreamParams(sample_rate=16_000, encoder_channels=32, decoder_channels=32, dim=128),
+    # laptop size, ours: a light encoder costs little quality (paper, table 2), so the decoder is the wider one
+    "tiny": SoundStreamParams(sample_rate=16_000, encoder_channels=8, decoder_channels=12, dim=64),
+    # a few thousand weights, for tests and for trying a recipe out
+    "smoke": SoundStreamParams(
+        sample_rate=16_000, encoder_channels=2, decoder_channels=2, dim=8, dilations=(1, 3), codebook_size=16
+    ),
+}
+
+
+def build_soundstream(preset: str, *, learning: CodebookLearning | None = None) -> SoundStream:
+    """An untrained SoundStream of a named size.
+
+    Args:
+        preset: a key of ``PRESETS``.
+        learning: how its codebooks learn, None for the defaults.
+
+    Returns:
+        The model in training mode.
+
+    Raises:
+        ValueError: for an unknown preset, with the known ones.
+    """
+    if preset not in PRESETS:
+        raise ValueError(f"unknown SoundStream preset {preset!r}; known: {', '.join(sorted(PRESETS))}")
+    model = SoundStream(PRESETS[preset])
+    if learning is not None:
+        model.quantizer.learning = learning
+    return model

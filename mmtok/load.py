@@ -1,0 +1,60 @@
+"""Loading any tokenizer or text encoder by folder or hub id."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mmtok.pretrained import resolve_folder
+from mmtok.table import FAMILIES
+
+
+def family_of(folder: Path) -> str:
+    """The family of a model folder: ours by ``family``, transformers' by ``model_type``.
+
+    Args:
+        folder: holds config.json.
+
+    Returns:
+        A key of ``FAMILIES``.
+
+    Raises:
+        FileNotFoundError: if there is no config.json.
+        ValueError: if the family is unknown, with the known ones.
+    """
+    file = folder / "config.json"
+    if not file.is_file():
+        raise FileNotFoundError(f"{folder} has no config.json, so it is not a model folder")
+    try:
+        config = json.loads(file.read_text())
+    except (json.JSONDecodeError, UnicodeDecodeError) as fault:
+        raise ValueError(f"{file} is not valid JSON: {fault}") from fault
+    family = config.get("family", config.get("model_type")) if isinstance(config, dict) else None
+    if family not in FAMILIES:
+        raise ValueError(f"{folder} holds a {family!r} model; known families: {', '.join(sorted(FAMILIES))}")
+    return family
+
+
+def load(name_or_path: str | Path, *, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> Any:
+    """A tokenizer or text encoder, ready for use.
+
+    Args:
+        name_or_path: a folder written by ``save_pretrained``, a T5 folder, or a hub id.
+        device: where its weights go.
+        dtype: type of its weights.
+
+    Returns:
+        A ``VisualTokenizer``, ``AudioTokenizer`` or ``TextEncoder`` in evaluation mode.
+
+    Raises:
+        FileNotFoundError: if there is no such folder or repository.
+        ValueError: if the family is unknown or the weights do not fit.
+    """
+    folder = resolve_folder(name_or_path)
+    family = FAMILIES[family_of(folder)]
+    cls = getattr(importlib.import_module(family.module), family.name)
+    return cls.from_pretrained(folder).to(device=device, dtype=dtype).eval()

@@ -1,0 +1,263 @@
+"""Sound in and out: any sound track to (c, n) floats in [-1, 1] at a wanted rate, and WAV back.
+
+Reading goes through FFmpeg (PyAV) and follows the timestamps of the file, which is how the silence that AAC and MP3
+encoders put in front is left out and how the sound of a film keeps its place under the pictures. Shape letters: c
+channels, n samples.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+import soundfile
+import soxr
+import torch
+from av.audio.frame import AudioFrame
+from av.audio.stream import AudioStream
+from av.container import InputContainer
+from torch import Tensor
+
+from mmtok.media.container import (
+    MediaInfo,
+    decode,
+    describe,
+    open_media,
+    picture_streams,
+    replacing,
+    require_suffix,
+    sound_streams,
+    survey,
+    time_of,
+)
+from mmtok.media.errors import MediaError
+
+SOUND_SUFFIXES = (".wav",)
+_SLACK_S = 0.04  # timestamps of web containers are rounded, and recorders jitter: below this, samples are continuous
+_BROKEN_CLOCK_S = 600  # a longer hole is a broken timestamp rather than silence
+_LONGEST_FRAME = 4096  # samples in a frame of any codec that mp4 carries
+_MARGIN_S = 0.1  # read past a requested end, so that the resampler's window sees real samples
+_LARGEST = 16.0  # a float file beyond this does not hold samples around [-1, 1]
+
+
+@dataclass(frozen=True)
+class AudioClip:
+    """A piece of sound.
+
+    Attributes:
+        samples: (c, n) float32 in [-1, 1].
+        sample_rate: samples per second.
+        info: facts of the file it came from.
+        padded_samples: how many samples at the end are silence because the file ends before.
+    """
+
+    samples: Tensor
+    sample_rate: int
+    info: MediaInfo
+    padded_samples: int = 0
+
+
+def read_audio(
+    path: str | os.PathLike[str],
+    *,
+    sample_rate: int = 16000,
+    num_samples: int | None = None,
+    start_s: float = 0.0,
+    channels: int = 1,
+) -> AudioClip:
+    """Read the first sound track of a file, resampled and mixed.
+
+    Time zero is the first picture of a film and the first sample of a sound file. Where a film's sound begins later or
+    has holes, silence stands in; sound before the first picture is left out. Peaks beyond [-1, 1], which lossy
+    decoders produce, are clipped.
+
+    Args:
+        path: sound file or film: WAV, FLAC, MP3, OGG, MP4, WebM and whatever else FFmpeg reads.
+        sample_rate: samples per second wanted.
+        num_samples: exact number of samples wanted, cropped or padded with silence; None reads to the end.
+        start_s: where to begin, in seconds.
+        channels: 1 takes the mean of all channels, 2 keeps left and right (centre channels go to both).
+
+    Returns:
+        The sound, (channels, num_samples).
+
+    Raises:
+        MediaError: if the file cannot be opened, has no sound, none of it decodes, it holds NaN or infinite samples,
+            or a sound file ends before ``start_s``.
+        ValueError: if an argument is out of range.
+    """
+    if sample_rate < 1 or start_s < 0 or channels not in (1, 2) or (num_samples is not None and num_samples < 1):
+        raise ValueError(
+            "sample_rate and num_samples must be positive, start_s >= 0 and channels 1 or 2, got "
+            f"sample_rate={sample_rate}, num_samples={num_samples}, start_s={start_s}, channels={channels}"
+        )
+    wanted_s = None if num_samples is None else num_samples / sample_rate + _MARGIN_S
+    sound, rate, info = _decode_sound(path, start_s=start_s, wanted_s=wanted_s, channels=channels)
+    if rate != sample_rate and sound.size:
+        sound = soxr.resample(sound.T, rate, sample_rate, quality="HQ").reshape(-1, channels).T
+    padded = 0
+    if num_samples is not None:
+        padded = max(0, num_samples - sound.shape[1])
+        sound = np.pad(sound[:, :num_samples], ((0, 0), (0, padded)))
+    samples = torch.from_numpy(np.ascontiguousarray(sound, dtype=np.float32)).clamp_(-1.0, 1.0)
+    return AudioClip(samples=samples, sample_rate=sample_rate, info=info, padded_samples=padded)
+
+
+def _decode_sound(
+    path: str | os.PathLike[str], *, start_s: float, wanted_s: float | None, channels: int
+) -> tuple[np.ndarray, int, MediaInfo]:
+    """Samples (channels, n) from ``start_s`` on at the file's own rate, that rate, and the facts of the file."""
+    with open_media(path) as container:
+        info, zero = survey(path) if picture_streams(container) else (describe(container, None, None), None)
+        streams = sound_streams(container)
+        if not streams:
+            raise MediaError(path, "has pictures but no sound" if info.has_video else "has no sound track")
+        stream = streams[0]
+
+        rate = 0
+        chunks: list[np.ndarray] = []
+        filled = 0  # samples put together so far, counted from start_s
+        wanted = math.inf
+        position = 0  # where the next decoded sample belongs, counted from start_s
+        decoded_any = False
+        for frame in decode(container, stream):
+            assert isinstance(frame, AudioFrame), "a sound stream decodes to sound"
+            time = time_of(frame, stream)
+            if not decoded_any:
+                decoded_any = True
+                rate = frame.sample_rate
+                zero = zero if zero is not None else (time or Fraction(0))
+                first_time = time if time is not None else zero
+                position = round((first_time - zero - Fraction(start_s)) * rate)
+                wanted = math.inf if wanted_s is None else math.ceil(wanted_s * rate)
+            elif frame.sample_rate != rate:
+                break  # chained streams: what follows the change is another recording
+            elif time is not None and zero is not None:
+                stamped = round((time - zero - Fraction(start_s)) * rate)
+                if _SLACK_S * rate < abs(stamped - position) < _BROKEN_CLOCK_S * rate:
+                    position = stamped
+            if position + frame.samples > filled:
+                mixed = _mix(frame, channels)
+                if not np.isfinite(mixed).all():
+                    raise MediaError(
+                        path, f"sound contains NaN or infinite samples (near {position / rate + start_s:.2f} s)"
+                    )
+                if np.abs(mixed).max(initial=0.0) > _LARGEST:
+                    raise MediaError(
+                        path, f"sound has samples of {np.abs(mixed).max():.0f}, expected [-1, 1]; rescale it"
+                    )
+                if position > filled:
+                    hole = int(min(position, wanted)) - filled
+                    chunks.append(np.zeros((channels, hole), dtype=np.float32))
+                    filled += hole
+                chunks.append(mixed[:, max(0, filled - position) :])
+                filled += chunks[-1].shape[1]
+            position += frame.samples
+            if filled >= wanted:
+                break
+        filled -= _encoder_padding(
+            container, stream, filled, zero_s=(zero or Fraction(0)) + Fraction(start_s), rate=rate
+        )
+    if not decoded_any:
+        raise MediaError(path, "has a sound track, but none of it can be decoded (damaged or truncated)")
+    if not chunks:
+        if not info.has_video:
+            raise MediaError(path, f"ends before the requested start of {start_s:g} s")
+        return np.zeros((channels, 0), dtype=np.float32), rate, info
+    return np.concatenate(chunks, axis=1)[:, :filled], rate, info
+
+
+def _encoder_padding(
+    container: InputContainer, stream: AudioStream, filled: int, *, zero_s: Fraction, rate: int
+) -> int:
+    """How many of ``filled`` samples since ``zero_s`` only fill up the last AAC frame, by the index of an mp4 file."""
+    if "mp4" not in container.format.name or not stream.duration or stream.time_base is None:
+        return 0  # elsewhere the decoder cuts them, or the length is an estimate
+    end = round(((stream.start_time or 0) + stream.duration) * stream.time_base * rate - zero_s * rate)
+    surplus = filled - end
+    return surplus if 0 < surplus <= min(filled, _LONGEST_FRAME) else 0
+
+
+def _mix(frame: AudioFrame, channels: int) -> np.ndarray:
+    """One decoded frame as (channels, n) float32 around [-1, 1]."""
+    raw = frame.to_ndarray()
+    if not frame.format.is_planar:
+        raw = raw.reshape(-1, len(frame.layout.channels)).T  # (c, n)
+    if raw.dtype == np.uint8:
+        sound = (raw.astype(np.float32) - 128.0) / 128.0
+    elif raw.dtype.kind == "i":
+        sound = raw.astype(np.float32) / 2.0 ** (8 * raw.dtype.itemsize - 1)
+    else:
+        sound = raw.astype(np.float32)
+    if channels == 1:
+        return sound.mean(axis=0, keepdims=True)
+    if sound.shape[0] < 3:
+        return np.broadcast_to(sound, (2, sound.shape[1])).astype(np.float32)
+    names = [channel.name for channel in frame.layout.channels]
+    left = [index for index, name in enumerate(names) if not name.endswith("R")]
+    right = [index for index, name in enumerate(names) if not name.endswith("L")]
+    return np.stack([sound[left].mean(axis=0), sound[right].mean(axis=0)])
+
+
+def resample(samples: Tensor, from_rate: int, to_rate: int) -> Tensor:
+    """Change the rate of a sound with a band-limited filter.
+
+    Args:
+        samples: (c, n) float.
+        from_rate: samples per second of ``samples``.
+        to_rate: samples per second wanted.
+
+    Returns:
+        (c, round(n * to_rate / from_rate)) float32.
+    """
+    array = samples.detach().to("cpu", torch.float32).numpy()
+    if from_rate == to_rate:
+        return torch.from_numpy(array.copy())
+    resampled = soxr.resample(array.T, from_rate, to_rate, quality="HQ").reshape(-1, array.shape[0])
+    return torch.from_numpy(np.ascontiguousarray(resampled.T))
+
+
+def as_sound(samples: Tensor) -> Tensor:
+    """Check a sound that is to be written.
+
+    Args:
+        samples: (n,), (1, n) or (2, n) float.
+
+    Returns:
+        (c, n) float32 on the CPU, clipped to [-1, 1].
+
+    Raises:
+        ValueError: if the shape is another or a value is not finite.
+    """
+    samples = samples.detach().to("cpu", torch.float32)
+    if samples.ndim == 1:
+        samples = samples[None]
+    if samples.ndim != 2 or samples.shape[0] not in (1, 2):
+        raise ValueError(f"audio must be (n,), (1, n) or (2, n), got {tuple(samples.shape)}")
+    if not torch.isfinite(samples).all():
+        raise ValueError("audio contains NaN or infinite samples")
+    return samples.clamp(-1.0, 1.0)
+
+
+def write_wav(path: str | os.PathLike[str], samples: Tensor, sample_rate: int = 16000) -> None:
+    """Write a sound as a 16-bit WAV file, in full or not at all.
+
+    Args:
+        path: file ending in ``.wav``.
+        samples: (n,), (1, n) or (2, n) float in [-1, 1]; values outside are clipped.
+        sample_rate: samples per second.
+
+    Raises:
+        MediaError: if the file cannot be written.
+        ValueError: if ``samples`` has another shape or a value that is not finite.
+    """
+    require_suffix(path, SOUND_SUFFIXES)
+    sound = as_sound(samples)
+    with replacing(path) as scratch:
+        try:
+            soundfile.write(scratch, sound.T.numpy(), sample_rate, format="WAV", subtype="PCM_16")
+        except soundfile.LibsndfileError as error:
+            raise MediaError(path, f"cannot be written ({error})") from error

@@ -1,0 +1,354 @@
+"""Films in and out: any film to (3, t, h, w) in [-1, 1] at a wanted picture rate, and H.264 + AAC back.
+
+Everything goes by timestamps. Reading: picture ``i`` is the source picture on show at ``start_s + i / fps``, so
+variable rates, late starts and holes need no special case. Writing: picture ``i`` is stamped exactly ``i / fps`` and
+the sound is cut or padded to exactly ``t / fps`` seconds. Shape letters: t h w time/height/width, n samples.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import chain
+from pathlib import Path
+
+import av
+import numpy as np
+import torch
+from av.audio.frame import AudioFrame
+from av.audio.stream import AudioStream
+from av.container import InputContainer, OutputContainer
+from av.video.frame import VideoFrame
+from av.video.reformatter import ColorRange, Colorspace, Interpolation
+from av.video.stream import VideoStream
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+
+from mmtok.media.audio import as_sound, resample
+from mmtok.media.container import (
+    MediaInfo,
+    Placement,
+    decode,
+    describe,
+    first_picture,
+    open_media,
+    picture_streams,
+    pixel_aspect,
+    placement_of,
+    probe,
+    replacing,
+    require_suffix,
+    time_of,
+)
+from mmtok.media.errors import MediaError
+from mmtok.media.image import FITS, fit_picture, over_white, resolve_size, to_bytes, to_signed
+
+__all__ = ["FILM_SUFFIXES", "MediaInfo", "VideoClip", "probe", "read_video", "write_film"]
+
+FILM_SUFFIXES = (".mp4", ".mov", ".gif")
+_SEEK_FROM_S = 1  # an earlier start is reached sooner by decoding than by a jump
+_NO_SEEK = {"gif", "apng", "webp_pipe"}  # their pictures build on all earlier ones
+_AAC_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000)
+_SCALER = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
+
+
+@dataclass(frozen=True)
+class VideoClip:
+    """A piece of a film.
+
+    Attributes:
+        frames: (3, t, h, w) float32 in [-1, 1].
+        fps: pictures per second of ``frames``.
+        info: facts of the file it came from.
+        held_frames: how many pictures at the end repeat the last one because the film ends before.
+    """
+
+    frames: Tensor
+    fps: float
+    info: MediaInfo
+    held_frames: int = 0
+
+
+def read_video(
+    path: str | os.PathLike[str],
+    *,
+    fps: float | Fraction = 8.0,
+    num_frames: int | None = 17,
+    size: int | tuple[int, int] | None = None,
+    start_s: float = 0.0,
+    fit: str = "crop",
+) -> VideoClip:
+    """Read a piece of a film at a wanted rate and size, upright and in square pixels.
+
+    Picture ``i`` of the result is the source picture on show at ``start_s + i / fps``, counted from the first
+    picture; within half a tick of the file's clock a picture counts as on show, since its time is rounded to ticks.
+    The first stream of moving pictures is taken (not the largest). A film that ends early holds its last picture; one
+    that breaks off or is damaged gives what decodes. Decoding stops with the last picture needed, and only pictures
+    that are returned are kept. High-dynamic-range films are not tone-mapped.
+
+    Args:
+        path: film, animation (GIF, WebP) or picture (a film of one frame).
+        fps: pictures per second wanted.
+        num_frames: number of pictures wanted; None reads to the end.
+        size: side of a square, (height, width), or None for the displayed size.
+        start_s: where to begin, in seconds after the first picture.
+        fit: ``crop`` (resize, centre crop), ``pad`` (resize, black borders) or ``stretch``.
+
+    Returns:
+        The clip.
+
+    Raises:
+        MediaError: if the file cannot be opened, has no pictures, none decodes, or it ends before ``start_s``.
+        ValueError: if an argument is out of range.
+    """
+    if fps <= 0 or start_s < 0 or (num_frames is not None and num_frames < 1):
+        raise ValueError(
+            f"fps and num_frames must be positive and start_s >= 0, got fps={fps}, num_frames={num_frames}, "
+            f"start_s={start_s}"
+        )
+    if fit not in FITS:
+        raise ValueError(f"unknown fit {fit!r}; known: {', '.join(FITS)}")
+    wanted_size = resolve_size(size)
+    rate = Fraction(fps).limit_denominator(100_000)
+
+    for may_seek in (True, False):
+        with open_media(path) as container:
+            found = first_picture(container)
+            if found is None:
+                raise MediaError(path, _no_picture(container))
+            stream, first, following = found
+            info = describe(container, stream, first)
+            zero = time_of(first, stream) or Fraction(0)
+            start = zero + Fraction(start_s)
+            run: Iterator[VideoFrame] | None = chain([first], following)
+            if may_seek and start_s > _SEEK_FROM_S and container.format.name not in _NO_SEEK:
+                run = _jump(container, stream, start)
+            if run is None:  # the jump landed too late or failed: decode from the beginning
+                continue
+            shots, held_frames, end = _pick(
+                run, stream, start=start, rate=rate, count=num_frames, size=wanted_size, fit=fit
+            )
+        break
+
+    if end <= start:
+        raise MediaError(path, f"ends at {float(end - zero):.2f} s, before the requested start of {start_s:g} s")
+    frames = to_signed(torch.stack(shots, dim=1))  # (3, t, h, w)
+    return VideoClip(frames=frames, fps=float(rate), info=info, held_frames=held_frames)
+
+
+def _no_picture(container: InputContainer) -> str:
+    if picture_streams(container):
+        return "has a stream of pictures, but none of them can be decoded (damaged or truncated)"
+    if container.streams.audio:
+        return "has sound but no pictures"
+    return "has no pictures"
+
+
+def _jump(container: InputContainer, stream: VideoStream, start: Fraction) -> Iterator[VideoFrame] | None:
+    """Pictures from a key picture at or before ``start`` on, or None when the file cannot be entered there."""
+    assert stream.time_base is not None, "a stream that decoded has a clock"
+    try:
+        container.seek(int(start / stream.time_base), stream=stream)
+    except (av.FFmpegError, OSError):
+        return None
+    run: Iterator[VideoFrame] = decode(container, stream)  # type: ignore[assignment]
+    landed = next(run, None)
+    time = time_of(landed, stream) if landed is not None else None
+    if landed is None or time is None or time > start:
+        return None
+    return chain([landed], run)
+
+
+def _pick(
+    run: Iterator[VideoFrame],
+    stream: VideoStream,
+    *,
+    start: Fraction,
+    rate: Fraction,
+    count: int | None,
+    size: tuple[int, int] | None,
+    fit: str,
+) -> tuple[list[Tensor], int, Fraction]:
+    """Pictures (3, h, w) uint8 on show at ``start + i / rate``; how many of them are held; when the last one is over.
+
+    Without ``count``, as many as there are before the end; at least one picture in any case.
+    """
+    assert stream.time_base is not None, "a stream that decoded has a clock"
+    half_tick = stream.time_base / 2
+    usual = 1 / (stream.average_rate or stream.guessed_rate or Fraction(25))  # of a picture without a duration
+    aspect = float(pixel_aspect(stream))
+    shots: list[Tensor] = []
+    current: VideoFrame | None = None
+    shown_from = start
+
+    def show_until(time: Fraction) -> None:
+        """Fill the wanted times before ``time`` with the current picture."""
+        nonlocal size
+        assert current is not None, "a picture is on show"
+        shot: Tensor | None = None
+        while start + len(shots) / rate < time and (count is None or len(shots) < count):
+            if shot is None:
+                shot = fit_picture(_upright(current, placement), size, fit=fit, pixel_aspect=aspect_shown)
+                size = (shot.shape[1], shot.shape[2])  # a film that changes its size keeps the first one
+            shots.append(shot)
+
+    placement, aspect_shown = Placement(), aspect
+    for picture in run:
+        time = time_of(picture, stream)
+        if time is None:
+            time = shown_from + usual if current is not None else start
+        if current is None:
+            placement = placement_of(picture)
+            aspect_shown = 1 / aspect if placement.transpose else aspect
+        else:
+            show_until(time - half_tick)
+            if count is not None and len(shots) >= count:
+                return shots, 0, time
+        current, shown_from = picture, time
+    assert current is not None, "there was at least one picture"
+    lasts = current.duration * (current.time_base or stream.time_base) if current.duration else usual
+    end = shown_from + lasts
+    show_until(end - half_tick)
+    shown = len(shots)
+    if count is not None or not shots:  # hold the last picture
+        show_until(start + Fraction(count or 1) / rate)
+    return shots, len(shots) - shown, end
+
+
+def _upright(picture: VideoFrame, placement: Placement) -> Tensor:
+    """A decoded picture of any pixel format as (3, h, w) uint8, turned the way it is shown."""
+    if any(component.is_alpha for component in picture.format.components):
+        pixels = over_white(picture.reformat(format="rgba", interpolation=_SCALER, threads=1).to_ndarray())
+    else:
+        pixels = picture.reformat(format="rgb24", interpolation=_SCALER, threads=1).to_ndarray()
+    if placement.transpose:
+        pixels = pixels.transpose(1, 0, 2)
+    if placement.flip_x:
+        pixels = pixels[:, ::-1]
+    if placement.flip_y:
+        pixels = pixels[::-1]
+    return torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)
+
+
+def write_film(
+    path: str | os.PathLike[str],
+    frames: Tensor,
+    *,
+    fps: float | Fraction = 8.0,
+    audio: Tensor | None = None,
+    sample_rate: int = 16000,
+    crf: int = 16,
+) -> None:
+    """Write a film with exact clocks, in full or not at all.
+
+    ``.mp4`` and ``.mov`` become H.264 (yuv420p, BT.709) with AAC, playable everywhere and ready to stream. H.264 in
+    this form needs even sides: an odd side grows by one, repeating the last row or column. The sound is cut or padded
+    with silence to exactly ``round(t / fps * sample_rate)`` samples. ``.gif`` is an animation without sound, its
+    pictures at the nearest hundredths of a second without drift.
+
+    Args:
+        path: file to write, ending in ``.mp4``, ``.mov`` or ``.gif``.
+        frames: (3, t, h, w) float in [-1, 1]; values outside are clipped.
+        fps: pictures per second.
+        audio: (n,), (1, n) or (2, n) float in [-1, 1], or None for a silent film without a sound track.
+        sample_rate: samples per second of ``audio``; one that AAC does not know is resampled to 48 kHz.
+        crf: H.264 quality, 0 (lossless) to 51; about 16 looks like the original.
+
+    Raises:
+        MediaError: if the file cannot be written or its ending is unknown.
+        ValueError: if a tensor has another shape or a value that is not finite, or a number is out of range.
+    """
+    suffix = require_suffix(path, FILM_SUFFIXES)
+    if frames.ndim != 4 or frames.shape[0] != 3 or 0 in frames.shape:
+        raise ValueError(f"frames must be (3, t, h, w), got {tuple(frames.shape)}")
+    if fps <= 0 or sample_rate < 1 or not 0 <= crf <= 51:
+        raise ValueError(
+            f"fps and sample_rate must be positive and crf 0 to 51, got fps={fps}, sample_rate={sample_rate}, crf={crf}"
+        )
+    rate = Fraction(fps).limit_denominator(100_000)
+    pictures = to_bytes(frames).permute(1, 2, 3, 0).contiguous()  # (t, h, w, 3)
+    sound = as_sound(audio) if audio is not None else None
+    if suffix == ".gif":
+        if sound is not None:
+            raise MediaError(path, "a .gif holds no sound; choose .mp4, or write it without the sound")
+        with replacing(path) as scratch:
+            _write_gif(scratch, pictures, rate)
+        return
+    if sound is not None:
+        if sample_rate not in _AAC_RATES:
+            sound, sample_rate = resample(sound, sample_rate, 48000), 48000
+        missing = round(len(pictures) / rate * sample_rate) - sound.shape[1]
+        sound = F.pad(sound, (0, missing))  # a negative number crops
+    options = {"movflags": "+faststart"}  # the index in front: a browser plays before it has everything
+    form = suffix.removeprefix(".")
+    with replacing(path) as scratch, av.open(f"file:{scratch}", "w", format=form, options=options) as container:
+        _encode(container, pictures, rate, sound, sample_rate, crf)
+
+
+def _encode(
+    container: OutputContainer, pictures: Tensor, rate: Fraction, sound: Tensor | None, sample_rate: int, crf: int
+) -> None:
+    """Encode pictures (t, h, w, 3) uint8 and sound (c, n) into an opened file."""
+    num_frames, height, width, _ = pictures.shape
+    video: VideoStream = container.add_stream("libx264", rate=rate, options={"crf": str(crf), "preset": "medium"})
+    video.width, video.height = width + width % 2, height + height % 2
+    video.pix_fmt = "yuv420p"
+    context = video.codec_context
+    context.time_base = 1 / rate
+    context.colorspace, context.color_primaries, context.color_trc = 1, 1, 1  # BT.709, as converted to below
+    context.color_range = ColorRange.MPEG
+    track: AudioStream | None = None
+    if sound is not None:
+        track = container.add_stream("aac", rate=sample_rate, layout="mono" if sound.shape[0] == 1 else "stereo")
+        # close to the most AAC can spend (6144 bits a channel and frame): short films, little noise
+        track.codec_context.bit_rate = min(128_000, 5 * sample_rate) * sound.shape[0]
+
+    # one second of pictures, then the sound under them, so that players find both at the same place of the file
+    written = 0
+    for index in range(num_frames):
+        pixels = np.pad(pictures[index].numpy(), ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+        picture = VideoFrame.from_ndarray(pixels, format="rgb24").reformat(
+            format="yuv420p",
+            dst_colorspace=Colorspace.ITU709,
+            dst_color_range=ColorRange.MPEG,
+            interpolation=_SCALER,
+            threads=1,
+        )
+        picture.pts, picture.time_base, picture.duration = index, 1 / rate, 1
+        _mux(container, video, video.encode(picture))
+        last = index == num_frames - 1
+        if track is not None and sound is not None and (last or (index + 1) % max(1, round(rate)) == 0):
+            until = sound.shape[1] if last else int((index + 1) / rate * sample_rate) // 1024 * 1024
+            written = _encode_sound(container, track, sound, sample_rate, written, until)
+    _mux(container, video, video.encode(None))
+    if track is not None:
+        container.mux(track.encode(None))
+
+
+def _mux(container: OutputContainer, video: VideoStream, packets: list[av.Packet]) -> None:
+    for packet in packets:
+        packet.duration = packet.duration or 1  # without it the last picture would last no time
+        container.mux(packet)
+
+
+def _encode_sound(
+    container: OutputContainer, track: AudioStream, sound: Tensor, sample_rate: int, begin: int, end: int
+) -> int:
+    """Encode samples ``begin`` to ``end``, in whole AAC frames of 1024 except for the last one of all."""
+    for at in range(begin, end, 1024):
+        piece = sound[:, at : min(at + 1024, end)].contiguous().numpy()
+        frame = AudioFrame.from_ndarray(piece, format="fltp", layout="mono" if sound.shape[0] == 1 else "stereo")
+        frame.sample_rate, frame.pts, frame.time_base = sample_rate, at, Fraction(1, sample_rate)
+        container.mux(track.encode(frame))
+    return max(begin, end)
+
+
+def _write_gif(path: Path, pictures: Tensor, rate: Fraction) -> None:
+    """Write pictures (t, h, w, 3) uint8 as an endless animation, one palette a picture."""
+    ends = [round((index + 1) * 100 / rate) for index in range(len(pictures))]  # hundredths of a second
+    lasts_ms = [10 * max(1, end - begin) for begin, end in zip([0, *ends[:-1]], ends, strict=True)]
+    images = [Image.fromarray(picture.numpy()) for picture in pictures]
+    images[0].save(path, format="GIF", save_all=True, append_images=images[1:], duration=lasts_ms, loop=0)

@@ -1,0 +1,145 @@
+"""How close a reconstruction is, and how evenly a vocabulary is used.
+
+Shape letters: b batch, c channels, t h w time/height/width.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def psnr_db(reconstruction: Tensor, video: Tensor) -> Tensor:
+    """Peak signal-to-noise ratio of each clip for data in [-1, 1] (peak to peak 2).
+
+    Args:
+        reconstruction: (b, c, t, h, w) or (b, c, h, w).
+        video: the same shape.
+
+    Returns:
+        (b,) decibels; infinite where the two are equal. A set's figure is the mean over its clips.
+
+    Raises:
+        ValueError: if the shapes differ.
+    """
+    _same_shape(reconstruction, video)
+    error = (reconstruction.float() - video.float()).square().flatten(1).mean(dim=1)
+    return 10 * torch.log10(4 / error)
+
+
+def ssim(reconstruction: Tensor, video: Tensor) -> Tensor:
+    """Structural similarity of each clip, the mean over frames and colours (Wang et al. 2004).
+
+    The reference setting: an 11 x 11 Gaussian window of deviation 1.5, constants 0.01 and 0.03 of the range, positions
+    where the window fits.
+
+    Args:
+        reconstruction: (b, c, t, h, w) in [-1, 1], h and w at least 11.
+        video: the same shape.
+
+    Returns:
+        (b,) in [-1, 1].
+
+    Raises:
+        ValueError: if the shapes differ or the pictures are smaller than the window.
+    """
+    _same_shape(reconstruction, video)
+    if min(video.shape[-2:]) < 11:
+        raise ValueError(f"ssim needs pictures of at least 11 x 11, got {tuple(video.shape[-2:])}")
+    b = video.shape[0]
+    x, y = (v.float().transpose(1, 2).reshape(-1, 1, *v.shape[-2:]) for v in (reconstruction, video))
+    offsets = torch.arange(11, device=x.device) - 5.0
+    window = torch.exp(-offsets.square() / (2 * 1.5**2))
+    window = window / window.sum()
+
+    def blur(z: Tensor) -> Tensor:
+        return F.conv2d(F.conv2d(z, window.view(1, 1, 11, 1)), window.view(1, 1, 1, 11))
+
+    mean_x, mean_y = blur(x), blur(y)
+    var_x, var_y = blur(x * x) - mean_x**2, blur(y * y) - mean_y**2
+    covariance = blur(x * y) - mean_x * mean_y
+    c1, c2 = (0.01 * 2) ** 2, (0.03 * 2) ** 2
+    similarity = (2 * mean_x * mean_y + c1) * (2 * covariance + c2)
+    similarity = similarity / ((mean_x**2 + mean_y**2 + c1) * (var_x + var_y + c2))
+    return similarity.reshape(b, -1).mean(dim=1)
+
+
+def codebook_use(codes: Tensor, codebook_size: int) -> tuple[float, float]:
+    """How much of a vocabulary some codes use.
+
+    Args:
+        codes: integers of any shape.
+        codebook_size: entries of the codebook.
+
+    Returns:
+        The share of entries that occur, and the entropy of their frequencies in bits (at most log2 of the size).
+    """
+    return _use_of(torch.bincount(codes.flatten().cpu(), minlength=codebook_size))
+
+
+def _use_of(counts: Tensor) -> tuple[float, float]:
+    p = counts.double() / counts.sum().clamp_min(1)
+    return float((counts > 0).double().mean()), float(torch.special.entr(p).sum() / math.log(2))
+
+
+class CodebookUse:
+    """Use of the vocabulary over the last calls, for training logs; its state can be saved.
+
+    Args:
+        codebook_size: entries of the codebook.
+        window: calls that are remembered.
+    """
+
+    def __init__(self, codebook_size: int, window: int):
+        self._counts = torch.zeros(codebook_size, dtype=torch.long)
+        self._recent: deque[Tensor] = deque()
+        self._window = window
+
+    def update(self, codes: Tensor) -> None:
+        """Remember one batch of codes and forget the oldest beyond the window.
+
+        Args:
+            codes: integers of any shape.
+        """
+        flat = codes.detach().flatten().to("cpu", torch.int32)
+        self._recent.append(flat)
+        self._counts += torch.bincount(flat, minlength=len(self._counts))
+        if len(self._recent) > self._window:
+            self._counts -= torch.bincount(self._recent.popleft(), minlength=len(self._counts))
+
+    def read(self) -> tuple[float, float]:
+        """Share of entries used and entropy in bits, over the window.
+
+        Returns:
+            As ``codebook_use``.
+        """
+        return _use_of(self._counts)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The remembered batches.
+
+        Returns:
+            Plain tensors for a checkpoint.
+        """
+        return {"recent": list(self._recent)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from ``state_dict``.
+
+        Args:
+            state: as returned by ``state_dict``.
+        """
+        self._recent.clear()
+        self._counts.zero_()
+        for flat in state["recent"]:
+            self.update(flat)
+
+
+def _same_shape(reconstruction: Tensor, video: Tensor) -> None:
+    if reconstruction.shape != video.shape:
+        raise ValueError(f"reconstruction {tuple(reconstruction.shape)} and video {tuple(video.shape)} differ in shape")

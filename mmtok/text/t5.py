@@ -1,0 +1,373 @@
+"""The frozen text encoder: T5 vectors for a prompt, one a sentencepiece token, at most 64 of them.
+
+VideoPoet (Kondratyuk et al. 2023, section 3.1 and A.5.1) feeds the language model the outputs of a frozen T5 XL encoder
+(Raffel et al. 2020). One class loads published T5 folders (``google/t5-v1_1-xl``: 2048 wide, 24 layers) and our own
+tiny ones; both are in the format of transformers, whose T5 computes the vectors. Prompts are split by the
+``sentencepiece`` library itself: loading transformers' tokenizers would take longer than encoding the prompt. For the
+same reason transformers is imported when a model is built.
+
+Shape letters: b batch, n text positions, dim width of one vector.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import sentencepiece
+import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HFValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from tokenizers import Tokenizer
+from torch import Tensor, nn
+
+from mmtok.pretrained import load_strictly, resolve_folder
+
+MAX_TEXT_LENGTH = 64  # "maximum of 64 text tokens", VideoPoet A.5.1; the end token is one of them
+PAD_ID, EOS_ID = 0, 1  # of every published T5
+_TIED = "encoder.embed_tokens.weight"  # the same tensor as shared.weight
+_VOCABULARIES = ("spiece.model", "tokenizer.json")
+_HUB_FILES = ["config.json", "*.safetensors", "*.safetensors.index.json", *_VOCABULARIES]
+_SHAPING = (  # config keys that change the vectors without changing a weight's shape
+    "num_heads",
+    "relative_attention_max_distance",
+    "layer_norm_epsilon",
+    "feed_forward_proj",
+)
+
+
+@dataclass(frozen=True)
+class TokenizedText:
+    """A prompt as T5 reads it.
+
+    Attributes:
+        ids: token ids, the end token last.
+        kept: the words that ``ids`` stand for.
+        cut: the words at the end that did not fit, "" when everything did.
+    """
+
+    ids: tuple[int, ...]
+    kept: str
+    cut: str
+
+
+@dataclass(frozen=True)
+class TextTokenizer:
+    """A T5 vocabulary file and the function that splits text with it.
+
+    Attributes:
+        file_name: "spiece.model" or "tokenizer.json".
+        content: the bytes of that file.
+        split: text to ids without the end token.
+        vocab_size: number of pieces; T5's sentinels come after them in sentencepiece files.
+    """
+
+    file_name: str
+    content: bytes
+    split: Callable[[str], list[int]]
+    vocab_size: int
+
+    @classmethod
+    def from_bytes(cls, file_name: str, content: bytes) -> TextTokenizer:
+        """Read a vocabulary.
+
+        Args:
+            file_name: "spiece.model" or "tokenizer.json"; says how to read ``content``.
+            content: the bytes of the file.
+
+        Returns:
+            The tokenizer.
+
+        Raises:
+            ValueError: for another name, or a sentencepiece model whose pad and end ids are not T5's 0 and 1.
+        """
+        if file_name not in _VOCABULARIES:
+            raise ValueError(f"unknown vocabulary file {file_name!r}; known: {', '.join(_VOCABULARIES)}")
+        if file_name == "tokenizer.json":
+            fast = Tokenizer.from_str(content.decode("utf-8"))
+            fast.no_truncation()
+            fast.no_padding()
+            split = lambda text: list(fast.encode(text, add_special_tokens=False).ids)  # noqa: E731
+            return cls(file_name, content, split, fast.get_vocab_size())
+        pieces = sentencepiece.SentencePieceProcessor(model_proto=content)
+        if (pieces.pad_id(), pieces.eos_id()) != (PAD_ID, EOS_ID):
+            raise ValueError(f"not a T5 vocabulary: pad id {pieces.pad_id()} and end id {pieces.eos_id()}, not 0 and 1")
+        return cls(file_name, content, lambda text: list(pieces.encode(text)), pieces.vocab_size())
+
+    @classmethod
+    def from_folder(cls, folder: Path) -> TextTokenizer:
+        """Read spiece.model, or tokenizer.json when only that is there.
+
+        Args:
+            folder: a model folder.
+
+        Returns:
+            The tokenizer.
+
+        Raises:
+            FileNotFoundError: if the folder has neither.
+        """
+        for file_name in _VOCABULARIES:
+            if (folder / file_name).is_file():
+                return cls.from_bytes(file_name, (folder / file_name).read_bytes())
+        raise FileNotFoundError(f"{folder} has neither spiece.model nor tokenizer.json")
+
+    def tokenize(self, text: str, max_length: int = MAX_TEXT_LENGTH) -> TokenizedText:
+        """Ids of a prompt, cut to whole words when it is too long, with the end token appended.
+
+        transformers' truncation may end inside a word; here the cut is something one can tell the user.
+
+        Args:
+            text: the prompt; runs of white space count as one space.
+            max_length: most ids, the end token included.
+
+        Returns:
+            The ids, and what was kept and cut.
+
+        Raises:
+            ValueError: if nothing is left of the prompt.
+        """
+        words = text.split()
+        ids = self.split(" ".join(words))
+        if not ids:
+            raise ValueError(f"the prompt {text!r} is empty; describe what should be seen or heard")
+        room = max_length - 1
+        if len(ids) <= room:
+            return TokenizedText((*ids, EOS_ID), " ".join(words), "")
+
+        # Longest beginning that fits: by words, or by letters when the first word alone is too long.
+        whole = len(self.split(words[0])) <= room
+        parts, joint = (words, " ") if whole else (list(" ".join(words)), "")
+        low, high = 1 if whole else 0, len(parts) - 1
+        while low < high:
+            middle = (low + high + 1) // 2
+            low, high = (middle, high) if len(self.split(joint.join(parts[:middle]))) <= room else (low, middle - 1)
+        kept, cut = joint.join(parts[:low]), joint.join(parts[low:])
+        return TokenizedText((*self.split(kept), EOS_ID), kept, cut)
+
+
+def _fetch(name: str | Path) -> Path:
+    """``resolve_folder`` that leaves TensorFlow, Flax and pickled files of a hub repository where they are."""
+    if Path(name).is_dir() or Path(name).is_absolute() or str(name).count("/") != 1 or str(name).startswith("."):
+        return resolve_folder(name)
+    try:
+        return Path(snapshot_download(str(name), allow_patterns=_HUB_FILES))
+    except (OSError, HFValidationError, ValueError) as fault:
+        reason = str(fault).splitlines()[0] if str(fault) else type(fault).__name__
+        raise FileNotFoundError(f"{name} is neither a folder nor a reachable hub repository ({reason})") from fault
+
+
+def _encoder_tensors(folder: Path, dtype: torch.dtype) -> dict[str, Tensor]:
+    """Encoder weights from the folder's safetensors, whole or sharded; a decoder beside them is not read."""
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise FileNotFoundError(
+            f"{folder} has no *.safetensors; convert pickled weights once with transformers: "
+            "T5EncoderModel.from_pretrained(old).save_pretrained(new), and copy spiece.model"
+        )
+    tensors: dict[str, Tensor] = {}
+    unused: list[str] = []
+    for file in files:
+        try:
+            with safe_open(file, framework="pt") as weights:
+                for name in weights.keys():  # noqa: SIM118 (not a mapping)
+                    if name == "shared.weight" or name.startswith("encoder."):
+                        tensors[name] = weights.get_tensor(name).to(dtype)
+                    elif not name.startswith(("decoder.", "lm_head.")):
+                        unused.append(name)
+        except SafetensorError as fault:
+            raise ValueError(f"{file} is damaged: {fault}") from fault
+    if unused:
+        raise ValueError(f"{folder} holds weights that are not T5's: {unused}")
+    if "shared.weight" not in tensors and _TIED in tensors:
+        tensors["shared.weight"] = tensors[_TIED]
+    tensors.pop(_TIED, None)
+    return tensors
+
+
+class T5TextEncoder(nn.Module):
+    """Prompts to frozen T5 vectors: always in evaluation mode, never a gradient.
+
+    Args:
+        model: transformers' ``T5EncoderModel``.
+        tokenizer: its vocabulary.
+        max_length: most positions returned, the end token included.
+
+    Attributes:
+        dim: width of one vector.
+        max_length: as given.
+
+    Raises:
+        ValueError: if ``max_length`` leaves no room for a token and the end.
+    """
+
+    def __init__(self, model: Any, tokenizer: TextTokenizer, *, max_length: int = MAX_TEXT_LENGTH):
+        super().__init__()
+        if max_length < 2:
+            raise ValueError(f"max_length ({max_length}) must be at least 2: one token and the end")
+        self.model = model
+        self.tokenizer = tokenizer
+        self.config = model.config
+        self.dim: int = self.config.d_model
+        self.max_length = max_length
+        self.requires_grad_(False)
+        self.eval()
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: str | Path,
+        *,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+        max_length: int = MAX_TEXT_LENGTH,
+    ) -> T5TextEncoder:
+        """Load the encoder half of a T5 in the format of transformers.
+
+        Args:
+            name: a folder with config.json, safetensors and spiece.model (or tokenizer.json), or a hub id.
+            dtype: of the weights and of the computation; bfloat16 halves the memory of the XL model.
+            device: where it computes.
+            max_length: most positions returned.
+
+        Returns:
+            The frozen encoder.
+
+        Raises:
+            FileNotFoundError: if the folder, or one of its files, is not there.
+            ValueError: if it is not a T5, its weights do not fit, or ``dtype`` is float16.
+        """
+        if dtype == torch.float16:
+            raise ValueError("dtype float16 overflows in T5; use bfloat16 or float32")
+        folder = _fetch(name)
+        if not (folder / "config.json").is_file():
+            raise FileNotFoundError(f"{folder} has no config.json")
+        values = json.loads((folder / "config.json").read_text())
+        if values.get("model_type") != "t5":
+            raise ValueError(f"{folder} is not a T5: its config.json says model_type {values.get('model_type')!r}")
+        tokenizer = TextTokenizer.from_folder(folder)
+        tensors = _encoder_tensors(folder, dtype)
+
+        from transformers.models.t5.configuration_t5 import T5Config
+        from transformers.models.t5.modeling_t5 import T5EncoderModel
+
+        with torch.device("meta"):
+            model: Any = T5EncoderModel(T5Config.from_dict(values))
+        model.to_empty(device="cpu").to(dtype)
+        model.encoder.embed_tokens = model.shared
+        load_strictly(model, {**tensors, _TIED: tensors["shared.weight"]} if "shared.weight" in tensors else tensors)
+        return cls(model.to(device), tokenizer, max_length=max_length)
+
+    def save_pretrained(self, folder: str | Path, *, dtype: torch.dtype | None = None) -> None:
+        """Write config.json, model.safetensors (the encoder only) and the vocabulary, readable by transformers too.
+
+        Args:
+            folder: created when absent; each file is written under a temporary name first.
+            dtype: float type on disk, or None to keep the model's.
+        """
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        tensors = {k: v.detach().cpu().contiguous() for k, v in self.model.state_dict().items() if k != _TIED}
+        if dtype is not None:
+            tensors = {k: v.to(dtype) for k, v in tensors.items()}
+        config = {**self.config.to_dict(), "architectures": ["T5EncoderModel"]}
+        config["dtype"] = str(tensors["shared.weight"].dtype).removeprefix("torch.")
+        partial = folder / "model.safetensors.partial"
+        save_file(tensors, partial, metadata={"format": "pt"})
+        os.replace(partial, folder / "model.safetensors")
+        for name, content in (
+            (self.tokenizer.file_name, self.tokenizer.content),
+            ("config.json", (json.dumps(config, indent=1, sort_keys=True) + "\n").encode()),
+        ):
+            partial = folder / f"{name}.partial"
+            partial.write_bytes(content)
+            os.replace(partial, folder / name)
+
+    def train(self, mode: bool = True) -> T5TextEncoder:
+        """Stay in evaluation mode: the encoder is frozen, also inside a model that trains.
+
+        Args:
+            mode: accepted because parents call it; a frozen encoder has one mode.
+
+        Returns:
+            self.
+        """
+        del mode
+        return super().train(False)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of the vocabulary, the weights (dtype included) and the numbers that shape the computation."""
+        digest = hashlib.sha256(self.tokenizer.content)
+        digest.update(json.dumps({k: getattr(self.config, k) for k in _SHAPING}, sort_keys=True).encode())
+        for name, tensor in sorted(self.model.state_dict().items()):
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the weights and of the computation."""
+        return next(self.model.parameters()).dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are, and so the vectors."""
+        return next(self.model.parameters()).device
+
+    def tokenize(self, text: str) -> TokenizedText:
+        """What the encoder reads of a prompt.
+
+        Args:
+            text: the prompt.
+
+        Returns:
+            Its ids, and the words kept and cut.
+
+        Raises:
+            ValueError: if the prompt is empty.
+        """
+        return self.tokenizer.tokenize(text, self.max_length)
+
+    def encode(self, texts: list[str], *, pad_to: int | None = None) -> tuple[Tensor, Tensor]:
+        """T5 vectors of prompts; of a prompt that is too long, its beginning (``tokenize`` says what is cut).
+
+        Autocast around the call is ignored, so that a vector does not depend on who asked for it.
+
+        Args:
+            texts: b prompts, none of them empty.
+            pad_to: number of positions to return, or None for those of the longest prompt.
+
+        Returns:
+            (b, n, dim) float32, zero where there is no token, and the (b, n) bool mask, True where there is one.
+
+        Raises:
+            ValueError: if there is no prompt, one is empty, or ``pad_to`` is shorter than the longest.
+        """
+        if not texts:
+            raise ValueError("no prompts to encode")
+        rows = [torch.tensor(self.tokenize(text).ids) for text in texts]
+        ids = nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=PAD_ID)  # (b, n)
+        length = ids.shape[1]
+        if pad_to is not None and pad_to < length:
+            raise ValueError(f"pad_to ({pad_to}) is shorter than the longest prompt ({length} tokens)")
+        mask = torch.arange(length) < torch.tensor([len(row) for row in rows])[:, None]
+        ids, mask = ids.to(self.device), mask.to(self.device)
+
+        with torch.inference_mode(), torch.autocast(self.device.type, enabled=False):
+            hidden = self.model(input_ids=ids, attention_mask=mask.long()).last_hidden_state
+            hidden = hidden.float().masked_fill(~mask[..., None], 0.0)
+        embeddings = hidden.clone()  # a normal tensor again: a trainable projection may follow
+
+        if pad_to is not None:
+            embeddings = nn.functional.pad(embeddings, (0, 0, 0, pad_to - length))
+            mask = nn.functional.pad(mask, (0, pad_to - length))
+        return embeddings, mask

@@ -1,0 +1,577 @@
+"""MAGVIT-v2: a causal 3-D convolutional tokenizer for images and video with lookup-free quantisation.
+
+Yu et al. 2023, "Language Model Beats Diffusion: Tokenizer is Key to Visual Generation", arXiv 2310.05737, the
+appendix's figure; VideoPoet (arXiv 2312.14125), section 3.1, uses it at 17 frames of 128 x 128 and 8 fps: (5, 16, 16)
+tokens of 2^18 codes. Where the text is ambiguous we take the strictly causal reading (norm statistics per frame, adaptive
+norm per position), so that the tokens of an image are the first slice of the tokens of any clip that starts with it.
+Shape letters: b batch, c channels, t h w time/height/width, d bits of the latent.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mmtok.contract import require_video
+from mmtok.nn.causal3d import CausalConv3d, DepthToSpaceUpsample
+from mmtok.nn.norm import AdaptiveGroupNorm, VideoGroupNorm
+from mmtok.nn.patch import HaarPatch
+from mmtok.pretrained import load_strictly, load_tensors, params_from_config, read_config, resolve_folder, save_module
+from mmtok.quantize.lfq import LfqLosses, codes_from_latents, lfq_losses, quantize_signs, signs_from_codes
+
+FAMILY = "magvit2"
+
+
+@dataclass(frozen=True)
+class Magvit2Params:
+    """Sizes and switches of a MAGVIT-v2 network.
+
+    Attributes:
+        channels: base width.
+        channel_multipliers: width of each level over ``channels``, full resolution first.
+        num_res_blocks: residual blocks per level, in the encoder and in the decoder.
+        num_mid_blocks: residual blocks at the deepest grid, after the encoder's and before the decoder's levels.
+        spatial_downsample: for each step between levels, whether height and width are halved.
+        temporal_downsample: for each step between levels, whether time is halved.
+        bits: latent channels; the vocabulary is 2^bits.
+        patch_size: Haar patch in front of the network, ordered time, height, width; (1, 1, 1) is the paper.
+        norm_groups: groups of every group norm.
+        normalize_latents: divide the latent of every position by its root mean square before the sign. The code does
+            not change; commitment and entropy gradients then work at a fixed scale (as in binary spherical
+            quantisation, Zhao et al. 2024), the affine-free norm that LFQ's author asks of the encoder.
+        temporal_kernel: 3, or 1 for an image model (see ``image_params``).
+        norm_scope: "frame" (causal) or "clip" (Open-MAGVIT2): where norms take statistics and the adaptive norm its
+            scale.
+        dropped_frame: which copy of the first frame is dropped when time is doubled, 0 or 1 (Open-MAGVIT2).
+        fps: pictures per second of the training clips.
+    """
+
+    channels: int
+    channel_multipliers: tuple[int, ...]
+    num_res_blocks: int
+    num_mid_blocks: int
+    spatial_downsample: tuple[bool, ...]
+    temporal_downsample: tuple[bool, ...]
+    bits: int
+    patch_size: tuple[int, int, int] = (1, 1, 1)
+    norm_groups: int = 32
+    normalize_latents: bool = False
+    temporal_kernel: int = 3
+    norm_scope: str = "frame"
+    dropped_frame: int = 0
+    fps: float = 8.0
+
+    def __post_init__(self) -> None:
+        steps = len(self.channel_multipliers) - 1
+        if len(self.spatial_downsample) != steps or len(self.temporal_downsample) != steps:
+            raise ValueError(
+                f"{len(self.channel_multipliers)} channel_multipliers need {steps} flags in spatial_downsample and "
+                f"temporal_downsample, got {len(self.spatial_downsample)} and {len(self.temporal_downsample)}"
+            )
+        for width in self.widths:
+            if width % self.norm_groups:
+                raise ValueError(f"a level's width ({width}) must be a multiple of norm_groups ({self.norm_groups})")
+        if not 1 <= self.bits <= 24:
+            raise ValueError(f"bits ({self.bits}) must be between 1 and 24")
+        if self.temporal_kernel not in (1, 3):
+            raise ValueError(f"temporal_kernel ({self.temporal_kernel}) must be 3, or 1 for an image model")
+        if self.norm_scope not in ("frame", "clip"):
+            raise ValueError(f"unknown norm_scope {self.norm_scope!r}; known: clip, frame")
+        if self.dropped_frame not in (0, 1):
+            raise ValueError(f"dropped_frame ({self.dropped_frame}) must be 0 or 1")
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Channels of each level, full resolution first."""
+        return tuple(self.channels * m for m in self.channel_multipliers)
+
+    @property
+    def kernel_size(self) -> tuple[int, int, int]:
+        """Kernel of every convolution but the pointwise ones."""
+        return (self.temporal_kernel, 3, 3)
+
+    def step_factor(self, i: int) -> tuple[int, int, int]:
+        """Reduction between level ``i`` and ``i + 1``, ordered time, height, width.
+
+        Args:
+            i: the finer level.
+
+        Returns:
+            Factors 1 or 2.
+        """
+        space = 2 if self.spatial_downsample[i] else 1
+        return (2 if self.temporal_downsample[i] else 1, space, space)
+
+    def factor_from(self, level: int) -> tuple[int, int, int]:
+        """Reduction from level ``level`` to the latent grid.
+
+        Args:
+            level: 0 is full resolution (after the patch).
+
+        Returns:
+            Factors ordered time, height, width.
+        """
+        steps = [self.step_factor(i) for i in range(level, len(self.widths) - 1)]
+        return tuple(math.prod(step[axis] for step in steps) for axis in range(3))  # type: ignore[return-value]
+
+    @property
+    def stride(self) -> tuple[int, int, int]:
+        """Frames and pixels per token."""
+        t, h, w = self.factor_from(0)
+        return (t * self.patch_size[0], h * self.patch_size[1], w * self.patch_size[2])
+
+
+class ResBlock(nn.Module):
+    """Norm, swish, causal convolution, twice, beside the identity (or a pointwise convolution if the width changes).
+
+    Args:
+        in_channels: channels read.
+        out_channels: channels written.
+        kernel_size: of both convolutions, which have no bias.
+        groups: of the norms.
+        scope: of the norms' statistics.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, *, kernel_size: tuple[int, int, int], groups: int, scope: str
+    ):
+        super().__init__()
+        self.norm1 = VideoGroupNorm(groups, in_channels, scope=scope, eps=1e-6)
+        self.conv1 = CausalConv3d(in_channels, out_channels, kernel_size, bias=False)
+        self.norm2 = VideoGroupNorm(groups, out_channels, scope=scope, eps=1e-6)
+        self.conv2 = CausalConv3d(out_channels, out_channels, kernel_size, bias=False)
+        self.shortcut: nn.Module = nn.Identity()
+        if in_channels != out_channels:
+            self.shortcut = CausalConv3d(in_channels, out_channels, (1, 1, 1), bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Refine the features.
+
+        Args:
+            x: (b, c_in, t, h, w).
+
+        Returns:
+            (b, c_out, t, h, w).
+        """
+        y = self.conv1(F.silu(self.norm1(x)))
+        y = self.conv2(F.silu(self.norm2(y)))
+        return self.shortcut(x) + y
+
+
+def _res_blocks(in_channels: int, width: int, count: int, params: Magvit2Params) -> nn.ModuleList:
+    """``count`` blocks of one level; the first one changes the width."""
+    return nn.ModuleList(
+        ResBlock(
+            in_channels if j == 0 else width,
+            width,
+            kernel_size=params.kernel_size,
+            groups=params.norm_groups,
+            scope=params.norm_scope,
+        )
+        for j in range(count)
+    )
+
+
+class Encoder(nn.Module):
+    """(Patched) pixels to latents.
+
+    Args:
+        params: the network's sizes.
+        in_channels: channels after the patch.
+    """
+
+    def __init__(self, params: Magvit2Params, in_channels: int):
+        super().__init__()
+        kernel, widths = params.kernel_size, params.widths
+
+        self.conv_in = CausalConv3d(in_channels, widths[0], kernel, bias=False)
+        self.levels = nn.ModuleList(
+            _res_blocks(widths[max(i - 1, 0)], width, params.num_res_blocks, params) for i, width in enumerate(widths)
+        )
+        self.downs = nn.ModuleList(
+            CausalConv3d(width, width, kernel, stride=params.step_factor(i)) for i, width in enumerate(widths[:-1])
+        )
+        self.mid = _res_blocks(widths[-1], widths[-1], params.num_mid_blocks, params)
+        self.norm_out = VideoGroupNorm(params.norm_groups, widths[-1], scope=params.norm_scope, eps=1e-6)
+        self.conv_out = CausalConv3d(widths[-1], params.bits, (1, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Encode.
+
+        Args:
+            x: (b, c, t, h, w) after the patch.
+
+        Returns:
+            (b, d, t', h', w').
+        """
+        x = self.conv_in(x)
+        for i, level in enumerate(self.levels):
+            for block in level:  # type: ignore[attr-defined]
+                x = block(x)
+            if i < len(self.downs):
+                x = self.downs[i](x)
+        for block in self.mid:
+            x = block(x)
+        return self.conv_out(F.silu(self.norm_out(x)))
+
+
+class Decoder(nn.Module):
+    """Signs to (patched) pixels; the signs enter again through the adaptive norm before every level.
+
+    Args:
+        params: the network's sizes.
+        out_channels: channels before the inverse patch.
+    """
+
+    def __init__(self, params: Magvit2Params, out_channels: int):
+        super().__init__()
+        kernel, widths = params.kernel_size, params.widths
+        incoming = [*widths[1:], widths[-1]]  # width that level i receives from the one below it
+        self.conv_in = CausalConv3d(params.bits, widths[-1], kernel)
+        self.mid = _res_blocks(widths[-1], widths[-1], params.num_mid_blocks, params)
+        self.norms = nn.ModuleList(
+            AdaptiveGroupNorm(
+                params.norm_groups,
+                incoming[i],
+                params.bits,
+                upsample=params.factor_from(i),
+                scope=params.norm_scope,
+                eps=1e-6,
+            )
+            for i in range(len(widths))
+        )
+        self.levels = nn.ModuleList(
+            _res_blocks(incoming[i], width, params.num_res_blocks, params) for i, width in enumerate(widths)
+        )
+        self.ups = nn.ModuleList(
+            DepthToSpaceUpsample(widths[i + 1], params.step_factor(i), kernel, dropped_frame=params.dropped_frame)
+            for i in range(len(widths) - 1)
+        )
+        self.norm_out = VideoGroupNorm(params.norm_groups, widths[0], scope=params.norm_scope, eps=1e-6)
+        self.conv_out = CausalConv3d(widths[0], out_channels, kernel)
+
+    def forward(self, signs: Tensor) -> Tensor:
+        """Decode.
+
+        Args:
+            signs: (b, d, t, h, w) of +-1.
+
+        Returns:
+            (b, c, t', h', w') before the inverse patch.
+        """
+        x = self.conv_in(signs)
+        for block in self.mid:
+            x = block(x)
+        for i in reversed(range(len(self.levels))):
+            x = self.norms[i](x, signs)
+            for block in self.levels[i]:  # type: ignore[attr-defined]
+                x = block(x)
+            if i > 0:
+                x = self.ups[i - 1](x)
+        return self.conv_out(F.silu(self.norm_out(x)))
+
+
+@dataclass(frozen=True)
+class Magvit2Output:
+    """What training needs of one pass.
+
+    Attributes:
+        reconstruction: (b, 3, t, h, w) float32, not clamped.
+        latents: (b, d, t', h', w') before the sign.
+        codes: (b, 1, t', h', w') int64.
+        losses: unweighted terms of the quantiser.
+    """
+
+    reconstruction: Tensor
+    latents: Tensor
+    codes: Tensor
+    losses: LfqLosses
+
+
+class Magvit2(nn.Module):
+    """The tokenizer: see the module's docstring and ``mmtok.contract.VisualTokenizer``.
+
+    Args:
+        params: the network's sizes.
+    """
+
+    num_codebooks = 1
+
+    def __init__(self, params: Magvit2Params):
+        super().__init__()
+        self.params = params
+        self.codebook_size = 2**params.bits
+        self.stride = params.stride
+        self.fps = params.fps
+        self.is_causal = params.norm_scope == "frame"
+        self.patch = HaarPatch(params.patch_size)
+        self.encoder = Encoder(params, self.patch.out_channels)
+        self.decoder = Decoder(params, self.patch.out_channels)
+        self._initialise()
+
+    def _initialise(self) -> None:
+        """A new video model is the inflation of a new image model: past slices of kernels are zero, steering is off."""
+        for module in self.modules():
+            if isinstance(module, CausalConv3d):
+                now = module.weight[:, :, -1]
+                nn.init.kaiming_normal_(now, nonlinearity="linear")
+                with torch.no_grad():
+                    module.weight[:, :, :-1].zero_()
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+            elif isinstance(module, AdaptiveGroupNorm):
+                for linear in (module.gamma, module.beta):
+                    nn.init.normal_(linear.weight, std=0.02)
+                    nn.init.zeros_(linear.bias)
+        # time-doubling convolutions start with two equal frames
+        for up in self.decoder.ups:
+            assert isinstance(up, DepthToSpaceUpsample), "ups hold upsamplers"
+            if up.factor[0] == 2:
+                with torch.no_grad():
+                    half = up.conv.out_channels // 2
+                    up.conv.weight[half:] = up.conv.weight[:half]
+
+    def grid(self, num_frames: int, height: int, width: int) -> tuple[int, int, int]:
+        """Token grid of a clip.
+
+        Args:
+            num_frames: 1 + a multiple of the temporal stride.
+            height: pixels, a multiple of the spatial stride.
+            width: pixels, a multiple of the spatial stride.
+
+        Returns:
+            (t, h, w) tokens.
+
+        Raises:
+            ValueError: for other sizes, with the nearest lengths that fit.
+        """
+        st, sh, sw = self.stride
+        if num_frames < 1 or (num_frames - 1) % st:
+            below = self.valid_num_frames(max(num_frames, 1))
+            raise ValueError(f"num_frames ({num_frames}) must be 1 + a multiple of {st}: use {below} or {below + st}")
+        if height < sh or width < sw or height % sh or width % sw:
+            raise ValueError(f"height ({height}) and width ({width}) must be positive multiples of {sh} and {sw}")
+        return ((num_frames - 1) // st + 1, height // sh, width // sw)
+
+    def valid_num_frames(self, num_frames: int) -> int:
+        """Largest clip length that fits.
+
+        Args:
+            num_frames: frames at hand, at least 1.
+
+        Returns:
+            1 + a multiple of the temporal stride, at most ``num_frames``.
+
+        Raises:
+            ValueError: if there is no frame.
+        """
+        if num_frames < 1:
+            raise ValueError(f"num_frames ({num_frames}) must be at least 1")
+        return (num_frames - 1) // self.stride[0] * self.stride[0] + 1
+
+    def encode_latents(self, video: Tensor) -> Tensor:
+        """Latents before the sign.
+
+        Args:
+            video: (b, 3, t, h, w) in [-1, 1].
+
+        Returns:
+            (b, d, t', h', w') float32.
+
+        Raises:
+            ValueError: if the clip does not fit the grid.
+        """
+        self.grid(*video.shape[2:])
+        x = self.patch(video).contiguous(memory_format=torch.channels_last_3d)
+        latents = self.encoder(x).float()
+        if self.params.normalize_latents:
+            latents = latents * (latents.square().mean(dim=1, keepdim=True) + 1e-6).rsqrt()
+        return latents
+
+    def decode_signs(self, signs: Tensor) -> Tensor:
+        """Pixels from quantised latents, not clamped and with gradients.
+
+        Args:
+            signs: (b, d, t, h, w) of +-1.
+
+        Returns:
+            (b, 3, 1 + (t - 1) * stride_t, h * stride_h, w * stride_w) float32.
+        """
+        signs = signs.contiguous(memory_format=torch.channels_last_3d)
+        return self.patch.inverse(self.decoder(signs)).float()
+
+    def forward(self, video: Tensor, *, temperature: float = 0.01) -> Magvit2Output:
+        """One pass for training.
+
+        Args:
+            video: (b, 3, t, h, w) in [-1, 1].
+            temperature: of the entropy terms.
+
+        Returns:
+            Reconstruction, latents, codes and the quantiser's terms.
+        """
+        latents = self.encode_latents(video)
+        reconstruction = self.decode_signs(quantize_signs(latents))
+        codes = codes_from_latents(latents.detach())[:, None]
+        return Magvit2Output(reconstruction, latents, codes, lfq_losses(latents, temperature=temperature))
+
+    @torch.inference_mode()
+    def encode(self, video: Tensor) -> Tensor:
+        """Codes of a clip; a one-frame clip is an image.
+
+        Args:
+            video: (b, 3, t, h, w) in [-1, 1].
+
+        Returns:
+            (b, 1, *grid) int64.
+
+        Raises:
+            ValueError: if the tensor is not such a clip or does not fit the grid.
+        """
+        require_video(video)
+        return codes_from_latents(self.encode_latents(video))[:, None]
+
+    @torch.inference_mode()
+    def decode(self, codes: Tensor) -> Tensor:
+        """Clip from codes.
+
+        Args:
+            codes: (b, 1, t, h, w) integers below ``codebook_size``.
+
+        Returns:
+            (b, 3, 1 + (t - 1) * stride_t, h * stride_h, w * stride_w) float32 in [-1, 1].
+
+        Raises:
+            ValueError: for another shape or a code out of range.
+        """
+        if codes.ndim != 5 or codes.shape[1] != 1 or codes.is_floating_point():
+            raise ValueError(f"codes must be integers of shape (b, 1, t, h, w), got {codes.dtype} {tuple(codes.shape)}")
+        return self.decode_signs(signs_from_codes(codes[:, 0], self.params.bits)).clamp(-1, 1)
+
+    def save_pretrained(self, folder: str | Path, *, dtype: torch.dtype | None = None) -> None:
+        """Write config.json and model.safetensors.
+
+        Args:
+            folder: created when absent.
+            dtype: float type on disk, or None to keep the model's.
+        """
+        save_module(self, folder, family=FAMILY, params=self.params, dtype=dtype)
+
+    @classmethod
+    def from_pretrained(cls, name: str | Path) -> Magvit2:
+        """Load a saved model in float32, ready to use.
+
+        Args:
+            name: folder or hub id.
+
+        Returns:
+            The model in eval mode.
+        """
+        folder = resolve_folder(name)
+        params = params_from_config(Magvit2Params, read_config(folder, FAMILY)["params"])
+        with torch.device("meta"):
+            model = cls(params)
+        model = model.to_empty(device="cpu")
+        model.patch = HaarPatch(params.patch_size)
+        load_strictly(model, load_tensors(folder))
+        return model.eval()
+
+
+def image_params(params: Magvit2Params) -> Magvit2Params:
+    """Sizes of the image model that ``inflate`` turns into a video model of ``params``.
+
+    Args:
+        params: a video model's sizes.
+
+    Returns:
+        The same with temporal kernels of 1 and no halving of time.
+    """
+    still = (False,) * len(params.temporal_downsample)
+    return dataclasses.replace(params, temporal_kernel=1, temporal_downsample=still)
+
+
+def inflate(image_model: Magvit2, params: Magvit2Params) -> Magvit2:
+    """The video model that treats one frame exactly as ``image_model`` does.
+
+    The 2-D kernels go into the last temporal slice of zero kernels (the padding is causal), and the output channels of
+    time-doubling convolutions are repeated (the block of time is outermost). A video model trained on one-frame clips
+    needs no such step: it trains exactly these slices.
+
+    Args:
+        image_model: a model of ``image_params(params)``.
+        params: the video model's sizes.
+
+    Returns:
+        A new video model.
+
+    Raises:
+        ValueError: if the two do not belong together.
+
+    Source: MAGVIT-v2's inflation as ported in Open-MAGVIT2 (last slice, repeated output channels).
+    """
+    if image_model.params != image_params(params) or params.temporal_kernel == 1:
+        raise ValueError(
+            f"inflating to {params} needs the image model {image_params(params)}, got {image_model.params}"
+        )
+    video_model = Magvit2(params)
+    flat = image_model.state_dict()
+    inflated = {}
+    for name, tensor in video_model.state_dict().items():
+        now = flat[name]
+        copies = tensor.shape[0] // now.shape[0]  # 2 where time is doubled
+        now = now.repeat(copies, *[1] * (now.ndim - 1))
+        if now.shape != tensor.shape:
+            now = F.pad(now, (0, 0, 0, 0, tensor.shape[2] - 1, 0))
+        inflated[name] = now
+    load_strictly(video_model, inflated)
+    return video_model
+
+
+PRESETS: dict[str, Magvit2Params] = {
+    # the figure's network: encoder 144.9 M, decoder 225.7 M parameters
+    "magvit2-base": Magvit2Params(
+        channels=128,
+        channel_multipliers=(1, 2, 2, 4),
+        num_res_blocks=4,
+        num_mid_blocks=4,
+        spatial_downsample=(True, True, True),
+        temporal_downsample=(False, True, True),
+        bits=18,
+    ),
+    # trains on two CPU cores: Cosmos' Haar patch carries most of the stride
+    "tiny": Magvit2Params(
+        channels=16,
+        channel_multipliers=(3, 5),
+        num_res_blocks=1,
+        num_mid_blocks=1,
+        spatial_downsample=(True,),
+        temporal_downsample=(False,),
+        bits=12,
+        patch_size=(4, 4, 4),
+        norm_groups=8,
+        normalize_latents=True,
+    ),
+}
+
+
+def magvit2(preset: str) -> Magvit2:
+    """A new model of a named size.
+
+    Args:
+        preset: a key of ``PRESETS``.
+
+    Returns:
+        The model with random weights.
+
+    Raises:
+        ValueError: for an unknown name.
+    """
+    if preset not in PRESETS:
+        raise ValueError(f"unknown MAGVIT-v2 preset {preset!r}; known: {', '.join(sorted(PRESETS))}")
+    return Magvit2(PRESETS[preset])

@@ -1,0 +1,148 @@
+"""A complete model as one folder: the tokenizers, the language model and super-resolution, with what binds them.
+
+cinepoet.json                      clip geometry, sampling defaults, where each part lies
+visual/ audio/ text/ lm/ superres/ each with config.json and model.safetensors
+README.md                          the model card
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mmtok.pretrained import resolve_folder
+from recipes.run import write_atomically
+
+EMBEDDED = Path(__file__).parent / "pretrained"
+BUNDLE_FILE = "cinepoet.json"
+PARTS = ("visual", "audio", "text", "lm", "superres")
+
+
+@dataclass(frozen=True)
+class BundleConfig:
+    """What binds the parts.
+
+    Attributes:
+        size: side of the pictures the language model speaks, pixels.
+        num_frames: pictures a clip.
+        fps: pictures per second.
+        upscaled_size: side after super-resolution, pixels; 0 when the bundle has none.
+        guidance_scale: default of the language model.
+        temperature: default of the language model.
+        top_k: default of the language model, or None.
+        top_p: default of the language model, or None.
+        sr_steps: decoding steps of super-resolution.
+        sr_text_scale: guidance of super-resolution by the text.
+        sr_low_scale: guidance of super-resolution by the low-resolution codes.
+        sr_temperature: scale of the noise on super-resolution's confidence.
+        negative_prompt: default, or None for the empty text branch.
+    """
+
+    size: int
+    num_frames: int
+    fps: float
+    upscaled_size: int
+    guidance_scale: float = 2.0
+    temperature: float = 1.0
+    top_k: int | None = None
+    top_p: float | None = None
+    sr_steps: int = 24
+    sr_text_scale: float = 1.0
+    sr_low_scale: float = 1.0
+    sr_temperature: float = 4.5
+    negative_prompt: str | None = None
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle's folder and its config; the parts are loaded by the pipeline when they are needed.
+
+    Attributes:
+        folder: where it lies.
+        config: what binds the parts.
+        card: facts for ``cinepoet models``, such as the licence.
+    """
+
+    folder: Path
+    config: BundleConfig
+    card: dict[str, Any] = field(default_factory=dict)
+
+    def part(self, name: str) -> Path:
+        """Folder of one part.
+
+        Args:
+            name: one of ``PARTS``.
+
+        Returns:
+            The folder.
+        """
+        return self.folder / name
+
+    def has(self, name: str) -> bool:
+        """Whether the bundle holds a part.
+
+        Args:
+            name: one of ``PARTS``.
+
+        Returns:
+            True when its config.json is there.
+        """
+        return (self.part(name) / "config.json").is_file()
+
+
+def embedded_names() -> list[str]:
+    """Bundles inside the package.
+
+    Returns:
+        Their names, sorted.
+    """
+    return sorted(p.parent.name for p in EMBEDDED.glob(f"*/{BUNDLE_FILE}"))
+
+
+def open_bundle(name: str | Path) -> Bundle:
+    """A bundle by embedded name, folder or hub id.
+
+    Args:
+        name: such as "tiny".
+
+    Returns:
+        The bundle.
+
+    Raises:
+        FileNotFoundError: if there is none of that name, with the embedded ones.
+        ValueError: if its cinepoet.json is damaged or of a newer format.
+    """
+    folder = EMBEDDED / str(name)
+    if str(name) not in embedded_names():
+        try:
+            folder = resolve_folder(name)
+        except FileNotFoundError as fault:
+            known = ", ".join(embedded_names()) or "none embedded"
+            raise FileNotFoundError(f"unknown model {str(name)!r} ({fault}); known: {known}") from None
+    file = folder / BUNDLE_FILE
+    if not file.is_file():
+        raise FileNotFoundError(f"{folder} is not a cinepoet model: it has no {BUNDLE_FILE}")
+    try:
+        values = json.loads(file.read_text())
+        known_keys = {f.name for f in dataclasses.fields(BundleConfig)}
+        config = BundleConfig(**{k: v for k, v in values["config"].items() if k in known_keys})
+        if unknown := set(values["config"]) - known_keys:
+            raise ValueError(f"unknown keys {sorted(unknown)}")
+    except (json.JSONDecodeError, KeyError, TypeError, ValueError) as fault:
+        raise ValueError(f"{file} is damaged or made by another version: {fault}") from fault
+    return Bundle(folder, config, values.get("card", {}))
+
+
+def write_bundle(folder: Path, config: BundleConfig, card: dict[str, Any]) -> None:
+    """Write cinepoet.json; the parts are written by their own ``save_pretrained``.
+
+    Args:
+        folder: the bundle's folder.
+        config: what binds the parts.
+        card: facts for ``cinepoet models``.
+    """
+    text = json.dumps({"format": 1, "config": dataclasses.asdict(config), "card": card}, indent=1)
+    write_atomically(folder / BUNDLE_FILE, text + "\n")

@@ -1,0 +1,143 @@
+"""A folder of real clips and sounds: what is in it, what may train, what is kept out, and decoded pools.
+
+Every third file (in name order, within its kind) is kept out for measuring, unless a listing says otherwise. A
+listing is a CSV with columns ``path,split,licence`` (split: train or measure); only listed files are used then.
+"""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from mmtok.media.audio import read_audio
+from mmtok.media.errors import MediaError
+from mmtok.media.video import probe, read_video
+
+VIDEO_SUFFIXES = {".mp4", ".mkv", ".mov", ".webm", ".avi", ".gif", ".mpg", ".m4v"}
+AUDIO_SUFFIXES = {".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a"}
+
+
+@dataclass(frozen=True)
+class MediaFolder:
+    """Files by use.
+
+    Attributes:
+        root: the folder.
+        train_video: clips that training may see.
+        measure_video: clips kept out.
+        train_audio: sound files that training may hear.
+        measure_audio: sound files kept out.
+        licences: relative path to licence, where a listing gave one.
+    """
+
+    root: Path
+    train_video: tuple[Path, ...]
+    measure_video: tuple[Path, ...]
+    train_audio: tuple[Path, ...]
+    measure_audio: tuple[Path, ...]
+    licences: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def open(cls, root: str | Path, listing: str | Path | None = None) -> MediaFolder:
+        """Look through a folder.
+
+        Args:
+            root: the folder.
+            listing: a CSV as described above, or None to take every media file.
+
+        Returns:
+            The files by use.
+
+        Raises:
+            FileNotFoundError: if the folder, the listing or a listed file is absent.
+            ValueError: if the listing has a wrong column or split, or nothing usable is found.
+        """
+        root = Path(root)
+        if not root.is_dir():
+            raise FileNotFoundError(f"media folder {root} does not exist")
+        licences: dict[str, str] = {}
+        found: dict[tuple[str, str], list[Path]] = {}
+        if listing is not None:
+            if not Path(listing).is_file():
+                raise FileNotFoundError(f"media listing {listing} does not exist")
+            with Path(listing).open(newline="") as file:
+                rows = list(csv.DictReader(file))
+            for row in rows:
+                if set(row) != {"path", "split", "licence"} or row["split"] not in ("train", "measure"):
+                    raise ValueError(f"{listing}: expected columns path,split,licence with split train or measure")
+                path = root / row["path"]
+                if not path.is_file():
+                    raise FileNotFoundError(f"{listing} names {row['path']}, which is not in {root}")
+                licences[row["path"]] = row["licence"]
+                kind = "video" if path.suffix.lower() in VIDEO_SUFFIXES else "audio"
+                found.setdefault((row["split"], kind), []).append(path)
+        else:
+            files = sorted(p for p in root.rglob("*") if p.is_file())
+            for kind, suffixes in (("video", VIDEO_SUFFIXES), ("audio", AUDIO_SUFFIXES)):
+                for number, path in enumerate(p for p in files if p.suffix.lower() in suffixes):
+                    found.setdefault(("measure" if number % 3 == 2 else "train", kind), []).append(path)
+        if not found:
+            raise ValueError(f"{root} holds no clips or sounds")
+
+        def take(split: str, kind: str) -> tuple[Path, ...]:
+            return tuple(found.get((split, kind), []))
+
+        parts = [take(s, k) for k in ("video", "audio") for s in ("train", "measure")]
+        return cls(root, parts[0], parts[1], parts[2], parts[3], licences)
+
+
+def clip_pool(
+    paths: tuple[Path, ...], *, size: int, num_frames: int = 17, clips_per_file: int = 4, fps: float = 8.0
+) -> Tensor:
+    """Decode windows spread over each file; files that cannot be read are left out with a printed line.
+
+    Args:
+        paths: video files.
+        size: height and width after resize and centre crop, pixels.
+        num_frames: pictures a window.
+        clips_per_file: most windows a file, never overlapping.
+        fps: pictures per second.
+
+    Returns:
+        (n, 3, t, size, size) uint8.
+    """
+    clips = []
+    for path in paths:
+        try:
+            length_s = probe(path).duration_s or 0.0
+            windows = max(1, min(clips_per_file, int(length_s * fps / num_frames)))
+            for number in range(windows):
+                start = number * max(0.0, length_s - num_frames / fps) / max(1, windows)
+                frames = read_video(path, fps=fps, num_frames=num_frames, size=size, start_s=start).frames
+                clips.append(((frames + 1) * 127.5).round().clamp(0, 255).to(torch.uint8))
+        except MediaError as fault:
+            print(f"left out: {fault}")
+    return torch.stack(clips) if clips else torch.zeros(0, 3, num_frames, size, size, dtype=torch.uint8)
+
+
+def sound_pool(paths: tuple[Path, ...], *, sample_rate: int = 16000, longest_s: float = 20.0) -> list[Tensor]:
+    """Decode sounds, peak-normalised to 0.9; silent or unreadable files are left out with a printed line.
+
+    Args:
+        paths: sound files, or films with sound.
+        sample_rate: Hz.
+        longest_s: only the first seconds are kept.
+
+    Returns:
+        Mono (n,) float tensors in [-1, 1].
+    """
+    sounds = []
+    for path in paths:
+        try:
+            samples = read_audio(path, sample_rate=sample_rate).samples[0, : int(longest_s * sample_rate)]
+        except MediaError as fault:
+            print(f"left out: {fault}")
+            continue
+        peak = float(samples.abs().max()) if samples.numel() else 0.0
+        if peak > 1e-3:
+            sounds.append(samples * (0.9 / peak))
+    return sounds

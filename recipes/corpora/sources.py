@@ -1,0 +1,128 @@
+"""What the tokenizers' training loops draw from: shapes and real media, mixed.
+
+A source is a function of a generator, so a step's data depend on (seed, step) only.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from recipes.corpora.shapes import ShapesCorpus, render_audio, render_video
+
+
+def _integer(generator: torch.Generator, high: int) -> int:
+    return int(torch.randint(high, (1,), generator=generator))
+
+
+class MixedClips:
+    """Batches of square clips: whole shapes scenes, crops of larger ones, crops of real clips.
+
+    Args:
+        corpus: scenes to render.
+        real: (n, 3, t, s, s) uint8 pool of real clips; may be empty.
+        real_share: share of a batch taken from ``real`` when it is not empty.
+        large: side of the larger rendering that crops are cut from, pixels.
+        pool: how many larger scenes are kept rendered (drawing them takes 10 ms each).
+    """
+
+    def __init__(
+        self, corpus: ShapesCorpus, real: Tensor | None, *, real_share: float = 0.4, large: int = 128, pool: int = 192
+    ):
+        self.corpus, self.real_share, self.large = corpus, real_share, large
+        self.real = real if real is not None and len(real) else None
+        frames = self.real.shape[2] if self.real is not None else 17
+        scenes = [render_video(corpus.scene(10_000_000 + i), size=large, num_frames=frames) for i in range(pool)]
+        self._pool = torch.stack([((s + 1) * 127.5).round().to(torch.uint8) for s in scenes])
+
+    def __call__(self, generator: torch.Generator, batch_size: int, num_frames: int, size: int) -> Tensor:
+        """Draw a batch.
+
+        Args:
+            generator: decides everything.
+            batch_size: clips.
+            num_frames: at most the pools' length; a shorter window starts anywhere.
+            size: height and width, pixels.
+
+        Returns:
+            (b, 3, num_frames, size, size) in [-1, 1].
+        """
+        clips = []
+        for _ in range(batch_size):
+            if self.real is not None and float(torch.rand(1, generator=generator)) < self.real_share:
+                clips.append(self._crop(self.real, generator, num_frames, size))
+            elif size < self.large and float(torch.rand(1, generator=generator)) < 0.35:
+                clips.append(self._crop(self._pool, generator, num_frames, size))
+            elif size < self.large:
+                scene = self.corpus.scene(_integer(generator, 2_000_000))
+                whole = self._pool.shape[2]
+                first = _integer(generator, whole - num_frames + 1)
+                clips.append(render_video(scene, size=size, num_frames=whole)[:, first : first + num_frames])
+            else:
+                clips.append(self._crop(self._pool, generator, num_frames, size))
+        return torch.stack(clips)
+
+    @staticmethod
+    def _crop(pool: Tensor, generator: torch.Generator, num_frames: int, size: int) -> Tensor:
+        clip = pool[_integer(generator, len(pool))]
+        first = _integer(generator, clip.shape[1] - num_frames + 1)
+        clip = clip[:, first : first + num_frames].float() / 127.5 - 1
+        side = clip.shape[-1]
+        if side >= 2 * size and float(torch.rand(1, generator=generator)) < 0.4:
+            clip = F.avg_pool2d(clip, 2)
+            side //= 2
+        top, left = _integer(generator, side - size + 1), _integer(generator, side - size + 1)
+        clip = clip[..., top : top + size, left : left + size]
+        return clip.flip(-1) if float(torch.rand(1, generator=generator)) < 0.5 else clip
+
+
+class MixedSounds:
+    """Batches of mono sound: scenes of the corpus and crops of real recordings at random gain.
+
+    Args:
+        corpus: scenes to play.
+        real: mono (n,) recordings; may be empty.
+        real_share: share of a batch taken from ``real`` when it is not empty.
+        pool: how many scenes are kept rendered.
+        sample_rate: Hz.
+    """
+
+    def __init__(
+        self,
+        corpus: ShapesCorpus,
+        real: list[Tensor] | None,
+        *,
+        real_share: float = 0.4,
+        pool: int = 800,
+        sample_rate: int = 16000,
+    ):
+        self.real_share, self.real = real_share, real or []
+        scenes = (corpus.scene(20_000_000 + i) for i in range(pool))
+        self._pool = [render_audio(scene, sample_rate=sample_rate)[0] for scene in scenes]
+
+    def __call__(self, generator: torch.Generator, batch_size: int, num_samples: int) -> Tensor:
+        """Draw a batch.
+
+        Args:
+            generator: decides everything.
+            batch_size: recordings.
+            num_samples: length of a crop; shorter recordings are padded with silence.
+
+        Returns:
+            (b, 1, num_samples) in [-1, 1].
+        """
+        crops = []
+        for _ in range(batch_size):
+            real = bool(self.real) and float(torch.rand(1, generator=generator)) < self.real_share
+            sounds = self.real if real else self._pool
+            sound = sounds[_integer(generator, len(sounds))]
+            for _ in range(4 if real else 1):  # seldom settle on a near-silent crop
+                first = _integer(generator, max(1, sound.numel() - num_samples + 1))
+                crop = sound[first : first + num_samples]
+                if float(crop.abs().max()) > 0.02:
+                    break
+            if real:
+                crop = crop * float(10 ** (-torch.rand(1, generator=generator) * 0.75))  # up to -15 dB
+            crops.append(F.pad(crop, (0, num_samples - crop.numel())))
+        return torch.stack(crops)[:, None]

@@ -1,0 +1,127 @@
+"""Corpus ``shapes`` to tokens, once, so that the language model and super-resolution train without touching pixels.
+
+Work is done in shards with fixed contents, each written under a temporary name and renamed; a run that was stopped
+continues with the first missing shard. The low-resolution clip is the bicubic, anti-aliased half of the high-
+resolution one.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from recipes.corpora.shapes import Scene, ShapesCorpus, render_audio, render_video
+from recipes.device import Compute
+from recipes.progress import track
+from recipes.run import write_atomically
+from recipes.tokens import TokenSet
+
+
+@dataclass(frozen=True)
+class EncodeConfig:
+    """What is encoded.
+
+    Attributes:
+        seed: of the corpus.
+        split: "train", "heldout" or "all".
+        scenes: how many.
+        first: index of the first scene.
+        size: side of the pictures the language model speaks, pixels.
+        upscale: True also encodes the clip at twice the size, for super-resolution.
+        num_frames: pictures a clip.
+        shard: scenes a shard.
+        batch_size: scenes a call of the tokenizers.
+    """
+
+    seed: int = 0
+    split: str = "train"
+    scenes: int = 64
+    first: int = 0
+    size: int = 64
+    upscale: bool = False
+    num_frames: int = 17
+    shard: int = 512
+    batch_size: int = 16
+
+
+def half_size(video: Tensor) -> Tensor:
+    """Bicubic, anti-aliased half of each side: what the language model's resolution means.
+
+    Args:
+        video: (b, 3, t, h, w) in [-1, 1].
+
+    Returns:
+        (b, 3, t, h / 2, w / 2) in [-1, 1].
+    """
+    b, c, t, h, w = video.shape
+    frames = video.transpose(1, 2).reshape(b * t, c, h, w)
+    frames = F.interpolate(frames, scale_factor=0.5, mode="bicubic", antialias=True).clamp(-1, 1)
+    return frames.reshape(b, t, c, h // 2, w // 2).transpose(1, 2).contiguous()
+
+
+def encode_shapes(config: EncodeConfig, folder: Path, *, visual: Any, audio: Any, compute: Compute) -> TokenSet:
+    """Encode scenes of the corpus and save them as a ``TokenSet``.
+
+    Args:
+        config: what is encoded.
+        folder: receives shards and then tokens.safetensors with captions.json.
+        visual: a ``VisualTokenizer``.
+        audio: an ``AudioTokenizer``.
+        compute: device and precision; codes come from float32 so that they equal what users get.
+
+    Returns:
+        The set, in the order of the scenes.
+    """
+    if (folder / "captions.json").exists():
+        return TokenSet.load(folder)
+    shards = folder / "shards"
+    shards.mkdir(parents=True, exist_ok=True)
+    corpus = ShapesCorpus(config.seed, config.split)
+    indices = list(range(config.first, config.first + config.scenes))
+    pieces = [indices[i : i + config.shard] for i in range(0, len(indices), config.shard)]
+    for number, piece in enumerate(track(pieces, title=f"tokens {folder.name}")):
+        file = shards / f"{number:05d}.safetensors"
+        if file.exists():
+            continue
+        rows: list[dict[str, Tensor]] = []
+        for start in range(0, len(piece), config.batch_size):
+            scenes = [corpus.scene(i) for i in piece[start : start + config.batch_size]]
+            rows.append(_encode(scenes, config, visual, audio, compute))
+        partial = file.with_suffix(".partial")
+        save_file({k: torch.cat([r[k] for r in rows]).contiguous() for k in rows[0]}, partial)
+        os.replace(partial, file)
+    parts = [load_file(shards / f"{number:05d}.safetensors") for number in range(len(pieces))]
+    joined = {k: torch.cat([p[k] for p in parts]) for k in parts[0]}
+    tokens = TokenSet(
+        low=joined["low"],
+        high=joined.get("high"),
+        audio=joined["audio"],
+        captions=[corpus.scene(i).caption for i in indices],
+    )
+    tokens.save(folder)
+    write_atomically(folder / "corpus.txt", f"{config}\n")
+    for file in shards.iterdir():
+        file.unlink()
+    shards.rmdir()
+    return tokens
+
+
+def _encode(scenes: list[Scene], config: EncodeConfig, visual: Any, audio: Any, compute: Compute) -> dict[str, Tensor]:
+    clips = torch.stack([render_video(s, size=2 * config.size, num_frames=config.num_frames) for s in scenes])
+    num_samples = round(config.num_frames / visual.fps * audio.sample_rate)
+    sounds = torch.stack([render_audio(s, num_samples=num_samples, sample_rate=audio.sample_rate) for s in scenes])
+    clips = clips.to(compute.device)
+    out = {
+        "low": visual.encode(half_size(clips))[:, 0].int().cpu(),
+        "audio": audio.encode(sounds.to(compute.device)).int().cpu(),
+    }
+    if config.upscale:
+        out["high"] = visual.encode(clips)[:, 0].int().cpu()
+    return out

@@ -1,0 +1,163 @@
+"""Does a generated film show and sound what its caption says? Measured on triples that training never saw.
+
+Captions come from the held-out split of corpus ``shapes``; the analyzers read the finished pictures and sound. Beside
+the model's figures stand those of the ground truth (the ceiling) and of the ground truth passed through the tokenizers.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from recipes.corpora.analyzers import read_pitch, read_video
+from recipes.corpora.shapes import Scene, ShapesCorpus, render_audio, render_video
+from recipes.encode_dataset import half_size
+from recipes.pipeline import CinePoetPipeline
+from recipes.progress import track
+from recipes.run import write_atomically
+
+ATTRIBUTES = ("colour", "shape", "motion", "pitch")
+
+
+def judge(scene: Scene, frames: Tensor, audio: Tensor | None, sample_rate: int) -> dict[str, bool]:
+    """Which attributes a film got right.
+
+    Args:
+        scene: what was asked for.
+        frames: (3, t, h, w) in [-1, 1].
+        audio: (1, n), or None.
+        sample_rate: Hz.
+
+    Returns:
+        Attribute to right or wrong; "pitch" only when there is sound.
+    """
+    reading = read_video(frames)
+    right = {name: getattr(reading, name) == getattr(scene, name) for name in ("colour", "shape", "motion")}
+    if audio is not None:
+        right["pitch"] = read_pitch(audio, sample_rate) == scene.shape
+    return right
+
+
+def _percent(rows: list[dict[str, bool]]) -> dict[str, float]:
+    return {n: round(100 * sum(r[n] for r in rows) / len(rows), 1) for n in ATTRIBUTES if rows and n in rows[0]}
+
+
+@torch.inference_mode()
+def evaluate_shapes(
+    pipe: CinePoetPipeline,
+    *,
+    prompts: int = 200,
+    seed: int = 0,
+    upscale: bool = True,
+    batch_size: int = 10,
+    folder: Path | None = None,
+    **sampling: Any,
+) -> dict[str, Any]:
+    """Generate from held-out captions and read the films back.
+
+    Args:
+        pipe: the model.
+        prompts: how many captions; the first of the held-out split.
+        seed: of the corpus' held-out captions (the corpus seed is the pipeline's training one, 0) and of sampling.
+        upscale: also judge the pictures behind super-resolution.
+        batch_size: films a call.
+        folder: receives result.json and a contact sheet of the first films, or None.
+        sampling: further arguments of the pipeline's call, such as ``guidance_scale``.
+
+    Returns:
+        Percentages under "generated", "upscaled", "ground_truth" and "reconstructed", with the protocol.
+
+    Raises:
+        ValueError: if fewer than one prompt is asked for.
+    """
+    if prompts < 1:
+        raise ValueError(f"prompts must be positive, got {prompts}")
+    corpus = ShapesCorpus(0, "heldout")
+    scenes = [corpus.scene(i) for i in range(prompts)]
+    rows: dict[str, list[dict[str, bool]]] = {"generated": [], "upscaled": [], "ground_truth": [], "reconstructed": []}
+    generator = torch.Generator().manual_seed(seed)
+    started = time.monotonic()
+    shown: list[Tensor] = []
+    for start in track(range(0, prompts, batch_size), title="films"):
+        batch = scenes[start : start + batch_size]
+        output = pipe([s.caption for s in batch], upscale=False, generator=generator, **sampling)
+        assert output.audio is not None, "text to video makes sound"
+        sharp = _sharpened(pipe, output.codes["low"], batch, generator) if upscale else None
+        for i, scene in enumerate(batch):
+            sound = output.audio[i]
+            rows["generated"].append(judge(scene, output.frames[i], sound, output.sample_rate))
+            if sharp is not None:
+                rows["upscaled"].append(judge(scene, sharp[i], sound, output.sample_rate))
+            if len(shown) < 24:
+                shown.append(output.frames[i])
+    spent_s = time.monotonic() - started
+    for start in track(range(0, prompts, batch_size), title="ground truth"):
+        for scene, row, again in _truth(pipe, scenes[start : start + batch_size]):
+            rows["ground_truth"].append(judge(scene, *row))
+            rows["reconstructed"].append(judge(scene, *again))
+    result: dict[str, Any] = {
+        "protocol": f"{prompts} captions of held-out (colour, shape, motion) triples, corpus seed 0, sampling seed "
+        f"{seed}, one film each, guidance {sampling.get('guidance_scale', pipe.config.guidance_scale)}",
+        "seconds_per_film": round(spent_s / prompts, 2),
+    }
+    result |= {name: _percent(judged) for name, judged in rows.items() if judged}
+    if folder is not None:
+        write_atomically(folder / "result.json", json.dumps(result, indent=1) + "\n")
+        _sheet(shown, folder / "films.png")
+    return result
+
+
+def _sharpened(pipe: CinePoetPipeline, low: Tensor, batch: list[Scene], generator: torch.Generator) -> Tensor:
+    """Super-resolution of codes that are already there, so that both judgements are of the same films."""
+    codes = pipe.sharpen(low, prompts=[s.caption for s in batch], generator=generator)
+    return pipe.visual.decode(codes).float().cpu()
+
+
+def _truth(
+    pipe: CinePoetPipeline, batch: list[Scene]
+) -> list[tuple[Scene, tuple[Tensor, Tensor, int], tuple[Tensor, Tensor, int]]]:
+    """Rendered scenes at the language model's size, and the same behind the tokenizers."""
+    config, audio = pipe.config, pipe.audio
+    num_samples = round(config.num_frames / config.fps * audio.sample_rate)
+    clips = torch.stack([render_video(s, size=2 * config.size, num_frames=config.num_frames) for s in batch])
+    clips = half_size(clips)
+    sounds = torch.stack([render_audio(s, num_samples=num_samples, sample_rate=audio.sample_rate) for s in batch])
+    device = pipe.compute.device
+    seen = pipe.visual.decode(pipe.visual.encode(clips.to(device))).float().cpu()
+    heard = audio.decode(audio.encode(sounds.to(device)), num_samples=num_samples).float().cpu()
+    rate = audio.sample_rate
+    return [(s, (clips[i], sounds[i], rate), (seen[i], heard[i], rate)) for i, s in enumerate(batch)]
+
+
+def _sheet(films: list[Tensor], path: Path) -> None:
+    """One row a film, five pictures of each."""
+    from mmtok.media.image import write_png
+
+    strips = []
+    for film in films:
+        chosen = torch.linspace(0, film.shape[1] - 1, 5).round().long()
+        strips.append(torch.cat(list(film[:, chosen].unbind(1)), -1))
+    half = (len(strips) + 1) // 2
+    strips += [torch.full_like(strips[0], -1.0)] * (2 * half - len(strips))
+    columns = [torch.cat(strips[:half], 1), torch.cat(strips[half:], 1)]
+    write_png(path, torch.cat(columns, 2).float().cpu())
+
+
+def report(result: dict[str, Any], printer: Callable[[str], None] = print) -> None:
+    """Print a result as a table.
+
+    Args:
+        result: of ``evaluate_shapes``.
+        printer: takes one line.
+    """
+    printer(result["protocol"])
+    printer(f"{'':14}" + "".join(f"{name:>9}" for name in ATTRIBUTES))
+    for name in ("ground_truth", "reconstructed", "generated", "upscaled"):
+        if name in result:
+            printer(f"{name:14}" + "".join(f"{result[name].get(a, float('nan')):8.1f}%" for a in ATTRIBUTES))

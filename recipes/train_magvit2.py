@@ -1,0 +1,358 @@
+"""Train the MAGVIT-v2 tokenizer: images first, then clips, the saved model being the running average of the weights.
+
+The images are one-frame clips. They train the last temporal slice of every kernel and nothing else, so the second stage
+starts from what the paper gets by inflating an image model (MAGVIT-v2, appendix; see ``mmtok.visual.magvit2.inflate``).
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from mmtok.losses.visual import reconstruction_losses
+from mmtok.metrics.visual import CodebookUse, psnr_db
+from mmtok.quantize.lfq import entropy_weight
+from mmtok.visual.magvit2 import Magvit2, Magvit2Output, magvit2
+from recipes.device import Compute
+from recipes.run import Run, step_generator
+
+ClipSource = Callable[[torch.Generator, int, int, int], Tensor]
+
+
+@dataclass(frozen=True)
+class Magvit2TrainConfig:
+    """Options of ``train_magvit2``; the defaults are a smoke run.
+
+    Attributes:
+        preset: size of a new model, a key of ``mmtok.visual.magvit2.PRESETS``.
+        seed: decides weights, data and their order.
+        image_steps: steps on one-frame clips, first.
+        video_steps: steps on clips of ``num_frames``.
+        image_batch_size: images a step, at the first of ``sizes``.
+        video_batch_size: clips a step, at the first of ``sizes``; other sizes get the same number of pixels.
+        num_frames: frames of a clip, 1 + a multiple of the temporal stride.
+        sizes: heights (= widths) in pixels; every step draws one.
+        learning_rate: peak.
+        final_learning_rate: where the cosine ends, as a share of the peak.
+        warmup_steps: linear warm-up.
+        weight_decay: of the kernels and matrices.
+        grad_clip: largest gradient norm.
+        ema_decay: of the running average of the weights.
+        l1_weight: absolute error.
+        l2_weight: squared error.
+        edge_weight: error of neighbour differences.
+        commitment_weight: distance of latents from their signs.
+        entropy_weight: token entropy minus codebook entropy, final value.
+        entropy_boost: factor on ``entropy_weight`` at step 0.
+        entropy_anneal_steps: until the factor has fallen to 1.
+        temperature: of the entropy's affinities.
+        use_window: steps over which the use of the codebook is measured.
+        log_every: steps between log lines.
+        sheet_every_s: seconds between pictures of reconstructions.
+        save_every_s: seconds between checkpoints.
+    """
+
+    preset: str = "tiny"
+    seed: int = 0
+    image_steps: int = 4
+    video_steps: int = 4
+    image_batch_size: int = 4
+    video_batch_size: int = 2
+    num_frames: int = 17
+    sizes: tuple[int, ...] = (64,)
+    learning_rate: float = 1e-3
+    final_learning_rate: float = 0.05
+    warmup_steps: int = 100
+    weight_decay: float = 1e-4
+    grad_clip: float = 1.0
+    ema_decay: float = 0.999
+    l1_weight: float = 1.0
+    l2_weight: float = 5.0
+    edge_weight: float = 0.5
+    commitment_weight: float = 0.25
+    entropy_weight: float = 0.1
+    entropy_boost: float = 3.0
+    entropy_anneal_steps: int = 2000
+    temperature: float = 0.01
+    use_window: int = 100
+    log_every: int = 20
+    sheet_every_s: float = 300.0
+    save_every_s: float = 120.0
+
+    def __post_init__(self) -> None:
+        if self.image_steps < 0 or self.video_steps < 0 or self.image_steps + self.video_steps < 1:
+            raise ValueError(f"image_steps ({self.image_steps}) + video_steps ({self.video_steps}) must be at least 1")
+        if not self.sizes:
+            raise ValueError("sizes must name at least one size")
+
+
+class ShapesClips:
+    """Clips of the made-up corpus, drawn from a pool that is rendered once and kept as bytes.
+
+    Args:
+        num_clips: scenes in the pool.
+        size: largest size asked for later, pixels; smaller ones are crops or reductions by whole factors.
+        num_frames: longest clip asked for later.
+        seed: of the corpus.
+    """
+
+    def __init__(self, *, num_clips: int = 512, size: int = 64, num_frames: int = 17, seed: int = 0):
+        from recipes.corpora.shapes import ShapesCorpus, render_video
+
+        corpus = ShapesCorpus(seed, "train")
+        scenes = (render_video(corpus.scene(i), size=size, num_frames=num_frames) for i in range(num_clips))
+        self._pool = torch.stack([((scene + 1) * 127.5).round().to(torch.uint8) for scene in scenes])
+
+    def __call__(self, generator: torch.Generator, batch_size: int, num_frames: int, size: int) -> Tensor:
+        """Draw a batch.
+
+        Args:
+            generator: decides everything.
+            batch_size: clips.
+            num_frames: at most the pool's.
+            size: at most the pool's.
+
+        Returns:
+            (b, 3, num_frames, size, size) in [-1, 1].
+
+        Raises:
+            ValueError: if more is asked for than the pool holds.
+        """
+        frames, side = self._pool.shape[2], self._pool.shape[-1]
+        if num_frames > frames or size > side:
+            raise ValueError(f"the pool holds {frames} frames of {side} pixels, asked for {num_frames} of {size}")
+        clips = []
+        for _ in range(batch_size):
+            n, first, reduce = (
+                int(torch.randint(high, (1,), generator=generator))
+                for high in (len(self._pool), frames - num_frames + 1, 2)
+            )
+            clip = self._pool[n, :, first : first + num_frames].float() / 127.5 - 1
+            factor = side // size
+            if reduce and factor > 1:
+                clip = torch.nn.functional.avg_pool2d(clip, factor)
+            room = clip.shape[-1] - size + 1
+            top, left = (int(torch.randint(room, (1,), generator=generator)) for _ in range(2))
+            clips.append(clip[..., top : top + size, left : left + size])
+        return torch.stack(clips)
+
+
+class Ema:
+    """A running average of a model's weights, itself a model.
+
+    Args:
+        model: copied.
+        decay: share that is kept a step; smaller during the first steps, so that the start is forgotten.
+    """
+
+    def __init__(self, model: Magvit2, decay: float):
+        self.model = copy.deepcopy(model).eval().requires_grad_(False)
+        self.decay, self.updates = decay, 0
+
+    @torch.no_grad()
+    def update(self, model: Magvit2) -> None:
+        """Move towards ``model``.
+
+        Args:
+            model: the model being trained.
+        """
+        self.updates += 1
+        decay = min(self.decay, self.updates / (self.updates + 9))
+        torch._foreach_lerp_(list(self.model.parameters()), list(model.parameters()), 1 - decay)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Averaged weights and the count.
+
+        Returns:
+            State for a checkpoint.
+        """
+        return {"model": self.model.state_dict(), "updates": self.updates}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from ``state_dict``.
+
+        Args:
+            state: as returned by ``state_dict``.
+        """
+        self.model.load_state_dict(state["model"])
+        self.updates = state["updates"]
+
+
+def magvit2_loss(
+    model: Magvit2, video: Tensor, config: Magvit2TrainConfig, step: int
+) -> tuple[Tensor, Magvit2Output, dict[str, Tensor | float]]:
+    """The training objective on one batch.
+
+    Args:
+        model: the tokenizer.
+        video: (b, 3, t, h, w) in [-1, 1].
+        config: weights of the terms.
+        step: decides the entropy weight.
+
+    Returns:
+        The loss, the model's output, and the terms by log name.
+    """
+    output = model(video, temperature=config.temperature)
+    terms = reconstruction_losses(output.reconstruction, video)
+    entropy = output.losses.token_entropy - output.losses.codebook_entropy
+    weight = entropy_weight(
+        step, weight=config.entropy_weight, boost=config.entropy_boost, anneal_steps=config.entropy_anneal_steps
+    )
+    loss = (
+        config.l1_weight * terms.l1
+        + config.l2_weight * terms.l2
+        + config.edge_weight * terms.edge
+        + config.commitment_weight * output.losses.commitment
+        + weight * entropy
+    )
+    logged: dict[str, Tensor | float] = {
+        "train/loss": loss.detach(),
+        "train/psnr_db": psnr_db(output.reconstruction.detach().clamp(-1, 1), video).clamp_max(99).mean(),
+        "train/l1": terms.l1.detach(),
+        "train/l2": terms.l2.detach(),
+        "train/edge": terms.edge.detach(),
+        "vq/commitment": output.losses.commitment.detach(),
+        "vq/token_entropy": output.losses.token_entropy.detach(),
+        "vq/codebook_entropy": output.losses.codebook_entropy.detach(),
+        "vq/entropy_weight": weight,
+    }
+    return loss, output, logged
+
+
+def learning_rate_at(step: int, config: Magvit2TrainConfig) -> float:
+    """Linear warm-up, then half a cosine down to the final share.
+
+    Args:
+        step: optimizer step, from 0.
+        config: peak, warm-up, length and end.
+
+    Returns:
+        The learning rate of ``step``.
+    """
+    total = config.image_steps + config.video_steps
+    if step < config.warmup_steps:
+        return config.learning_rate * (step + 1) / config.warmup_steps
+    done = (step - config.warmup_steps) / max(1, total - config.warmup_steps)
+    floor = config.final_learning_rate
+    return config.learning_rate * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * done)))
+
+
+def draw_batch(config: Magvit2TrainConfig, clip_source: ClipSource, step: int) -> Tensor:
+    """The batch of a step, a function of (seed, step).
+
+    Args:
+        config: sizes and batch sizes.
+        clip_source: draws clips.
+        step: optimizer step.
+
+    Returns:
+        (b, 3, t, size, size).
+    """
+    generator = step_generator(config.seed, step)
+    size = config.sizes[int(torch.randint(len(config.sizes), (1,), generator=generator))]
+    image = step < config.image_steps
+    count = config.image_batch_size if image else config.video_batch_size
+    count = max(1, round(count * (config.sizes[0] / size) ** 2))
+    return clip_source(generator, count, 1 if image else config.num_frames, size)
+
+
+@torch.no_grad()
+def reconstruction_sheet(model: Magvit2, videos: list[Tensor], path: Path) -> None:
+    """Write a PNG with originals above their reconstructions, some frames of each clip.
+
+    Args:
+        model: the tokenizer.
+        videos: clips (b, 3, t, h, w) of any sizes.
+        path: the file, replaced atomically.
+    """
+    strips = []
+    for video in videos:
+        again = model.decode(model.encode(video))
+        shown = sorted({round(i * (video.shape[2] - 1) / 3) for i in range(4)})
+        rows = [v[:6, :, shown].permute(1, 3, 0, 2, 4).flatten(2) for v in (video, again)]  # (c, h, b * t * w)
+        strips.append(torch.cat(rows, dim=1))
+    width = max(strip.shape[2] for strip in strips)
+    strips = [torch.nn.functional.pad(strip, (0, width - strip.shape[2])) for strip in strips]
+    picture = ((torch.cat(strips, dim=1).clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+    partial = path.with_name(path.stem + ".partial.png")
+    Image.fromarray(picture.permute(1, 2, 0).cpu().numpy()).save(partial)
+    os.replace(partial, path)
+
+
+def train_magvit2(
+    config: Magvit2TrainConfig,
+    folder: Path,
+    *,
+    clip_source: ClipSource,
+    compute: Compute,
+    init: Path | None = None,
+) -> Path:
+    """Train, or continue a stopped run, and write the averaged model.
+
+    Args:
+        config: all options.
+        folder: the run's folder; holds the checkpoint, the log, curves.png and reconstructions.png.
+        clip_source: ``(generator, batch_size, num_frames, size) -> (b, 3, t, size, size)`` in [-1, 1], a function of
+            its arguments only.
+        compute: device and precision.
+        init: a saved tokenizer to start from instead of random weights.
+
+    Returns:
+        The model's folder, ``folder / "model"``.
+    """
+    torch.manual_seed(config.seed)
+    model = Magvit2.from_pretrained(init) if init is not None else magvit2(config.preset)
+    model = model.to(compute.device, memory_format=torch.channels_last_3d).train()  # type: ignore[call-overload]
+    ema = Ema(model, config.ema_decay)
+    matrices = [p for p in model.parameters() if p.ndim > 1]
+    others = [p for p in model.parameters() if p.ndim <= 1]
+    groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.99))
+    use = CodebookUse(model.codebook_size, config.use_window)
+
+    total = config.image_steps + config.video_steps
+    parts: dict[str, Any] = {"model": model, "ema": ema, "optimizer": optimizer, "use": use}
+    run = Run(Path(folder), title="magvit2", total_steps=total, config=config, save_every_s=config.save_every_s)
+    sheet = Path(folder) / "reconstructions.png"
+    held = [
+        clip_source(step_generator(config.seed, -1 - i), 2, config.num_frames, s) for i, s in enumerate(config.sizes)
+    ]
+    held = [video.to(compute.device) for video in held]
+    last_sheet = time.monotonic()
+
+    for step in run.steps(run.resume(parts)):
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate_at(step, config)
+        video = draw_batch(config, clip_source, step).to(compute.device)
+        with compute.autocast():
+            loss, output, logged = magvit2_loss(model, video, config, step)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.grad_clip)
+        optimizer.step()
+        ema.update(model)
+        use.update(output.codes)
+
+        if step % config.log_every == 0 or step + 1 == total:
+            share, bits = use.read()
+            logged |= {"vq/use": share, "vq/entropy_bits": bits, "train/grad_norm": norm}
+            run.log(step, logged | {"train/learning_rate": learning_rate_at(step, config)})
+        if time.monotonic() - last_sheet >= config.sheet_every_s:
+            reconstruction_sheet(ema.model, held, sheet)
+            last_sheet = time.monotonic()
+        run.maybe_save(step, parts)
+
+    run.finish(parts)
+    reconstruction_sheet(ema.model, held, sheet)
+    ema.model.save_pretrained(Path(folder) / "model")
+    return Path(folder) / "model"

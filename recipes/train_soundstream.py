@@ -1,0 +1,336 @@
+"""Train a SoundStream: reconstruction first, discriminators later if asked for.
+
+What kills small codecs is not seen in the loss: at a few hundred steps a codec that uses one code scores like a healthy
+one. So the use of every level is logged from the first step, and a run whose level stays nearly unused late is stopped.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from mmtok.audio.soundstream import SoundStream, build_soundstream
+from mmtok.losses.audio import MultiScaleMelLoss, waveform_loss
+from mmtok.losses.audio_discriminators import AudioDiscriminators, adversarial_loss, discriminator_loss, feature_loss
+from mmtok.metrics.audio import CodebookUse, LogMelDistance
+from mmtok.quantize.residual import CodebookLearning, ResidualVQ
+from recipes.corpora.shapes import ShapesCorpus
+from recipes.corpora.sources import MixedSounds
+from recipes.device import Compute
+from recipes.run import Run, step_generator
+
+SoundSource = Callable[[torch.Generator, int, int], Tensor]  # (generator, batch_size, num_samples) -> (b, 1, n)
+
+
+@dataclass(frozen=True)
+class SoundStreamTrainConfig:
+    """Numbers of the run.
+
+    Attributes:
+        preset: size of the model, a key of ``mmtok.audio.soundstream.PRESETS``.
+        seed: of weights, data and every draw.
+        steps: optimizer steps.
+        batch_size: crops a step.
+        num_samples: length of a crop; a multiple of the hop.
+        lr: peak learning rate of AdamW.
+        warmup_steps: linear warm-up; a cosine to 2 % of ``lr`` follows.
+        weight_decay: of AdamW.
+        max_grad_norm: gradients are clipped to this norm.
+        mel_weight: weight of the multi-scale mel loss.
+        mel_windows: window lengths in samples; the paper's are 64, 128, ... 2048.
+        num_mels: bands.
+        mel_linear_weight: factor on the paper's weight of the linear term against the logarithmic one.
+        waveform_weight: weight of the waveform L1.
+        commitment_weight: weight of the distance between latents and codes.
+        codebook_decay: share of the running means that a step keeps.
+        revival_threshold: codes used less than this share of the mean are replaced.
+        kmeans_iterations: rounds of k-means on the first batch.
+        level_dropout: probability that an example uses only its first levels.
+        average_decay: decay of the averaged weights that are saved, or None to save the last ones.
+        use_window: steps over which the use of codes is counted.
+        min_use: a level below this share of codes in use, late in the run, stops it.
+        min_use_from_step: the step from which that is checked; early batches of an untrained encoder look all alike.
+        log_every: steps between log lines.
+        evaluate_every: steps between evaluations on fixed crops.
+        evaluation_size: crops of the evaluation.
+        save_every_s: seconds between checkpoints.
+        adversarial_start_step: first step with discriminators, or None for never.
+        adversarial_weight: weight of the adversarial term; ratios to mel and features are DAC's (arXiv 2306.06546).
+        feature_weight: weight of the feature term.
+        discriminator_lr: learning rate of the discriminators, constant.
+        waveform_channels: first width of the waveform discriminators.
+        max_waveform_channels: their widest layer.
+        spectral_channels: first width of the spectral discriminator.
+    """
+
+    preset: str = "tiny"
+    seed: int = 0
+    steps: int = 4000
+    batch_size: int = 8
+    num_samples: int = 10_240
+    lr: float = 1e-3
+    warmup_steps: int = 100
+    weight_decay: float = 0.01
+    max_grad_norm: float = 1.0
+    mel_weight: float = 1.0
+    mel_windows: tuple[int, ...] = (128, 512, 2048)
+    num_mels: int = 64
+    mel_linear_weight: float = 1.0
+    waveform_weight: float = 1.0
+    commitment_weight: float = 0.25
+    codebook_decay: float = 0.99
+    revival_threshold: float = 0.5
+    kmeans_iterations: int = 10
+    level_dropout: float = 0.5
+    average_decay: float | None = None
+    use_window: int = 100
+    min_use: float = 0.1
+    min_use_from_step: int = 1000
+    log_every: int = 10
+    evaluate_every: int = 200
+    evaluation_size: int = 8
+    save_every_s: float = 120.0
+    adversarial_start_step: int | None = None
+    adversarial_weight: float = 0.067
+    feature_weight: float = 0.133
+    discriminator_lr: float = 3e-4
+    waveform_channels: int = 16
+    max_waveform_channels: int = 1024
+    spectral_channels: int = 32
+
+
+class CodebookTraining:
+    """A quantizer's running means as a part of the checkpoint; the model's own weights leave them out.
+
+    Args:
+        quantizer: whose means to save.
+    """
+
+    def __init__(self, quantizer: ResidualVQ):
+        self.quantizer = quantizer
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The means.
+
+        Returns:
+            Name to tensor.
+        """
+        return self.quantizer.training_state()
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Put them back.
+
+        Args:
+            state: what ``state_dict`` gave.
+        """
+        self.quantizer.load_training_state(state)
+
+
+def learning_rate_share(step: int, *, steps: int, warmup_steps: int) -> float:
+    """Share of the peak learning rate: linear warm-up, then a cosine to 2 %.
+
+    Args:
+        step: from 0.
+        steps: of the whole run.
+        warmup_steps: of the warm-up.
+
+    Returns:
+        A number in (0, 1].
+    """
+    if step < warmup_steps:
+        return (step + 1) / warmup_steps
+    done = (step - warmup_steps) / max(1, steps - warmup_steps)
+    return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * done))
+
+
+def reconstruction_loss(
+    model: SoundStream, audio: Tensor, *, mel_loss: MultiScaleMelLoss, config: SoundStreamTrainConfig
+) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+    """The loss of one batch without discriminators.
+
+    Args:
+        model: in training mode.
+        audio: (b, 1, n).
+        mel_loss: the spectral distance.
+        config: for the weights.
+
+    Returns:
+        The terms, "loss" being their weighted sum; the reconstruction (b, 1, n); the codes (b, k, t).
+    """
+    result = model(audio)
+    terms = {
+        "mel": mel_loss(result.audio, audio),
+        "waveform": waveform_loss(result.audio, audio),
+        "commitment": result.commitment_loss,
+    }
+    terms["loss"] = (
+        config.mel_weight * terms["mel"]
+        + config.waveform_weight * terms["waveform"]
+        + config.commitment_weight * terms["commitment"]
+    )
+    return terms, result.audio, result.codes
+
+
+@torch.no_grad()
+def evaluate(model: SoundStream, audio: Tensor, distance: LogMelDistance) -> dict[str, float]:
+    """Log-mel distance of encode-then-decode, alone and relative to that of silence.
+
+    Args:
+        model: put into eval mode for the duration.
+        audio: (b, 1, n) originals.
+        distance: the metric.
+
+    Returns:
+        ``val/log_mel`` and ``val/log_mel_vs_silence``.
+    """
+    was_training = model.training
+    model.eval()
+    restored = model.decode(model.encode(audio), audio.shape[-1])
+    model.train(was_training)
+    own = float(distance(restored, audio).mean())
+    silence = float(distance(torch.zeros_like(audio), audio).mean())
+    return {"val/log_mel": own, "val/log_mel_vs_silence": own / max(silence, 1e-9)}
+
+
+def train_soundstream(
+    config: SoundStreamTrainConfig, folder: Path, *, sound_source: SoundSource | None = None, compute: Compute
+) -> Path:
+    """Run the training, or go on with it.
+
+    Args:
+        config: numbers of the run.
+        folder: run folder; the model is written to ``folder / "model"``.
+        sound_source: gives (b, 1, n) for (generator, batch_size, num_samples); None plays the shapes corpus.
+        compute: device and precision.
+
+    Returns:
+        The model's folder.
+
+    Raises:
+        ValueError: for a crop length that the model cannot take.
+        RuntimeError: if a level of codes stays nearly unused late in the run.
+    """
+    # data
+    if sound_source is None:
+        sound_source = MixedSounds(ShapesCorpus(config.seed), None)
+    device = compute.device
+
+    # model and losses
+    torch.manual_seed(config.seed)
+    learning = CodebookLearning(
+        decay=config.codebook_decay,
+        revival_threshold=config.revival_threshold,
+        kmeans_iterations=config.kmeans_iterations,
+        level_dropout=config.level_dropout,
+    )
+    model = build_soundstream(config.preset, learning=learning).to(device).train()
+    if config.num_samples % model.hop_length:
+        raise ValueError(f"num_samples ({config.num_samples}) must be a multiple of the hop of {model.hop_length}")
+    mel_loss = MultiScaleMelLoss(
+        sample_rate=model.sample_rate,
+        windows=config.mel_windows,
+        num_mels=config.num_mels,
+        linear_weight=config.mel_linear_weight,
+    ).to(device)
+    distance = LogMelDistance(sample_rate=model.sample_rate).to(device)
+    use = CodebookUse(num_codebooks=model.num_codebooks, codebook_size=model.codebook_size, window=config.use_window)
+
+    # optimizers
+    optimizer = torch.optim.AdamW(model.parameters(), lr=config.lr, betas=(0.9, 0.99), weight_decay=config.weight_decay)
+    parts: dict[str, Any] = {"model": model, "codebooks": CodebookTraining(model.quantizer), "optimizer": optimizer}
+    parts["use"] = use
+    average = None
+    if config.average_decay is not None:
+        average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.average_decay))
+        parts["average"] = average
+    critics, critics_optimizer = None, None
+    if config.adversarial_start_step is not None:
+        critics = AudioDiscriminators(
+            waveform_channels=config.waveform_channels,
+            max_waveform_channels=config.max_waveform_channels,
+            spectral_channels=config.spectral_channels,
+        ).to(device)
+        critics_optimizer = torch.optim.AdamW(critics.parameters(), lr=config.discriminator_lr, betas=(0.5, 0.9))
+        parts |= {"critics": critics, "critics_optimizer": critics_optimizer}
+
+    # resume
+    run = Run(folder, title="soundstream", total_steps=config.steps, config=config, save_every_s=config.save_every_s)
+    first = run.resume(parts)
+    held = sound_source(step_generator(config.seed + 1, 0), config.evaluation_size, config.num_samples).to(device)
+    clock, clock_step = time.monotonic(), first
+
+    for step in run.steps(first):
+        share = learning_rate_share(step, steps=config.steps, warmup_steps=config.warmup_steps)
+        for group in optimizer.param_groups:
+            group["lr"] = config.lr * share
+        audio = sound_source(step_generator(config.seed, step), config.batch_size, config.num_samples).to(device)
+
+        with compute.autocast():
+            terms, restored, codes = reconstruction_loss(model, audio, mel_loss=mel_loss, config=config)
+        adversarial = critics is not None and step >= (config.adversarial_start_step or 0)
+        if adversarial:
+            assert critics is not None and critics_optimizer is not None, "built above when a start step is given"
+            with compute.autocast():
+                terms["discriminator"] = discriminator_loss(critics(audio), critics(restored.detach()))
+            critics_optimizer.zero_grad(set_to_none=True)
+            terms["discriminator"].backward()
+            torch.nn.utils.clip_grad_norm_(critics.parameters(), config.max_grad_norm)
+            critics_optimizer.step()
+            critics.requires_grad_(False)  # the codec's backward pass must not leave gradients in them
+            with compute.autocast():
+                with torch.no_grad():
+                    real = critics(audio)
+                fake = critics(restored)
+            terms["adversarial"], terms["feature"] = adversarial_loss(fake), feature_loss(real, fake)
+            terms["loss"] = (
+                terms["loss"]
+                + config.adversarial_weight * terms["adversarial"]
+                + config.feature_weight * terms["feature"]
+            )
+            critics.requires_grad_(True)
+
+        optimizer.zero_grad(set_to_none=True)
+        terms["loss"].backward()
+        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.max_grad_norm)
+        optimizer.step()
+        if average is not None:
+            average.update_parameters(model)
+        use.update(codes)
+
+        if step % config.log_every == 0 or step + 1 == config.steps:
+            values: dict[str, float | Tensor] = {"train/loss": terms["loss"].detach()}
+            values |= {f"train/{name}": value.detach() for name, value in terms.items() if name != "loss"}
+            values |= {"train/grad_norm": norm, "train/lr": config.lr * share}
+            for level, (used, perplexity) in enumerate(zip(use.use(), use.perplexity(), strict=True)):
+                values[f"vq/use_level_{level}"] = used
+                values[f"vq/perplexity_level_{level}"] = perplexity
+                values[f"vq/revived_level_{level}"] = float(model.quantizer.revived[level])
+            now = time.monotonic()
+            values["perf/steps_per_s"] = (step + 1 - clock_step) / max(now - clock, 1e-9)
+            clock, clock_step = now, step + 1
+            if step % config.evaluate_every < config.log_every or step + 1 == config.steps:
+                values |= evaluate(model, held, distance)
+            run.log(step, values)
+            if step >= config.min_use_from_step and float(use.use().min()) < config.min_use:
+                level = int(use.use().argmin())
+                raise RuntimeError(
+                    f"level {level} uses {float(use.use().min()):.1%} of its codes at step {step} of {config.steps}, "
+                    f"less than min_use ({config.min_use:.0%}): the codebook collapsed; raise revival_threshold, "
+                    "lower lr, or give more varied sound"
+                )
+        run.maybe_save(step, parts)
+
+    # finish
+    run.finish(parts)
+    final = model if average is None else average.module
+    assert isinstance(final, SoundStream), "the average is a copy of the model"
+    final.eval().save_pretrained(folder / "model")
+    return folder / "model"

@@ -1,0 +1,195 @@
+"""Train a complete small model from nothing: ``cinepoet train tiny`` (and ``smoke``, the same program in under two
+minutes).
+
+Stages, each with its own run folder, curves and checkpoint: text, visual, audio, then the corpus as tokens, then the
+language model and super-resolution, which read only tokens. A finished stage is not repeated and an interrupted one
+resumes, so the same command goes on after a kill. The last step gathers the parts into one bundle.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import mmtok.load
+from llm.model import PrefixLM
+from mmtok.audio.soundstream import SoundStream
+from mmtok.text.t5 import T5TextEncoder
+from mmtok.visual.magvit2 import Magvit2
+from recipes.bundle import BundleConfig, write_bundle
+from recipes.config import to_dict
+from recipes.corpora.folder import MediaFolder, clip_pool, sound_pool
+from recipes.corpora.shapes import ShapesCorpus
+from recipes.corpora.sources import MixedClips, MixedSounds
+from recipes.device import Compute
+from recipes.encode_dataset import EncodeConfig, encode_shapes
+from recipes.tokens import TokenSet
+from recipes.train_lm import LMTrainConfig, train_lm
+from recipes.train_magvit2 import Magvit2TrainConfig, train_magvit2
+from recipes.train_soundstream import SoundStreamTrainConfig, train_soundstream
+from recipes.train_superres import SuperResTrainConfig, train_superres
+from recipes.train_t5 import T5TrainConfig, shapes_captions, shapes_labelled, train_t5
+from superres.model import SuperResTransformer
+
+STAGES = ("text", "visual", "audio", "tokens", "lm", "superres", "bundle")
+
+
+@dataclass(frozen=True)
+class TinyConfig:
+    """The whole line's numbers.
+
+    Attributes:
+        seed: of the corpus; each stage has its own besides.
+        media_listing: CSV that says which files of ``--media`` train and which are kept out, or None for the default
+            rule.
+        real_share: share of the tokenizers' batches taken from ``--media``.
+        scenes_pool: scenes kept rendered for the tokenizers.
+        text: text encoder pretraining.
+        visual: visual tokenizer training.
+        audio: sound tokenizer training.
+        lm_tokens: scenes encoded for the language model.
+        superres_tokens: scenes encoded for super-resolution.
+        lm: language model training.
+        superres: super-resolution training.
+        bundle: geometry and sampling defaults.
+    """
+
+    bundle: BundleConfig
+    seed: int = 0
+    media_listing: str | None = None
+    real_share: float = 0.4
+    scenes_pool: int = 192
+    text: T5TrainConfig = field(default_factory=T5TrainConfig)
+    visual: Magvit2TrainConfig = field(default_factory=Magvit2TrainConfig)
+    audio: SoundStreamTrainConfig = field(default_factory=SoundStreamTrainConfig)
+    lm_tokens: EncodeConfig = field(default_factory=EncodeConfig)
+    superres_tokens: EncodeConfig = field(default_factory=lambda: EncodeConfig(upscale=True))
+    lm: LMTrainConfig = field(default_factory=LMTrainConfig)
+    superres: SuperResTrainConfig = field(default_factory=SuperResTrainConfig)
+
+
+def train_tiny(
+    config: TinyConfig,
+    folder: Path,
+    *,
+    compute: Compute,
+    media: MediaFolder | None = None,
+    stages: tuple[str, ...] = STAGES,
+    name: str = "tiny",
+) -> Path:
+    """Run the stages that are not finished yet.
+
+    Args:
+        config: the numbers.
+        folder: one folder a stage lies in it.
+        compute: device and precision.
+        media: real clips and sounds for the tokenizers, or None.
+        stages: which stages to run, in the order of ``STAGES``.
+        name: of the model, for its card.
+
+    Returns:
+        The bundle's folder.
+
+    Raises:
+        ValueError: for an unknown stage.
+        FileNotFoundError: if a stage that another one needs has not been run.
+    """
+    if unknown := sorted(set(stages) - set(STAGES)):
+        raise ValueError(f"unknown stages {unknown}; known: {', '.join(STAGES)}")
+    print(f"training on {compute.reason}")
+    started = time.monotonic()
+    corpus = ShapesCorpus(config.seed, "train")
+    run = {
+        "text": lambda: _text(config, folder, compute, corpus),
+        "visual": lambda: _visual(config, folder, compute, corpus, media),
+        "audio": lambda: _audio(config, folder, compute, corpus, media),
+        "tokens": lambda: _tokens(config, folder, compute),
+        "lm": lambda: _lm(config, folder, compute),
+        "superres": lambda: _superres(config, folder, compute),
+        "bundle": lambda: _bundle(config, folder, media, name),
+    }
+    for stage in STAGES:
+        if stage not in stages:
+            continue
+        if stage not in ("tokens", "bundle") and (folder / stage / "model" / "config.json").exists():
+            print(f"{stage}: finished before, kept")
+            continue
+        run[stage]()
+    print(f"done in {(time.monotonic() - started) / 60:.1f} min: {folder / 'bundle'}")
+    return folder / "bundle"
+
+
+def _text(config: TinyConfig, folder: Path, compute: Compute, corpus: ShapesCorpus) -> None:
+    unseen = ShapesCorpus(config.seed, "heldout")
+    size = config.text.probe_size
+    probe = (shapes_labelled(corpus, size), shapes_labelled(unseen, size))
+    train_t5(config.text, folder / "text", captions=shapes_captions(corpus), compute=compute, probe=probe)
+
+
+def _visual(
+    config: TinyConfig, folder: Path, compute: Compute, corpus: ShapesCorpus, media: MediaFolder | None
+) -> None:
+    frames = config.bundle.num_frames
+    large = 2 * config.bundle.size
+    real = clip_pool(media.train_video, size=large + 16, num_frames=frames) if media else None
+    source = MixedClips(corpus, real, real_share=config.real_share, large=large, pool=config.scenes_pool)
+    train_magvit2(config.visual, folder / "visual", clip_source=source, compute=compute)
+
+
+def _audio(config: TinyConfig, folder: Path, compute: Compute, corpus: ShapesCorpus, media: MediaFolder | None) -> None:
+    real = sound_pool(media.train_audio + media.train_video) if media else None
+    source = MixedSounds(corpus, real, real_share=config.real_share, pool=4 * config.scenes_pool)
+    train_soundstream(config.audio, folder / "audio", sound_source=source, compute=compute)
+
+
+def _tokens(config: TinyConfig, folder: Path, compute: Compute) -> None:
+    visual = mmtok.load.load(folder / "visual" / "model", device=compute.device)
+    audio = mmtok.load.load(folder / "audio" / "model", device=compute.device)
+    for name, encode in (("lm_tokens", config.lm_tokens), ("superres_tokens", config.superres_tokens)):
+        tokens = encode_shapes(encode, folder / name, visual=visual, audio=audio, compute=compute)
+        print(f"{name}: {len(tokens)} clips, {tuple(tokens.low.shape[1:])} tokens each")
+
+
+def _lm(config: TinyConfig, folder: Path, compute: Compute) -> None:
+    train_lm(
+        config.lm,
+        folder / "lm",
+        tokens=TokenSet.load(folder / "lm_tokens"),
+        text_encoder=mmtok.load.load(folder / "text" / "model"),
+        compute=compute,
+    )
+
+
+def _superres(config: TinyConfig, folder: Path, compute: Compute) -> None:
+    train_superres(
+        config.superres,
+        folder / "superres",
+        tokens=TokenSet.load(folder / "superres_tokens"),
+        text_encoder=mmtok.load.load(folder / "text" / "model"),
+        compute=compute,
+    )
+
+
+def _bundle(config: TinyConfig, folder: Path, media: MediaFolder | None, name: str) -> None:
+    """Copy the parts, in bfloat16, beside cinepoet.json."""
+    classes: dict[str, Any] = {
+        "visual": Magvit2,
+        "audio": SoundStream,
+        "text": T5TextEncoder,
+        "lm": PrefixLM,
+        "superres": SuperResTransformer,
+    }
+    for part, cls in classes.items():
+        model = cls.from_pretrained(folder / part / "model")
+        model.save_pretrained(folder / "bundle" / part, dtype=torch.bfloat16)
+    card = {
+        "name": name,
+        "licence": "Apache-2.0",
+        "data": "corpus shapes (made up)" + (f", {len(media.licences)} listed media files" if media else ""),
+        "training": to_dict(config),
+    }
+    write_bundle(folder / "bundle", config.bundle, card)

@@ -1,0 +1,98 @@
+"""A complete bundle with random weights and real media files, made in seconds, for pipeline and command-line tests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from llm.config import preset as lm_preset
+from llm.model import PrefixLM
+from mmtok.audio.soundstream import build_soundstream
+from mmtok.text.t5 import TextTokenizer
+from mmtok.visual.magvit2 import Magvit2, Magvit2Params
+from recipes.bundle import BundleConfig, write_bundle
+from recipes.corpora.shapes import ShapesCorpus
+from recipes.train_t5 import T5TrainConfig, build_t5, keep_encoder, train_vocabulary
+from superres.config import SuperResConfig
+from superres.model import SuperResTransformer
+from superres.windows import windows_for
+
+CONFIG = BundleConfig(size=32, num_frames=17, fps=8.0, upscaled_size=64, guidance_scale=1.5, sr_steps=2)
+TEXT_SLOTS = 16
+
+
+def _build(folder: Path) -> Path:
+    torch.manual_seed(0)
+    visual = Magvit2(
+        Magvit2Params(
+            channels=4,
+            channel_multipliers=(1, 2),
+            num_res_blocks=1,
+            num_mid_blocks=0,
+            spatial_downsample=(True,),
+            temporal_downsample=(False,),
+            bits=6,
+            patch_size=(4, 4, 4),
+            norm_groups=2,
+            normalize_latents=True,
+        )
+    )
+    audio = build_soundstream("smoke")
+    corpus = ShapesCorpus(0, "all")
+    captions = [corpus.scene(i).caption for i in range(60)]
+    vocabulary = train_vocabulary(captions, vocab_size=400, seed=0)
+    sizes = T5TrainConfig(dim=16, hidden_dim=16, num_heads=2, num_layers=1, num_decoder_layers=1)
+    tokenizer = TextTokenizer.from_bytes("spiece.model", vocabulary)
+    text = keep_encoder(build_t5(sizes, tokenizer.vocab_size), tokenizer, sizes.max_length)
+    lm = PrefixLM(
+        lm_preset(
+            "tiny",
+            dim=16,
+            num_layers=1,
+            num_heads=2,
+            num_kv_heads=1,
+            head_dim=8,
+            hidden_dim=16,
+            visual_codes=visual.codebook_size,
+            audio_levels=audio.num_codebooks,
+            audio_codes=audio.codebook_size,
+            text_dim=text.dim,
+            text_slots=TEXT_SLOTS,
+        )
+    )
+    grid = visual.grid(CONFIG.num_frames, CONFIG.upscaled_size, CONFIG.upscaled_size)
+    superres = SuperResTransformer(
+        SuperResConfig(
+            grid=grid,
+            windows=windows_for(grid),
+            factor_sizes=(8, 8),
+            dim=16,
+            num_blocks=1,
+            num_heads=2,
+            hidden_dim=16,
+            text_dim=text.dim,
+        )
+    )
+    parts = {"visual": visual, "audio": audio, "text": text, "lm": lm, "superres": superres}
+    for name, part in parts.items():
+        part.save_pretrained(folder / name)
+    write_bundle(folder, CONFIG, {"name": "random", "licence": "Apache-2.0"})
+    return folder
+
+
+@pytest.fixture(scope="session")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a whole model with random weights: 17 frames of 32x32 at 8 fps, then 64x64, with sound."""
+    return _build(tmp_path_factory.mktemp("model") / "random")
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Tiny models are fastest on one thread."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
