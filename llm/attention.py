@@ -1,9 +1,9 @@
 """Two ways to compute the same attention, chosen once per forward pass.
 
-``fused_attention`` is torch's scaled dot-product attention. ``blocked_attention`` works in blocks of rows and leaves out the
-keys that no row of a block may read, which for a causal output half is almost half of them; heads that share keys are
-multiplied as one matrix. On CPUs it trains about three times faster than the fused form with a mask, for its measured cost
-is dominated by matrix products.
+``fused_attention`` is torch's scaled dot-product attention. ``blocked_attention`` works in blocks of rows and leaves
+out the keys that no row of a block may read, which for a causal output half is almost half of them; heads that share
+keys are multiplied as one matrix. In bfloat16 on a CPU it ran about three times faster, forward and backward, than
+the fused form with a mask (785 places, 4 heads of 64).
 
 Shape letters: b batch, n rows, m keys; heads and head_dim are spelled out.
 """

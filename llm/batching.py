@@ -1,8 +1,8 @@
-"""Length groups: every step trains one task, so that nothing is padded (AGD, Akbari et al. 2023; VideoPoet section 4.2).
+"""Length groups: every step trains one task, so that nothing is padded (AGD, Akbari et al. 2023; VideoPoet 4.2).
 
-The group of a step is drawn from weights with a generator that depends on the seed and the step only: every rank draws the
-same group without talking to the others, and a resumed run draws what it would have drawn. Batches have the same number of
-tokens, so a step holds more images than clips.
+The group of a step is drawn from weights with a generator that depends on the seed and the step only: every rank
+draws the same group without talking to the others, and a resumed run draws what it would have drawn. Batches have the
+same number of tokens, so a step holds more images than clips.
 
 Shape letters: b batch, n sequence, d text width.
 """

@@ -1,9 +1,9 @@
 """Sampling of the output half: prefill the prefix once, then one place at a time from the cache.
 
-The grammar is hard: the layout says which block (and which audio level) stands at each place, only that block's rows of the
-head are evaluated, and markers and given codes are copied, not sampled. Guidance runs as one doubled batch; in its null
-branch the text slots are closed to attention at the same places, exactly as text dropout closes them in training, so that
-both branches have one length and one mask shape.
+The grammar is hard: the layout says which block (and which audio level) stands at each place, only that block's rows
+of the head are evaluated, and markers and given codes are copied, not sampled. Guidance runs as one doubled batch; in
+its null branch the text slots are closed to attention at the same places, exactly as text dropout closes them in
+training, so that both branches have one length and one mask shape.
 
 Shape letters: b batch, n sequence, d width, v ids of a block; heads are spelled out.
 """
@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from llm.cache import KVCache
-from llm.model import PrefixLM, rotary_tables
+from llm.model import DecoderLayer, PrefixLM, rotary_tables
 from llm.sampling import guide, sample
 from llm.sequence import Layout
 
@@ -58,10 +58,14 @@ class StepDecoder:
         if readable is not None and not bool(readable.all()):
             bias = torch.zeros(batch_size, 1, 1, layout.length, device=weight.device, dtype=weight.dtype)
             self.bias = bias.masked_fill_(~readable[:, None, None, :], float("-inf"))
-        self.layers = []
+        self.layers: list[tuple[Tensor, ...]] = []
         for layer in model.model.layers:
+            assert isinstance(layer, DecoderLayer), "the decoder is made of DecoderLayer"
             attention, mlp = layer.self_attn, layer.mlp
-            normed = (attention.q_norm.weight.expand(self.num_heads, -1), attention.k_norm.weight.expand(self.num_kv_heads, -1))
+            normed = (
+                attention.q_norm.weight.expand(self.num_heads, -1),
+                attention.k_norm.weight.expand(self.num_kv_heads, -1),
+            )
             self.layers.append(
                 (
                     layer.input_layernorm.weight,
@@ -117,9 +121,7 @@ class StepDecoder:
         return F.rms_norm(x, width, self.model.model.norm.weight, self.eps)
 
 
-def _doubled(
-    text: Tensor, mask: Tensor, negative: tuple[Tensor, Tensor] | None
-) -> tuple[Tensor, Tensor]:
+def _doubled(text: Tensor, mask: Tensor, negative: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor]:
     """Conditional rows, then the null rows: the negative text, or closed slots."""
     null_text, null_mask = negative if negative is not None else (text, torch.zeros_like(mask))
     return torch.cat((text, null_text)), torch.cat((mask, null_mask))

@@ -1,9 +1,9 @@
 """The training loss: cross-entropy of the output half, each place over the ids that may stand there.
 
-VideoPoet trains one flat softmax over the whole vocabulary. Here a visual place is scored against the visual block, an audio
-place against its level's block and a marker against the special block. That is the same distribution that the
-grammar-constrained sampler uses (the flat softmax renormalised to the block), it needs a fraction of the head's products, and
-no capacity goes into learning the grammar, which is known. ``full_softmax=True`` is the paper's form.
+VideoPoet trains one flat softmax over the whole vocabulary. Here a visual place is scored against the visual block,
+an audio place against its level's block and a marker against the special block. That is the same distribution that
+the grammar-constrained sampler uses (the flat softmax renormalised to the block), it needs a fraction of the head's
+products, and no capacity goes into learning the grammar, which is known. ``full_softmax=True`` is the paper's form.
 
 Shape letters: b batch, n sequence, m places of a run, v ids of a block.
 """

@@ -1,11 +1,11 @@
 """The prefix language model: a decoder-only transformer over text vectors, visual and audio tokens.
 
-VideoPoet (Kondratyuk et al. 2023, arXiv 2312.14125) publishes the sequence and says "decoder-only prefix LM"; the layers are
-our choice: pre-norm RMSNorm, SwiGLU, rotary positions, normalised queries and keys, grouped key-value heads, no biases.
-Weights of ``model.*`` and ``lm_head`` are named and shaped like transformers' Qwen3, so that exports run elsewhere. Two parts
-are not in Qwen3: ``text_proj``, which brings frozen T5 vectors to the model's width, and ``positions``, learned factorised
-(t, h, w) and (level, frame) vectors that prefix and output share, so that a place of a conditioning clip and the same place
-of the clip to be made look alike.
+VideoPoet (Kondratyuk et al. 2023, arXiv 2312.14125) publishes the sequence and says "decoder-only prefix LM"; the
+layers are our choice: pre-norm RMSNorm, SwiGLU, rotary positions, normalised queries and keys, grouped key-value
+heads, no biases. Weights of ``model.*`` and ``lm_head`` are named and shaped like transformers' Qwen3, so that
+exports run elsewhere. Two parts are not in Qwen3: ``text_proj``, which brings frozen T5 vectors to the model's width,
+and ``positions``, learned factorised (t, h, w) and (level, frame) vectors that prefix and output share, so that a
+place of a conditioning clip and the same place of the clip to be made look alike.
 
 Shape letters: b batch, n sequence, d width, v vocabulary, t h w grid, k audio levels.
 """
@@ -86,7 +86,7 @@ class RMSNorm(nn.Module):
         Returns:
             Like ``x``.
         """
-        return F.rms_norm(x.float(), self.weight.shape, self.weight, self.eps).to(x.dtype)
+        return F.rms_norm(x.float(), self.weight.shape, self.weight.float(), self.eps).to(x.dtype)
 
 
 class Attention(nn.Module):

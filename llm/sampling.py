@@ -45,7 +45,9 @@ def keep_top_k(logits: Tensor, top_k: int) -> Tensor:
 
 
 def keep_top_p(logits: Tensor, top_p: float) -> Tensor:
-    """Scores with all but the smallest set of best ids of total probability ``top_p`` at minus infinity (Holtzman 2020).
+    """Scores with all but the smallest set of best ids of total probability ``top_p`` at minus infinity.
+
+    Source: Holtzman et al. 2020, nucleus sampling.
 
     Args:
         logits: (b, v).

@@ -3,8 +3,9 @@
     <bos> <task> <bot_i> text <eot_i> <bov_i> visual <eov_i> <boa_i> audio <eoa_i> <source> <res> <duration>  | prefix
     <bov_o> visual <eov_o> <boa_o> audio <eoa_o> <eos>                                                          | output
 
-Attention is full inside the prefix and causal in the output, the loss is on the output only, and an absent modality drops
-its span together with its markers. All sequences of a batch share one layout, so a layout holds no media, only shapes.
+Attention is full inside the prefix and causal in the output, the loss is on the output only, and an absent modality
+drops its span together with its markers. All sequences of a batch share one layout, so a layout holds no media, only
+shapes.
 
 Shape letters: b batch, n sequence, t h w grid of visual tokens, k audio levels.
 """
@@ -185,7 +186,7 @@ class Layout:
 
     @cached_property
     def loss_mask(self) -> Tensor:
-        """(n,) bool: True at the places whose *next* id is learned: the last of the prefix up to the one before the end."""
+        """(n,) bool: True at the places whose *next* id is learned, from the prefix's last place on."""
         places = torch.arange(self.length)
         return (places >= self.prefix_length - 1) & (places < self.length - 1)
 
@@ -228,8 +229,7 @@ class Layout:
     def fill(self, content: dict[str, Tensor], batch_size: int) -> tuple[Tensor, Tensor]:
         """Put media codes into the sequence.
 
-        Output content may be partial: a leading part of ``visual_out`` in time order, or of ``audio_out`` in level-major
-        order, is what a generator then has to keep.
+        ``visual_out`` may have fewer slices than the layout: a generator keeps those and continues behind them.
 
         Args:
             content: name to codes: visual (b, 1, t, h, w); audio (b, levels, frames). All input content is needed.
@@ -243,9 +243,8 @@ class Layout:
         """
         names = {s.name for s in self.segments if s.kind in ("visual", "audio")}
         unknown = sorted(set(content) - names)
-        missing = sorted(
-            s.name for s in self.segments if s.name in names - set(content) and s.stop <= self.prefix_length
-        )
+        inputs = {s.name for s in self.segments if s.name in names and s.stop <= self.prefix_length}
+        missing = sorted(inputs - set(content))
         if unknown or missing:
             raise ValueError(f"content does not fit the layout: unknown {unknown}, missing {missing}")
         device = next((c.device for c in content.values()), torch.device("cpu"))
@@ -259,17 +258,14 @@ class Layout:
                 continue
             codes = content[s.name]
             if s.kind == "visual":
-                fits = codes.shape[2:4] == (codes.shape[2], s.shape[1]) and codes.shape[2] <= s.shape[0]
-                flat = self.vocabulary.visual_to_ids(codes)
-                fits = fits and codes.ndim == 5 and codes.shape[4] == s.shape[2]
+                t = codes.shape[2] if s.name == "visual_out" and codes.ndim == 5 else s.shape[0]
+                expected = (batch_size, 1, min(t, s.shape[0]), *s.shape[1:])
             else:
-                flat = self.vocabulary.audio_to_ids(codes)
-                fits = tuple(codes.shape[1:]) == s.shape
-            partial = flat.shape[1] < s.length and s.start < self.prefix_length
-            if not fits or partial or codes.shape[0] != batch_size:
-                raise ValueError(
-                    f"{s.name} must have grid {s.shape} for {batch_size} clips, got codes {tuple(codes.shape)}"
-                )
+                expected = (batch_size, *s.shape)
+            if tuple(codes.shape) != expected:
+                raise ValueError(f"{s.name} must be codes of shape {expected}, got {tuple(codes.shape)}")
+            to_ids = self.vocabulary.visual_to_ids if s.kind == "visual" else self.vocabulary.audio_to_ids
+            flat = to_ids(codes)
             ids[:, s.start : s.start + flat.shape[1]] = flat
             known[s.start : s.start + flat.shape[1]] = True
         return ids, known

@@ -1,7 +1,7 @@
 """The table of tasks: what each one reads, what it writes, and how a clip becomes one of its sequences.
 
-VideoPoet section 4.1. A row names inputs and outputs by the part of the clip that they are; ``task_layout`` turns a row and
-the clip's shape into places, ``task_content`` cuts the same parts out of the clip's codes.
+VideoPoet section 4.1. A row names inputs and outputs by the part of the clip that they are; ``task_layout`` turns a
+row and the clip's shape into places, ``task_content`` cuts the same parts out of the clip's codes.
 
 Shape letters: b batch, t h w grid of visual tokens, k audio levels.
 """

@@ -105,7 +105,7 @@ class Vocabulary:
             raise ValueError(f"visual_codes must be positive, got {self.visual_codes}")
         if (self.audio_levels == 0) != (self.audio_codes == 0) or min(self.audio_levels, self.audio_codes) < 0:
             raise ValueError(
-                f"audio_levels ({self.audio_levels}) and audio_codes ({self.audio_codes}) must both be positive, or both 0"
+                f"audio_levels ({self.audio_levels}) and audio_codes ({self.audio_codes}) must both be positive, or 0"
             )
 
     @classmethod
@@ -308,9 +308,7 @@ class Vocabulary:
             ValueError: if the length is not a multiple of the levels, or an id is of another level's block.
         """
         if not self.audio_levels or ids.ndim != 2 or ids.shape[1] % self.audio_levels:
-            raise ValueError(
-                f"ids of shape {tuple(ids.shape)} are not {self.audio_levels} audio levels of equal length"
-            )
+            raise ValueError(f"ids {tuple(ids.shape)} are not {self.audio_levels} audio levels of equal length")
         codes = ids.reshape(ids.shape[0], self.audio_levels, -1) - self._level_starts(ids.device)
         _require_codes(codes, self.audio_codes, "audio")
         return codes
@@ -374,7 +372,5 @@ class Vocabulary:
         now = vocabulary.to_json()
         for name, table in now.items():
             if name in values and values[name] != table:
-                raise ValueError(
-                    f"{name} of the saved vocabulary differ from this version's: {values[name]} and {table}"
-                )
+                raise ValueError(f"saved {name} differ from this version's: {values[name]} and {table}")
         return vocabulary

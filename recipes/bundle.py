@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from mmtok.pretrained import resolve_folder
+from recipes.config import from_dict
 from recipes.run import write_atomically
 
 EMBEDDED = Path(__file__).parent / "pretrained"
 BUNDLE_FILE = "cinepoet.json"
+FORMAT = 1  # of that file
 PARTS = ("visual", "audio", "text", "lm", "superres")
 
 
@@ -54,6 +56,13 @@ class BundleConfig:
     sr_low_scale: float = 1.0
     sr_temperature: float = 4.5
     negative_prompt: str | None = None
+
+    def __post_init__(self) -> None:
+        for name, least in (("size", 1), ("num_frames", 1), ("upscaled_size", 0), ("sr_steps", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        if not self.fps > 0:
+            raise ValueError(f"fps must be positive, got {self.fps}")
 
 
 @dataclass(frozen=True)
@@ -127,11 +136,12 @@ def open_bundle(name: str | Path) -> Bundle:
         raise FileNotFoundError(f"{folder} is not a cinepoet model: it has no {BUNDLE_FILE}")
     try:
         values = json.loads(file.read_text())
-        known_keys = {f.name for f in dataclasses.fields(BundleConfig)}
-        config = BundleConfig(**{k: v for k, v in values["config"].items() if k in known_keys})
-        if unknown := set(values["config"]) - known_keys:
-            raise ValueError(f"unknown keys {sorted(unknown)}")
-    except (json.JSONDecodeError, KeyError, TypeError, ValueError) as fault:
+        if not isinstance(values, dict) or not isinstance(values.get("config"), dict):
+            raise ValueError("it holds no table named config")
+        if values.get("format") != FORMAT:
+            raise ValueError(f"format {values.get('format')}, expected {FORMAT}")
+        config = from_dict(BundleConfig, values["config"])
+    except (TypeError, ValueError) as fault:  # ValueError: also what is no JSON or no text
         raise ValueError(f"{file} is damaged or made by another version: {fault}") from fault
     return Bundle(folder, config, values.get("card", {}))
 
@@ -144,5 +154,5 @@ def write_bundle(folder: Path, config: BundleConfig, card: dict[str, Any]) -> No
         config: what binds the parts.
         card: facts for ``cinepoet models``.
     """
-    text = json.dumps({"format": 1, "config": dataclasses.asdict(config), "card": card}, indent=1)
+    text = json.dumps({"format": FORMAT, "config": dataclasses.asdict(config), "card": card}, indent=1)
     write_atomically(folder / BUNDLE_FILE, text + "\n")

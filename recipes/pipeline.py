@@ -106,6 +106,7 @@ class CinePoetPipeline:
         self.bundle, self.config = bundle, bundle.config
         self.compute = compute if compute is not None else choose_compute()
         self.seconds: dict[str, float] = {}
+        self._inner_s = [0.0]  # seconds spent in stages inside each open stage, so that no second counts twice
 
     @classmethod
     def from_pretrained(cls, name: str | Path = "tiny", *, device: str = "auto") -> CinePoetPipeline:
@@ -168,8 +169,13 @@ class CinePoetPipeline:
     @contextlib.contextmanager
     def _timed(self, stage: str) -> Iterator[None]:
         start = time.monotonic()
-        yield
-        self.seconds[stage] = self.seconds.get(stage, 0.0) + time.monotonic() - start
+        self._inner_s.append(0.0)
+        try:
+            yield
+        finally:
+            spent = time.monotonic() - start
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + spent - self._inner_s.pop()
+            self._inner_s[-1] += spent
 
     # The call.
 
@@ -214,7 +220,7 @@ class CinePoetPipeline:
             sound: whether sound is made; False stops behind the picture.
             generator: CPU generator; the same state gives the same film.
             output_type: "pt" for tensors, "np" for numpy arrays of shape (b, t, h, w, 3) in [0, 1].
-            on_step: called with (stage, done, in all) while codes are sampled.
+            on_step: called with (task or "super-resolution", done, in all) while codes are sampled.
 
         Returns:
             The film, its codes, notes and times.
@@ -228,6 +234,8 @@ class CinePoetPipeline:
         if extensions < 0:
             raise ValueError(f"extensions must not be negative, got {extensions}")
         prompts = [prompt] if isinstance(prompt, str) else list(prompt) if prompt is not None else None
+        if prompts is not None and not all(p.strip() for p in prompts or [""]):
+            raise ValueError("the prompt is empty; describe what should be seen or heard")
         task = self.choose_task(task, prompts, image, video, audio, num_frames)
         sampling = {
             "cfg_scale": self.config.guidance_scale if guidance_scale is None else guidance_scale,
@@ -236,6 +244,9 @@ class CinePoetPipeline:
             "top_p": self.config.top_p if top_p is None else top_p,
             "generator": generator if generator is not None else torch.Generator().manual_seed(0),
         }
+        if negative_prompt and not prompts:
+            raise ValueError("negative_prompt works against a prompt; give one")
+        self._check_media(image, video, audio)
         negative_prompt = self.config.negative_prompt if negative_prompt is None else negative_prompt
         notes: list[str] = []
         text = self._embed(prompts, notes)
@@ -250,14 +261,16 @@ class CinePoetPipeline:
         if task in ("image_to_video", "continue_video", "video_to_audio"):
             source = image if task == "image_to_video" else video
             assert source is not None, f"{task} was chosen without its input"
-            source = self.fit(source[..., None, :, :] if task == "image_to_video" else source)
+            source = source[..., None, :, :] if task == "image_to_video" else source
+            if task == "video_to_audio":  # its pictures stay as they were given, at the size of the result
+                source = self._clip_of(source if source.ndim == 5 else source[None])
+                side = self.config.upscaled_size if upscale and self.config.upscaled_size else self.config.size
+                film_start = self.fit(source, side).to(self.compute.device).expand(batch, -1, -1, -1, -1)
+            source = self.fit(source)
             if task == "continue_video":
                 source, given = self._last_second(source)
-            elif task == "video_to_audio":
-                source = self._clip_of(source)
             with self._timed("encode picture"):
                 tokens["visual"] = self.visual.encode(source.to(self.compute.device))
-            film_start = source
         if task == "audio_to_video":
             assert audio is not None, "audio_to_video was chosen without sound"
             with self._timed("encode sound"):
@@ -266,31 +279,24 @@ class CinePoetPipeline:
 
         # Codes to pictures and sound, then sharper pictures, then further seconds.
         with self._timed("decode picture"):
-            if task == "video_to_audio" and film_start is not None:
-                frames = film_start
-            else:
-                frames = self.visual.decode(low)
+            frames = self.visual.decode(low) if film_start is None else self.fit(film_start)
         samples = self._decode_sound(codes.get("audio"), frames.shape[2])
         if task == "audio_to_video" and audio is not None:
-            samples = self._clip_sound(audio)
+            samples = self._clip_sound(audio).to(self.compute.device).expand(batch, -1, -1)
         all_codes = {"low": low, **codes}
-        sharp = None
-        if upscale and self.config.upscaled_size:
-            sharp = self._sharpen(low, text, context)
-            all_codes["high"] = sharp
+        upscale = upscale and self.config.upscaled_size > 0
+        shown = frames if film_start is None else film_start
+        if upscale and film_start is None:
+            all_codes["high"] = self._sharpen(low, text, context)
             with self._timed("decode sharp picture"):
-                shown = self.visual.decode(sharp)
-        else:
-            shown = frames
+                shown = self.visual.decode(all_codes["high"])
         for _ in range(extensions if frames.shape[2] > 1 else 0):
-            frames, shown, samples = self._extend(
-                frames, shown, samples, context, upscale=sharp is not None, sound=sound
-            )
+            frames, shown, samples = self._extend(frames, shown, samples, context, upscale=upscale, sound=sound)
         output = Output(
             frames=shown.float().cpu(),
             fps=self.config.fps,
             audio=None if samples is None else samples.float().cpu(),
-            sample_rate=self.audio.sample_rate if samples is not None else 16000,
+            sample_rate=self.audio.sample_rate,
             codes={k: v.cpu() for k, v in all_codes.items()},
             notes=notes,
             seconds=dict(self.seconds),
@@ -363,14 +369,30 @@ class CinePoetPipeline:
             return None
         with self._timed("text"):
             slots = self.lm.config.text_slots
-            if not prompts:
-                raise ValueError("the list of prompts is empty")
+            kept = []
             for prompt in prompts:
-                cut = self.text.tokenize(prompt).cut
-                if cut:
-                    notes.append(f"the prompt is longer than {slots} tokens; left out: {cut!r}")
-            vectors, mask = self.text.encode(prompts, pad_to=slots)
+                read = self.text.tokenizer.tokenize(prompt, min(slots, self.text.max_length))
+                kept.append(read.kept)
+                if read.cut:
+                    notes.append(f"the prompt is longer than {slots} tokens; left out: {read.cut!r}")
+            vectors, mask = self.text.encode(kept, pad_to=slots)
         return vectors.to(self.compute.device), mask.to(self.compute.device)
+
+    @staticmethod
+    def _check_media(image: Tensor | None, video: Tensor | None, audio: Tensor | None) -> None:
+        kinds = (("image", image, "(3, h, w)", 3), ("video", video, "(3, t, h, w)", 4), ("audio", audio, "(1, n)", 2))
+        for name, tensor, shape, ndim in kinds:
+            if tensor is None:
+                continue
+            channels = tensor.shape[-ndim] if tensor.ndim in (ndim, ndim + 1) else None
+            if channels != (1 if name == "audio" else 3) or not tensor.numel() or not tensor.is_floating_point():
+                raise ValueError(
+                    f"{name} must be floats of shape {shape}, with or without a batch axis, got {tensor.dtype} of "
+                    f"{tuple(tensor.shape)}"
+                )
+            low, high = torch.aminmax(tensor)
+            if not (low >= -1.01 and high <= 1.01):  # NaN fails too
+                raise ValueError(f"{name} must lie in [-1, 1], got values in [{low:.3g}, {high:.3g}]")
 
     @staticmethod
     def _batch_size(prompts: list[str] | None, *media: Tensor | None) -> int:
@@ -511,6 +533,9 @@ class CinePoetPipeline:
             known_mask[:, : pinned.shape[2]] = True
         model = self.superres
         vectors, mask = (x.expand(len(low), *x.shape[1:]) for x in text) if text is not None else (None, None)
+        on_step = context.get("on_step")
+        if on_step is not None:
+            on_step("super-resolution", 0, 1)
         with self._timed("super-resolution"), self.compute.autocast():
             high = sample(
                 model,
@@ -525,6 +550,8 @@ class CinePoetPipeline:
                 pinned_mask=known_mask,
                 generator=context["sampling"]["generator"],
             )
+        if on_step is not None:
+            on_step("super-resolution", 1, 1)
         return high[:, None]
 
     def _extend(

@@ -1,7 +1,7 @@
 """Train the prefix language model on a token cache: AdamW, length groups, text dropout, block softmax.
 
-Each step draws one task (llm/batching.py), rows of the cache and which captions to drop from generators that depend on the
-seed, the rank and the step only, so a resumed run draws what it would have drawn.
+Each step draws one task (llm/batching.py), rows of the cache and which captions to drop from generators that depend
+on the seed, the rank and the step only, so a resumed run draws what it would have drawn.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from llm.batching import Batch, Group, draw_group, fit_text, group_shares, make_groups
+from llm.code_init import start_from_code_vectors
 from llm.config import LMConfig, preset
 from llm.loss import LMLoss, prefix_lm_loss
 from llm.model import PrefixLM
@@ -193,7 +194,8 @@ def make_optimizer(model: nn.Module, config: LMTrainConfig) -> torch.optim.AdamW
     Returns:
         The optimizer.
     """
-    decayed, kept = [], []
+    decayed: list[nn.Parameter] = []
+    kept: list[nn.Parameter] = []
     for name, weight in model.named_parameters():
         table = name.startswith("positions.") or "embed_tokens" in name
         (kept if weight.ndim < 2 or table else decayed).append(weight)
@@ -292,7 +294,14 @@ def validate(
 
 
 def train_lm(
-    config: LMTrainConfig, folder: Path, *, tokens: TokenSet, text_encoder: TextEncoder, compute: Compute, rank: int = 0
+    config: LMTrainConfig,
+    folder: Path,
+    *,
+    tokens: TokenSet,
+    text_encoder: TextEncoder,
+    compute: Compute,
+    code_vectors: tuple[Tensor | None, list[Tensor] | None] = (None, None),
+    rank: int = 0,
 ) -> Path:
     """Train, and write the model to ``folder/model``.
 
@@ -302,6 +311,8 @@ def train_lm(
         tokens: the cache; its last ``validation_rows`` rows are not trained on.
         text_encoder: frozen.
         compute: device and precision.
+        code_vectors: visual (v, m) and audio (one (v, m) a level) vectors that the embedding rows start from; None
+            starts from noise.
         rank: this process among those that train together; it changes the rows drawn, never the tasks.
 
     Returns:
@@ -326,6 +337,7 @@ def train_lm(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         model = PrefixLM(lm_config(config, tokens, text_encoder.dim))
+        start_from_code_vectors(model, *code_vectors, generator=torch.Generator().manual_seed(config.seed))
     model.to(compute.device).train()
     groups = make_groups(config.task_weights, model.vocabulary, clip, text_slots=config.text_slots)
     optimizer = make_optimizer(model, config)

@@ -1,8 +1,9 @@
 """Train the super-resolution transformer on a token cache: masked codes, noisy conditions, AdamW, averaged weights.
 
-The low-resolution codes of the cache come from bicubic halves of the clips (VideoPoet, section 3.3). Each step's rows and
-corruption come from a generator that depends on the seed and the step only, so a resumed run draws what it would have drawn.
-Optimizer numbers follow MAGVIT (Yu et al. 2022) except for the learning rate, which is for small models and short runs.
+The low-resolution codes of the cache come from bicubic halves of the clips (VideoPoet, section 3.3). Each step's rows
+and corruption come from a generator that depends on the seed and the step only, so a resumed run draws what it would
+have drawn. Optimizer numbers follow MAGVIT (Yu et al. 2022) except for the learning rate, which suits small models and
+short runs.
 """
 
 from __future__ import annotations
@@ -190,7 +191,8 @@ def make_optimizer(model: nn.Module, config: SuperResTrainConfig) -> torch.optim
     Returns:
         The optimizer.
     """
-    decayed, kept = [], []
+    decayed: list[nn.Parameter] = []
+    kept: list[nn.Parameter] = []
     for name, weight in model.named_parameters():
         table = name.startswith(("embed.", "low_embed."))
         (kept if weight.ndim < 2 or table else decayed).append(weight)

@@ -80,8 +80,8 @@ def factor_sizes_for(codebook_size: int) -> tuple[int, int]:
     raise ValueError(f"codebook_size ({codebook_size}) is not a product of two numbers above 1")
 
 
-# "stage1" and "stage2" have the published grids, windows and totals (about 1 B and 500 M); width and depth are ours
-# (spec/videopoet.md, section 7, decision 34). "tiny" belongs to the model shipped with the package; "nano" is for tests.
+# "stage1" and "stage2" have the published grids, windows and totals (about 1 B and 500 M); their width and depth are
+# unpublished and ours. "tiny" belongs to the model shipped with the package; "nano" is for tests.
 PRESETS: dict[str, dict[str, Any]] = {
     "nano": {
         "grid": (5, 16, 16),

@@ -171,8 +171,8 @@ def sample(
 
         # Keep the most confident; at least one code becomes known and at least one stays hidden.
         progress = (step + 1) / num_steps
-        uniform = torch.rand(shape, generator=generator, device=generator.device).clamp(min=1e-20).to(low.device)
-        gumbel = -torch.log(-torch.log(uniform).clamp(min=1e-20))
+        uniform = torch.rand(shape, generator=generator, device=generator.device).to(low.device)
+        gumbel = -(-uniform.clamp(min=1e-20).log()).log()
         score = sum(log_probs) + choice_temperature * (1 - progress) * gumbel
         score = score.masked_fill(~masked, math.inf).flatten(1)
         now = masked.flatten(1).sum(1, keepdim=True)

@@ -132,7 +132,8 @@ class SpectralDiscriminator(nn.Module):
                 normalized=True,
                 return_complex=True,
             )[:, :-1]  # without the highest bin, as a power of two is left to halve
-        x = self.first(torch.view_as_real(spectrum).permute(0, 3, 2, 1))  # (b, 2, t, f)
+        # contiguous: a backward pass from this sliced, channels-last-like view corrupted memory on the CPU (torch 2.13)
+        x = self.first(torch.view_as_real(spectrum).permute(0, 3, 2, 1).contiguous())  # (b, 2, t, f)
         features = [x]
         for unit in self.units:
             x = unit(x)

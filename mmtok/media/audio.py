@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import chain
 
+import av
 import numpy as np
 import soundfile
 import soxr
@@ -38,6 +41,9 @@ from mmtok.media.errors import MediaError
 SOUND_SUFFIXES = (".wav",)
 _SLACK_S = 0.04  # timestamps of web containers are rounded, and recorders jitter: below this, samples are continuous
 _BROKEN_CLOCK_S = 600  # a longer hole is a broken timestamp rather than silence
+_SEEK_FROM_S = 5  # an earlier start is reached sooner by decoding than by a jump
+_SEEK_FROM_IN_FILMS_S = 60  # where stamps jitter by milliseconds, a jump changes the result by as much: seldom jump
+_RUN_UP_S = Fraction(1)  # decoders that build on earlier frames are right again after this time
 _LONGEST_FRAME = 4096  # samples in a frame of any codec that mp4 carries
 _MARGIN_S = 0.1  # read past a requested end, so that the resampler's window sees real samples
 _LARGEST = 16.0  # a float file beyond this does not hold samples around [-1, 1]
@@ -110,73 +116,101 @@ def _decode_sound(
     path: str | os.PathLike[str], *, start_s: float, wanted_s: float | None, channels: int
 ) -> tuple[np.ndarray, int, MediaInfo]:
     """Samples (channels, n) from ``start_s`` on at the file's own rate, that rate, and the facts of the file."""
-    with open_media(path) as container:
-        info, zero = survey(path) if picture_streams(container) else (describe(container, None, None), None)
-        streams = sound_streams(container)
-        if not streams:
-            raise MediaError(path, "has pictures but no sound" if info.has_video else "has no sound track")
-        stream = streams[0]
+    for may_seek in (True, False):
+        with open_media(path) as container:
+            info, zero = survey(path) if picture_streams(container) else (describe(container, None, None), None)
+            streams = sound_streams(container)
+            if not streams:
+                raise MediaError(path, "has pictures but no sound" if info.has_video else "has no sound track")
+            stream = streams[0]
+            following: Iterator[AudioFrame] = decode(container, stream)  # type: ignore[assignment]
+            first = next(following, None)
+            if first is None:
+                raise MediaError(path, "has a sound track, but none of it can be decoded (damaged or truncated)")
+            rate = first.sample_rate
+            if zero is None:
+                zero = time_of(first, stream) or Fraction(0)
+            start = zero + Fraction(start_s)
+            run: Iterator[AudioFrame] | None = chain([first], following)
+            if may_seek and start_s > (_SEEK_FROM_IN_FILMS_S if info.has_video else _SEEK_FROM_S):
+                run = _jump(container, stream, start)
+            if run is None:  # the jump landed too late or failed: decode from the beginning
+                continue
+            sound = _assemble(path, run, stream, start=start, start_s=start_s, wanted_s=wanted_s, channels=channels)
+            sound = sound[:, : sound.shape[1] - _encoder_padding(container, stream, sound.shape[1], start, rate)]
+        break
+    if not sound.size and not info.has_video:
+        raise MediaError(path, f"ends before the requested start of {start_s:g} s")
+    return sound, rate, info
 
-        rate = 0
-        chunks: list[np.ndarray] = []
-        filled = 0  # samples put together so far, counted from start_s
-        wanted = math.inf
-        position = 0  # where the next decoded sample belongs, counted from start_s
-        decoded_any = False
-        for frame in decode(container, stream):
-            assert isinstance(frame, AudioFrame), "a sound stream decodes to sound"
-            time = time_of(frame, stream)
-            if not decoded_any:
-                decoded_any = True
-                rate = frame.sample_rate
-                zero = zero if zero is not None else (time or Fraction(0))
-                first_time = time if time is not None else zero
-                position = round((first_time - zero - Fraction(start_s)) * rate)
-                wanted = math.inf if wanted_s is None else math.ceil(wanted_s * rate)
-            elif frame.sample_rate != rate:
-                break  # chained streams: what follows the change is another recording
-            elif time is not None and zero is not None:
-                stamped = round((time - zero - Fraction(start_s)) * rate)
-                if _SLACK_S * rate < abs(stamped - position) < _BROKEN_CLOCK_S * rate:
-                    position = stamped
-            if position + frame.samples > filled:
-                mixed = _mix(frame, channels)
-                if not np.isfinite(mixed).all():
-                    raise MediaError(
-                        path, f"sound contains NaN or infinite samples (near {position / rate + start_s:.2f} s)"
-                    )
-                if np.abs(mixed).max(initial=0.0) > _LARGEST:
-                    raise MediaError(
-                        path, f"sound has samples of {np.abs(mixed).max():.0f}, expected [-1, 1]; rescale it"
-                    )
-                if position > filled:
-                    hole = int(min(position, wanted)) - filled
-                    chunks.append(np.zeros((channels, hole), dtype=np.float32))
-                    filled += hole
-                chunks.append(mixed[:, max(0, filled - position) :])
+
+def _jump(container: InputContainer, stream: AudioStream, start: Fraction) -> Iterator[AudioFrame] | None:
+    """Frames from a good second before ``start`` on, or None when the file cannot be entered there."""
+    assert stream.time_base is not None, "a stream that decoded has a clock"
+    try:
+        container.seek(int((start - _RUN_UP_S) / stream.time_base), stream=stream)
+    except (av.FFmpegError, OSError):
+        return None
+    run: Iterator[AudioFrame] = decode(container, stream)  # type: ignore[assignment]
+    landed = next(run, None)
+    time = time_of(landed, stream) if landed is not None else None
+    if landed is None or time is None or time > start - _RUN_UP_S / 2:
+        return None
+    return chain([landed], run)
+
+
+def _assemble(
+    path: str | os.PathLike[str],
+    run: Iterator[AudioFrame],
+    stream: AudioStream,
+    *,
+    start: Fraction,
+    start_s: float,
+    wanted_s: float | None,
+    channels: int,
+) -> np.ndarray:
+    """Lay decoded frames at the places their timestamps name, counted from ``start``: (channels, n) float32."""
+    chunks = [np.zeros((channels, 0), dtype=np.float32)]
+    filled = 0  # samples put together so far
+    position: int | None = None  # where the next decoded sample belongs
+    rate, wanted = 0, math.inf
+    for frame in run:
+        time = time_of(frame, stream)
+        stamped = None if time is None else round((time - start) * frame.sample_rate)
+        if position is None:
+            rate = frame.sample_rate
+            wanted = math.inf if wanted_s is None else math.ceil(wanted_s * rate)
+            position = stamped if stamped is not None else round(-start_s * rate)
+        elif frame.sample_rate != rate:
+            break  # chained streams: what follows the change is another recording
+        elif stamped is not None and _SLACK_S * rate < abs(stamped - position) < _BROKEN_CLOCK_S * rate:
+            position = stamped
+        if position + frame.samples > filled:
+            mixed = _mix(frame, channels)
+            if not np.isfinite(mixed).all():
+                raise MediaError(
+                    path, f"sound contains NaN or infinite samples (near {position / rate + start_s:.2f} s)"
+                )
+            if np.abs(mixed).max() > _LARGEST:
+                raise MediaError(
+                    path, f"sound has samples up to {np.abs(mixed).max():.0f}, expected [-1, 1]; rescale it"
+                )
+            if position > filled:  # a hole, or a late beginning
+                chunks.append(np.zeros((channels, int(min(position, wanted)) - filled), dtype=np.float32))
                 filled += chunks[-1].shape[1]
-            position += frame.samples
-            if filled >= wanted:
-                break
-        filled -= _encoder_padding(
-            container, stream, filled, zero_s=(zero or Fraction(0)) + Fraction(start_s), rate=rate
-        )
-    if not decoded_any:
-        raise MediaError(path, "has a sound track, but none of it can be decoded (damaged or truncated)")
-    if not chunks:
-        if not info.has_video:
-            raise MediaError(path, f"ends before the requested start of {start_s:g} s")
-        return np.zeros((channels, 0), dtype=np.float32), rate, info
-    return np.concatenate(chunks, axis=1)[:, :filled], rate, info
+            chunks.append(mixed[:, max(0, filled - position) :])
+            filled += chunks[-1].shape[1]
+        position += frame.samples
+        if filled >= wanted:
+            break
+    return np.concatenate(chunks, axis=1)
 
 
-def _encoder_padding(
-    container: InputContainer, stream: AudioStream, filled: int, *, zero_s: Fraction, rate: int
-) -> int:
-    """How many of ``filled`` samples since ``zero_s`` only fill up the last AAC frame, by the index of an mp4 file."""
+def _encoder_padding(container: InputContainer, stream: AudioStream, filled: int, start: Fraction, rate: int) -> int:
+    """How many of ``filled`` samples since ``start`` only fill up the last AAC frame, by the index of an mp4 file."""
     if "mp4" not in container.format.name or not stream.duration or stream.time_base is None:
         return 0  # elsewhere the decoder cuts them, or the length is an estimate
-    end = round(((stream.start_time or 0) + stream.duration) * stream.time_base * rate - zero_s * rate)
+    end = round((((stream.start_time or 0) + stream.duration) * stream.time_base - start) * rate)
     surplus = filled - end
     return surplus if 0 < surplus <= min(filled, _LONGEST_FRAME) else 0
 

@@ -256,9 +256,18 @@ def describe(container: InputContainer, stream: VideoStream | None, picture: Vid
 
 
 def pixel_aspect(stream: VideoStream) -> Fraction:
-    """Width of one stored pixel over its height, 1 where the file does not say."""
+    """Width of one stored pixel over its height, 1 where the file does not say or means next to nothing.
+
+    Args:
+        stream: a stream of pictures.
+
+    Returns:
+        The proportion; within 2 % of a square it is 1, as such values come from rounding when somebody resized.
+    """
     aspect = stream.sample_aspect_ratio
-    return aspect if aspect is not None and aspect > 0 else Fraction(1)
+    if aspect is None or aspect <= 0 or abs(aspect - 1) < Fraction(2, 100):
+        return Fraction(1)
+    return aspect
 
 
 def _duration_s(container: InputContainer, stream: VideoStream | AudioStream | None) -> float | None:

@@ -1,9 +1,9 @@
 """Lookup-free quantisation: every latent channel becomes its sign, the code is the number these bits spell.
 
 MAGVIT-v2 (Yu et al. 2023, arXiv 2310.05737), section 3.1: no codebook, a straight-through gradient, and an entropy
-term that asks for decided tokens and an evenly used vocabulary. The affinity of a token to code c is ``2 z . c`` divided
-by a temperature (0.01 in MAGVIT's released configs), hence every token's distribution over the 2^K codes is a product of
-K independent bits with ``p_i = sigmoid(4 z_i / temperature)``. That gives the entropies exactly and cheaply (ours): a
+term that asks for decided tokens and an evenly used vocabulary. The affinity of a token to code c is ``2 z . c`` over
+a temperature (0.01 in MAGVIT's released configs), hence a token's distribution over the 2^K codes is a product of K
+independent bits with ``p_i = sigmoid(4 z_i / temperature)``. That gives the entropies exactly and cheaply (ours): a
 token's entropy is the sum of K binary ones, and the batch average over all codes is ``A^T B / n`` of two half tables.
 Shape letters: b batch, d bits, t h w time/height/width, n tokens.
 """

@@ -2,8 +2,8 @@
 
 Yu et al. 2023, "Language Model Beats Diffusion: Tokenizer is Key to Visual Generation", arXiv 2310.05737, the
 appendix's figure; VideoPoet (arXiv 2312.14125), section 3.1, uses it at 17 frames of 128 x 128 and 8 fps: (5, 16, 16)
-tokens of 2^18 codes. Where the text is ambiguous we take the strictly causal reading (norm statistics per frame, adaptive
-norm per position), so that the tokens of an image are the first slice of the tokens of any clip that starts with it.
+tokens of 2^18 codes. Where the text is ambiguous we take the strictly causal reading (norm statistics per frame,
+adaptive norm per position): the tokens of an image are the first slice of those of any clip that starts with it.
 Shape letters: b batch, c channels, t h w time/height/width, d bits of the latent.
 """
 
@@ -41,6 +41,7 @@ class Magvit2Params:
         temporal_downsample: for each step between levels, whether time is halved.
         bits: latent channels; the vocabulary is 2^bits.
         patch_size: Haar patch in front of the network, ordered time, height, width; (1, 1, 1) is the paper.
+        patch_normalize: bring the bands of the patch to one size, see ``HaarPatch``.
         norm_groups: groups of every group norm.
         normalize_latents: divide the latent of every position by its root mean square before the sign. The code does
             not change; commitment and entropy gradients then work at a fixed scale (as in binary spherical
@@ -49,6 +50,8 @@ class Magvit2Params:
         norm_scope: "frame" (causal) or "clip" (Open-MAGVIT2): where norms take statistics and the adaptive norm its
             scale.
         dropped_frame: which copy of the first frame is dropped when time is doubled, 0 or 1 (Open-MAGVIT2).
+        stem_channels: width after the encoder's first convolution, or None for that of the first level (the paper has
+            a multiplier of 1 there, so the two agree; Open-MAGVIT2 always starts at its base width).
         fps: pictures per second of the training clips.
     """
 
@@ -60,11 +63,13 @@ class Magvit2Params:
     temporal_downsample: tuple[bool, ...]
     bits: int
     patch_size: tuple[int, int, int] = (1, 1, 1)
+    patch_normalize: bool = False
     norm_groups: int = 32
     normalize_latents: bool = False
     temporal_kernel: int = 3
     norm_scope: str = "frame"
     dropped_frame: int = 0
+    stem_channels: int | None = None
     fps: float = 8.0
 
     def __post_init__(self) -> None:
@@ -74,7 +79,7 @@ class Magvit2Params:
                 f"{len(self.channel_multipliers)} channel_multipliers need {steps} flags in spatial_downsample and "
                 f"temporal_downsample, got {len(self.spatial_downsample)} and {len(self.temporal_downsample)}"
             )
-        for width in self.widths:
+        for width in (*self.widths, self.stem_width):
             if width % self.norm_groups:
                 raise ValueError(f"a level's width ({width}) must be a multiple of norm_groups ({self.norm_groups})")
         if not 1 <= self.bits <= 24:
@@ -90,6 +95,11 @@ class Magvit2Params:
     def widths(self) -> tuple[int, ...]:
         """Channels of each level, full resolution first."""
         return tuple(self.channels * m for m in self.channel_multipliers)
+
+    @property
+    def stem_width(self) -> int:
+        """Channels after the encoder's first convolution."""
+        return self.widths[0] if self.stem_channels is None else self.stem_channels
 
     @property
     def kernel_size(self) -> tuple[int, int, int]:
@@ -190,9 +200,10 @@ class Encoder(nn.Module):
         super().__init__()
         kernel, widths = params.kernel_size, params.widths
 
-        self.conv_in = CausalConv3d(in_channels, widths[0], kernel, bias=False)
+        incoming = [params.stem_width, *widths[:-1]]
+        self.conv_in = CausalConv3d(in_channels, params.stem_width, kernel, bias=False)
         self.levels = nn.ModuleList(
-            _res_blocks(widths[max(i - 1, 0)], width, params.num_res_blocks, params) for i, width in enumerate(widths)
+            _res_blocks(incoming[i], width, params.num_res_blocks, params) for i, width in enumerate(widths)
         )
         self.downs = nn.ModuleList(
             CausalConv3d(width, width, kernel, stride=params.step_factor(i)) for i, width in enumerate(widths[:-1])
@@ -310,7 +321,7 @@ class Magvit2(nn.Module):
         self.stride = params.stride
         self.fps = params.fps
         self.is_causal = params.norm_scope == "frame"
-        self.patch = HaarPatch(params.patch_size)
+        self.patch = HaarPatch(params.patch_size, normalize=params.patch_normalize)
         self.encoder = Encoder(params, self.patch.out_channels)
         self.decoder = Decoder(params, self.patch.out_channels)
         self._initialise()
@@ -478,7 +489,7 @@ class Magvit2(nn.Module):
         with torch.device("meta"):
             model = cls(params)
         model = model.to_empty(device="cpu")
-        model.patch = HaarPatch(params.patch_size)
+        model.patch = HaarPatch(params.patch_size, normalize=params.patch_normalize)
         load_strictly(model, load_tensors(folder))
         return model.eval()
 
@@ -554,6 +565,7 @@ PRESETS: dict[str, Magvit2Params] = {
         temporal_downsample=(False,),
         bits=12,
         patch_size=(4, 4, 4),
+        patch_normalize=True,
         norm_groups=8,
         normalize_latents=True,
     ),

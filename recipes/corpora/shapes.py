@@ -52,8 +52,8 @@ MOTIONS: dict[
 }
 TONES = {"dark": -0.62, "light": 0.5}  # grey level of the background in [-1, 1]
 TEXTURES = ("plain", "striped", "dotted")
-_BOUNCES_S = (CLIP_S * 0.25, CLIP_S * 0.75)  # when a bouncing shape touches the floor
-_FLOOR, _BOUNCE_HEIGHT = 0.45, 0.9
+_BOUNCE_S = CLIP_S / 2  # a bouncing shape touches the floor then, and once a clip length later again
+_FLOOR, _BOUNCE_HEIGHT = 0.45, 0.85
 
 
 def is_heldout(colour: str, shape: str, motion: str) -> bool:
@@ -217,7 +217,7 @@ def trajectory(scene: Scene, time_s: Tensor) -> tuple[Tensor, Tensor, Tensor, Te
     elif scene.motion in ("up", "down"):
         y = run if scene.motion == "down" else -run
     elif scene.motion == "bounces":
-        y = _FLOOR - _BOUNCE_HEIGHT * torch.cos(2 * math.pi * part).abs()
+        y = _FLOOR - _BOUNCE_HEIGHT * torch.cos(math.pi * part).abs()
     elif scene.motion in ("grows", "shrinks"):
         through = part if scene.motion == "grows" else 1 - part
         scale = 0.55 + 0.75 * through
@@ -292,15 +292,10 @@ def render_audio(scene: Scene, *, num_samples: int = 34000, sample_rate: int = 1
     elif scene.motion == "spins":
         loud = 0.7 + 0.3 * torch.cos(2 * math.pi * 4 * time_s)
     elif scene.motion == "bounces":
-        struck = torch.zeros_like(time_s)
-        for start in (-CLIP_S * 0.25, *_BOUNCES_S):
-            since = time_s - start
-            struck = torch.where(since >= 0, torch.exp(-2.0 * since), struck)
-        loud = struck
-        for start in _BOUNCES_S:
-            since = time_s - start
-            click = torch.exp(-400 * since.clamp(min=0)) * torch.sin(2 * math.pi * 2500 * since)
-            tone = tone + torch.where((since >= 0) & (since < 0.02), 1.2 * click / loud.clamp(min=0.2), 0.0)
+        since = torch.remainder(time_s + _BOUNCE_S, 2 * _BOUNCE_S)  # since the last touch
+        loud = torch.exp(-1.2 * since)
+        click = torch.exp(-400 * since) * torch.sin(2 * math.pi * 2500 * since)
+        tone = tone + torch.where((since < 0.02) & (time_s >= _BOUNCE_S), 1.2 * click, 0.0)
     fade = (torch.minimum(time_s, (num_samples / sample_rate) - time_s) / 0.01).clamp(0, 1)
     mono = 0.5 * tone * loud.clamp(min=0.1) * fade
     if channels == 1:

@@ -32,7 +32,7 @@ def test_embedded_names_open() -> None:
 
 
 def test_unknown_name_lists_the_known() -> None:
-    with pytest.raises(FileNotFoundError, match="unknown model 'tinny'.*known:"):
+    with pytest.raises(FileNotFoundError, match=r"unknown model 'tinny'.*known:"):
         open_bundle("tinny")
 
 
@@ -60,7 +60,12 @@ def test_damaged_bundle_file(tmp_path: Path, content: str, message: str) -> None
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"sise": 64}, "unknown keys.*sise"), ({"size": "large"}, "size must be"), ({"fps": 0.0}, "fps"), ({"size": 0}, "size")],
+    [
+        ({"sise": 64}, "unknown key sise; did you mean size"),
+        ({"size": "large"}, "size must be"),
+        ({"fps": 0.0}, "fps"),
+        ({"size": 0}, "size"),
+    ],
 )
 def test_wrong_values(tmp_path: Path, change: dict, message: str) -> None:
     write_bundle(tmp_path, CONFIG, {})

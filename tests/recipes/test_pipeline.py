@@ -118,7 +118,11 @@ def test_guidance_and_negative_prompt_change_the_film(pipe: CinePoetPipeline) ->
     plain = {"upscale": False, "sound": False}
     codes = [
         pipe(PROMPT, generator=seeded(), **plain, **more).codes["low"]  # type: ignore[arg-type]
-        for more in ({"guidance_scale": 1.0}, {"guidance_scale": 40.0}, {"guidance_scale": 40.0, "negative_prompt": "a dog"})
+        for more in (
+            {"guidance_scale": 1.0},
+            {"guidance_scale": 40.0},
+            {"guidance_scale": 40.0, "negative_prompt": "a dog"},
+        )
     ]
     assert not torch.equal(codes[0], codes[1]) and not torch.equal(codes[1], codes[2])
 
@@ -126,13 +130,13 @@ def test_guidance_and_negative_prompt_change_the_film(pipe: CinePoetPipeline) ->
 def test_numpy_output(pipe: CinePoetPipeline) -> None:
     out = pipe(PROMPT, upscale=False, sound=False, output_type="np", generator=seeded())
     assert tuple(out.frames.shape) == (1, FRAMES, 32, 32, 3)
-    assert 0 <= out.frames.min() and out.frames.max() <= 1
+    assert out.frames.min() >= 0 and out.frames.max() <= 1
 
 
 def test_progress_and_times(pipe: CinePoetPipeline) -> None:
     steps: list[tuple[str, int, int]] = []
     out = pipe(PROMPT, generator=seeded(), on_step=lambda *step: steps.append(step))
-    sampled = [s for s in steps if s[0] == "sample text_to_video"]
+    sampled = [s for s in steps if s[0] == "text_to_video"]
     assert sampled[-1][1] == sampled[-1][2] and len(sampled) == 5 * 4 * 4 + 4 * 106
     assert ("super-resolution", 1, 1) in steps
     assert {"text", "sample text_to_video", "decode picture", "decode sound", "super-resolution"} <= set(out.seconds)
@@ -185,8 +189,8 @@ def test_fit_crops_the_centre(pipe: CinePoetPipeline) -> None:
         ({"prompt": PROMPT, "temperature": -1.0}, "temperature"),
         ({"prompt": PROMPT, "top_p": 0.0}, "top_p"),
         ({"prompt": [PROMPT] * 2, "image": torch.zeros(3, 3, 8, 8)}, "disagree about the number of films"),
-        ({"image": torch.full((3, 8, 8), float("nan"))}, r"image .*not finite|NaN"),
-        ({"audio": torch.full((1, 900), float("nan"))}, r"audio .*not finite|NaN"),
+        ({"image": torch.full((3, 8, 8), float("nan"))}, "image must lie in"),
+        ({"audio": torch.full((1, 900), float("nan"))}, "audio must lie in"),
         ({"image": torch.zeros(8, 8)}, r"image must be"),
         ({"video": torch.zeros(3, 8, 8)}, r"video must be"),
         ({"audio": torch.zeros(900)}, r"audio must be"),

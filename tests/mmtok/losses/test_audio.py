@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 from torch.testing import assert_close
-from transformers.audio_utils import mel_filter_bank
 
 from mmtok.losses.audio import MelSpectrogram, MultiScaleMelLoss, hz_to_mel, mel_filters, mel_to_hz, waveform_loss
 from mmtok.losses.audio_discriminators import (
@@ -25,6 +24,8 @@ def tone(hz: float, amplitude: float = 1.0, samples: int = 4096) -> torch.Tensor
 
 
 def test_filters_equal_those_of_transformers() -> None:
+    from transformers.audio_utils import mel_filter_bank  # after mmtok, which lets it find torchaudio
+
     reference = mel_filter_bank(257, 64, 0.0, 8000.0, 16_000, norm=None, mel_scale="slaney")
     assert_close(mel_filters(sample_rate=16_000, n_fft=512, num_mels=64), torch.from_numpy(np.float32(reference.T)))
 

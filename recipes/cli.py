@@ -1,0 +1,168 @@
+"""The command line ``cinepoet``: one parser, one table of commands, one place for errors.
+
+A mistake of the user is one line on standard error and exit code 2; Ctrl-C is exit code 130. Modules of commands are
+light, and what they need is imported when they run, so that help takes a moment only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import importlib
+import os
+import re
+import sys
+import time
+from collections.abc import Sequence
+from typing import NoReturn
+
+COMMANDS = {
+    "generate": "recipes.commands.generate",
+    "demo": "recipes.commands.demo",
+    "reconstruct": "recipes.commands.reconstruct",
+    "tokenize": "recipes.commands.tokenize",
+    "upscale": "recipes.commands.upscale",
+    "train": "recipes.commands.train",
+    "evaluate": "recipes.commands.evaluate",
+    "models": "recipes.commands.models",
+    "doctor": "recipes.doctor",
+}
+USER_ERRORS = (
+    ValueError,
+    OSError,
+    ImportError,
+)  # MediaError is a ValueError; OSError: absent, full or forbidden places
+
+
+class UsageError(ValueError):
+    """Arguments that the parser does not understand."""
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that raises ``UsageError`` instead of printing its usage, and never guesses abbreviated options."""
+
+    def __init__(self, *args: object, **kwargs: object):
+        super().__init__(*args, **{"allow_abbrev": False, **kwargs})  # type: ignore[arg-type]
+
+    def error(self, message: str) -> NoReturn:
+        """Raise.
+
+        Args:
+            message: of argparse.
+
+        Raises:
+            UsageError: always.
+        """
+        choice = re.match(r"argument \S+: invalid choice: '(.*?)' \(choose from (.*)\)", message)
+        if choice:
+            known = re.findall(r"[\w-]+", choice[2])
+            message = f"unknown {'command' if self.prog == 'cinepoet' else 'choice'} {choice[1]!r}"
+            message += _nearest(choice[1], known) or f"; known: {', '.join(known)}"
+        raise UsageError(f"{message} (see {self.prog} --help)")
+
+
+def _nearest(word: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(word, known, n=1)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def build_parser() -> tuple[Parser, dict[str, Parser]]:
+    """The parser of all commands.
+
+    Returns:
+        The parser, whose namespaces hold ``run``, the command's function; and the parser of each command.
+    """
+    from importlib import metadata
+
+    parser = Parser(
+        prog="cinepoet",
+        description="Text, pictures, films and sound in; films with sound out.",
+        epilog="cinepoet COMMAND --help tells more. First steps: cinepoet demo; cinepoet doctor when something fails.",
+    )
+    try:
+        version = metadata.version("cinepoet")
+    except metadata.PackageNotFoundError:
+        version = "not installed"
+    parser.add_argument("--version", action="version", version=f"cinepoet {version}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=Parser)
+    for name, module_name in COMMANDS.items():
+        module = importlib.import_module(module_name)
+        command = commands.add_parser(
+            name,
+            help=module.SUMMARY,
+            description=module.SUMMARY[0].upper() + module.SUMMARY[1:] + ".",
+            epilog=f"examples:\n{module.EXAMPLES}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        module.add_arguments(command)
+        command.set_defaults(run=module.run)
+    return parser, commands.choices
+
+
+def _parse(words: list[str]) -> argparse.Namespace:
+    parser, commands = build_parser()
+    if not words:
+        parser.print_help()
+        raise SystemExit(0)
+    if words[0] in commands:  # before argparse complains about something that a misspelt option left out
+        command = commands[words[0]]
+        options = [o for action in command._actions for o in action.option_strings]
+        for word in (w.partition("=")[0] for w in words[1:]):
+            if word == "--":
+                break
+            if word.startswith("--") and word not in options:
+                raise UsageError(f"unknown option {word}{_nearest(word, options)} (see {command.prog} --help)")
+    args, unknown = parser.parse_known_args(words)
+    if unknown:
+        what = "option" if unknown[0].startswith("-") else "argument"
+        raise UsageError(f"unexpected {what} {unknown[0]!r}; put a text of several words in quotes")
+    return args
+
+
+def one_line(fault: BaseException) -> str:
+    """An error as one line for the user.
+
+    Args:
+        fault: the error.
+
+    Returns:
+        Its text with newlines folded; the file and the system's words for errors of the system.
+    """
+    if isinstance(fault, OSError) and fault.strerror and fault.filename:
+        return f"{fault.filename}: {fault.strerror}"
+    return " ".join(str(fault).split()) or type(fault).__name__
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        argv: words behind ``cinepoet``; None takes the process's own.
+
+    Returns:
+        The exit code: 0 on success, 1 when something is broken, 2 for a mistake of the user, 130 for Ctrl-C.
+    """
+    started = time.monotonic()
+    try:
+        args = _parse(list(sys.argv[1:] if argv is None else argv))
+        args.started = started
+        return args.run(args)
+    except SystemExit as stop:  # --help and --version
+        return int(stop.code or 0)
+    except KeyboardInterrupt:
+        print("cinepoet: stopped", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of our output, such as `head`, has gone
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - so that the interpreter's last flush does not fail too
+        return 0
+    except FloatingPointError as fault:  # a training that diverged
+        print(f"cinepoet: {one_line(fault)}", file=sys.stderr)
+        return 1
+    except USER_ERRORS as fault:
+        advice = " (cinepoet doctor tells what is missing)" if isinstance(fault, ImportError) else ""
+        print(f"cinepoet: {one_line(fault)}{advice}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

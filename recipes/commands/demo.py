@@ -1,0 +1,72 @@
+"""``cinepoet demo``: films from three prompts with the embedded model."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+from recipes.commands.common import (
+    add_model,
+    check_folder,
+    compute_of,
+    describe_film,
+    sampling_bar,
+)
+
+SUMMARY = "make three films with the embedded model, and say where they are"
+EXAMPLES = """\
+  cinepoet demo
+  cinepoet demo --out films --seed 3
+"""
+PROMPTS = {
+    "red-circle": "a red circle moves left on a dark plain background",
+    "blue-square": "a blue square moves up on a light striped background",
+    "green-triangle": "a green triangle grows on a dark noisy background",
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's options.
+
+    Args:
+        parser: of the command.
+    """
+    from recipes.commands.common import add_seed
+
+    parser.add_argument("--out", type=Path, default=Path("films"), metavar="FOLDER", help="default: films")
+    add_seed(parser)
+    add_model(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Generate the three films and their previews.
+
+    Args:
+        args: as parsed.
+
+    Returns:
+        The exit code.
+    """
+    check_folder(args.out)
+    import torch
+
+    from recipes.bundle import open_bundle
+    from recipes.pipeline import CinePoetPipeline
+
+    pipe = CinePoetPipeline(open_bundle(args.model), compute_of(args))
+    for name, prompt in PROMPTS.items():
+        start = time.monotonic()
+        with sampling_bar() as on_step:
+            output = pipe(prompt, generator=torch.Generator().manual_seed(args.seed), on_step=on_step)
+        path = output.save(args.out / f"{name}.mp4", preview=args.out / f"{name}.preview.png")
+        line = describe_film(path, output.frames, output.fps, output.audio is not None)
+        print(f'{line}, made in {time.monotonic() - start:.1f} s from "{prompt}"')
+    print(f"""
+Three films and a preview of each are in {args.out.resolve()}
+Next, try:
+  cinepoet generate "a yellow star spins on a dark plain background" --preview --out star.mp4
+  cinepoet generate --help    pictures, films and sounds as input
+  cinepoet reconstruct --help what the tokenizers keep of your own media
+  cinepoet models             what the model consists of""")
+    return 0

@@ -1,0 +1,94 @@
+"""``cinepoet evaluate``: does a film show what its prompt says, and what do the tokenizers keep?"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from recipes.commands.common import add_model, add_seed, check_folder, compute_of, number
+
+SUMMARY = "measure a model: prompt adherence on unseen combinations, or reconstruction"
+EXAMPLES = """\
+  cinepoet evaluate shapes --prompts 200 --out results
+  cinepoet evaluate shapes --prompts 20 --no-upscale
+  cinepoet evaluate reconstruction --media my_clips --out results
+"""
+KINDS = ("shapes", "reconstruction")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's options.
+
+    Args:
+        parser: of the command.
+    """
+    parser.add_argument("kind", choices=KINDS, metavar="shapes|reconstruction", help="what is measured")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="also write the figures there as JSON")
+    add_model(parser)
+    shapes = parser.add_argument_group("shapes: films from captions that training never saw, read by analyzers")
+    shapes.add_argument("--prompts", type=number(int, 1), metavar="N", help="how many captions (default: 200)")
+    shapes.add_argument("--batch-size", type=number(int, 1), metavar="N", help="films at once (default: 10)")
+    shapes.add_argument("--no-upscale", action="store_true", help="leave super-resolution out")
+    add_seed(shapes)  # type: ignore[arg-type]  # a group takes options like a parser
+    back = parser.add_argument_group("reconstruction: held-out scenes and real media through the tokenizers")
+    back.add_argument(
+        "--media", type=Path, metavar="FOLDER", help="real files; those kept out of training are measured"
+    )
+    back.add_argument("--media-list", type=Path, metavar="CSV", help="path,split,licence of the files to use")
+    back.add_argument("--scenes", type=number(int, 1), metavar="N", help="how many scenes (default: 200)")
+    back.add_argument("--size", type=number(int, 8), metavar="PX", help="side of the pictures (default: 128)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure and print.
+
+    Args:
+        args: as parsed.
+
+    Returns:
+        The exit code.
+    """
+    others = {
+        "shapes": ("media", "media_list", "scenes", "size"),
+        "reconstruction": ("prompts", "batch_size", "no_upscale"),
+    }
+    for name in others[args.kind]:
+        if getattr(args, name) not in (None, False):
+            raise ValueError(f"--{name.replace('_', '-')} has no meaning for evaluate {args.kind}")
+    if args.media_list is not None and args.media is None:
+        raise ValueError("--media-list says which files of --media to use; give --media too")
+    from recipes.bundle import open_bundle
+    from recipes.pipeline import CinePoetPipeline
+
+    pipe = CinePoetPipeline(open_bundle(args.model), compute_of(args))
+    if args.out is not None:
+        check_folder(args.out)
+    result = _shapes(args, pipe) if args.kind == "shapes" else _reconstruction(args, pipe)
+    print(json.dumps(result, indent=1))
+    return 0
+
+
+def _shapes(args: argparse.Namespace, pipe: Any) -> dict[str, Any]:
+    from recipes.evaluate_shapes import evaluate_shapes
+
+    return evaluate_shapes(
+        pipe,
+        prompts=args.prompts or 200,
+        seed=args.seed,
+        upscale=not args.no_upscale and pipe.config.upscaled_size > 0,
+        batch_size=args.batch_size or 10,
+        folder=args.out,
+    )
+
+
+def _reconstruction(args: argparse.Namespace, pipe: Any) -> dict[str, Any]:
+    from recipes.corpora.folder import MediaFolder
+    from recipes.evaluate_reconstruction import evaluate_reconstruction, write_reconstruction
+
+    media = None if args.media is None else MediaFolder.open(args.media, args.media_list)
+    result = evaluate_reconstruction(pipe, media=media, scenes=args.scenes or 200, size=args.size or 128)
+    if args.out is not None:
+        write_reconstruction(result, args.out / "reconstruction.json")
+    return result

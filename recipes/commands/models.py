@@ -1,0 +1,144 @@
+"""``cinepoet models``: what can be loaded by name, the sizes that can be trained, the families of tokenizers."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+SUMMARY = "list the embedded models, the named sizes and the families"
+EXAMPLES = """\
+  cinepoet models
+  cinepoet models runs/tiny/bundle
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's options.
+
+    Args:
+        parser: of the command.
+    """
+    parser.add_argument("model", nargs="?", metavar="M", help="only this one: embedded name, folder or hub id")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the lists.
+
+    Args:
+        args: as parsed.
+
+    Returns:
+        The exit code.
+    """
+    from recipes.bundle import embedded_names
+
+    if args.model is not None:
+        print(describe_bundle(args.model))
+        return 0
+    names = embedded_names()
+    print("embedded models" if names else "embedded models: none (train one with cinepoet train tiny)")
+    for name in names:
+        print(describe_bundle(name))
+    print("\nnamed sizes (millions of parameters)")
+    for kind, sizes in named_sizes().items():
+        print(f"  {kind:<24}" + ", ".join(f"{name} {count / 1e6:,.1f}" for name, count in sizes.items()))
+    print("\nfamilies that mmtok.load can build")
+    from mmtok.table import FAMILIES
+
+    for name, family in FAMILIES.items():
+        print(f"  {name:<12} {family.kind:<7} {family.about} ({family.paper})")
+    return 0
+
+
+def describe_bundle(name: str) -> str:
+    """A bundle in a few lines.
+
+    Args:
+        name: embedded name, folder or hub id.
+
+    Returns:
+        Geometry, licence, and each part with parameters and megabytes.
+
+    Raises:
+        FileNotFoundError: if there is none of that name.
+        ValueError: if it is damaged.
+    """
+    from recipes.bundle import PARTS, open_bundle
+
+    bundle = open_bundle(name)
+    config = bundle.config
+    geometry = f"{config.num_frames} frames of {config.size}x{config.size} at {config.fps:g} fps"
+    if config.upscaled_size:
+        geometry += f", then {config.upscaled_size}x{config.upscaled_size}"
+    lines = [f"  {name}: {geometry}", f"    licence {bundle.card.get('licence', 'not stated')}; {bundle.folder}"]
+    if "data" in bundle.card:
+        lines.append(f"    trained on {bundle.card['data']}")
+    total = 0
+    for part in PARTS:
+        if not bundle.has(part):
+            lines.append(f"    {part:<9} absent")
+            continue
+        folder = bundle.part(part)
+        size = sum(f.stat().st_size for f in folder.iterdir() if f.is_file())
+        total += size
+        config_values = json.loads((folder / "config.json").read_text())
+        family = config_values.get("family", config_values.get("model_type", "unknown"))
+        count = count_parameters(folder / "model.safetensors")
+        lines.append(f"    {part:<9} {family:<12} {count / 1e6:7.2f} M parameters {size / 1e6:7.2f} MB")
+    lines.append(f"    {'in all':<9} {total / 1e6:>42.2f} MB")
+    return "\n".join(lines)
+
+
+def count_parameters(file: Path) -> int:
+    """Numbers in a safetensors file, from its header.
+
+    Args:
+        file: the file.
+
+    Returns:
+        The count, buffers included.
+
+    Raises:
+        FileNotFoundError: if it is not there.
+        ValueError: if the header cannot be read.
+    """
+    with file.open("rb") as opened:
+        length = int.from_bytes(opened.read(8), "little")
+        text = opened.read(length) if length <= file.stat().st_size else b""
+    try:
+        header: dict[str, Any] = json.loads(text)
+        return sum(math.prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__")
+    except (ValueError, TypeError, KeyError) as fault:
+        raise ValueError(f"{file} is damaged: its header cannot be read") from fault
+
+
+def named_sizes() -> dict[str, dict[str, int]]:
+    """Parameters of every named size, counted without making the weights.
+
+    Returns:
+        Kind of model to name to count.
+    """
+    import torch
+
+    import llm.config
+    import mmtok.audio.soundstream as soundstream
+    import mmtok.visual.magvit2 as magvit2
+    import superres.config
+    from llm.model import PrefixLM
+    from superres.model import SuperResTransformer
+
+    kinds = {
+        "visual tokenizer": (magvit2.PRESETS, magvit2.Magvit2),
+        "sound tokenizer": (soundstream.PRESETS, soundstream.SoundStream),
+        "language model": ({n: llm.config.preset(n) for n in llm.config.PRESETS}, PrefixLM),
+        "super-resolution": (superres.config.PRESETS, SuperResTransformer),
+    }
+    counts: dict[str, dict[str, int]] = {}
+    with torch.device("meta"):
+        for kind, (presets, build) in kinds.items():
+            make: Any = build
+            counts[kind] = {n: sum(p.numel() for p in make(v).parameters()) for n, v in presets.items()}
+    return counts

@@ -1,0 +1,118 @@
+"""``cinepoet reconstruct``: media through a tokenizer and back, with the figures."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from recipes.commands.common import add_device, check_outputs, compute_of, describe_film, number
+
+SUMMARY = "send a picture, a film or a sound through the tokenizers and back"
+EXAMPLES = """\
+  cinepoet reconstruct clip.mp4 --out again.mp4 --side-by-side
+  cinepoet reconstruct song.mp3 --out again.wav
+  cinepoet reconstruct photo.jpg --size 256 --out again.png
+  cinepoet reconstruct clip.mp4 --tokenizer runs/tiny/visual/model --seconds 10 --out again.mp4
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's options.
+
+    Args:
+        parser: of the command.
+    """
+    parser.add_argument("media", metavar="MEDIA", help="picture, film or sound")
+    parser.add_argument("--out", required=True, type=Path, metavar="F", help=".mp4, .mov or .gif; .png; .wav")
+    parser.add_argument(
+        "--tokenizer", default="tiny", metavar="M", help="a model (both its tokenizers) or one tokenizer's folder"
+    )
+    parser.add_argument("--size", type=number(int, 8), metavar="PX", help="side of the pictures (default: the model's)")
+    parser.add_argument("--seconds", type=number(float, 0.1), default=60.0, metavar="S", help="longest piece (60)")
+    parser.add_argument("--side-by-side", action="store_true", help="show the original on the left")
+    add_device(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Reconstruct one file.
+
+    Args:
+        args: as parsed.
+
+    Returns:
+        The exit code.
+    """
+    import torch
+
+    from mmtok.media.audio import SOUND_SUFFIXES
+    from mmtok.media.video import FILM_SUFFIXES
+    from recipes.commands.tokenizers import (
+        Media,
+        encode_sound,
+        load_tokenizers,
+        output_endings,
+        read_media,
+        write_media,
+    )
+    from recipes.pipeline import reconstruct_video
+
+    check_outputs({"--out": (args.out, (*FILM_SUFFIXES, *SOUND_SUFFIXES, ".png"))}, [args.media])
+    compute = compute_of(args)
+    tokenizers = load_tokenizers(args.tokenizer, compute.device)
+    size = args.size or tokenizers.size
+    media = read_media(args.media, tokenizers, size=size, seconds=args.seconds)
+    if args.side_by_side and media.frames is None:
+        raise ValueError(f"--side-by-side needs pictures, and {args.media} gives none")
+    check_outputs({"--out": (args.out, output_endings(media))}, [args.media])
+
+    frames = sound = None
+    lines = []
+    with torch.inference_mode():
+        if media.frames is not None:
+            original = media.frames.to(compute.device)
+            tokenizers.visual.grid(tokenizers.clip, size, size)  # refuses sizes before the work
+            frames, codes = reconstruct_video(tokenizers.visual, original, clip=tokenizers.clip)
+            frames = frames.clamp(-1, 1).float().cpu()
+            lines.append(_picture_line(frames, media.frames, sum(c.numel() for c in codes)))
+        if media.sound is not None:
+            codes = encode_sound(tokenizers.audio, media.sound.to(compute.device))
+            sound = tokenizers.audio.decode(codes, num_samples=media.sound.shape[-1]).clamp(-1, 1).float().cpu()
+            lines.append(_sound_line(sound, media.sound, codes.numel(), tokenizers.audio.sample_rate))
+    if args.side_by_side:
+        frames = torch.cat([media.frames, frames], -1)
+    rate = 16000 if tokenizers.audio is None else tokenizers.audio.sample_rate
+    write_media(args.out, Media(frames, sound), fps=tokenizers.fps, sample_rate=rate)
+    if frames is not None:
+        print(describe_film(args.out, frames, tokenizers.fps, sound is not None))
+    else:
+        print(f"{args.out}: {sound.shape[-1] / rate:.3f} s of sound at {rate} Hz")
+    print("\n".join(lines))
+    return 0
+
+
+def _picture_line(made, original, num_tokens: int) -> str:  # type: ignore[no-untyped-def]
+    """PSNR in dB with its protocol."""
+    from mmtok.metrics.visual import psnr_db
+
+    t, h, w = original.shape[-3:]
+    return (
+        f"picture: PSNR {float(psnr_db(made, original)):.2f} dB over all {t} frames of {w}x{h} "
+        f"(RGB in [-1, 1], before compression of the file), {num_tokens} tokens"
+    )
+
+
+def _sound_line(made, original, num_tokens: int, sample_rate: int) -> str:  # type: ignore[no-untyped-def]
+    """Log-mel distance with its protocol, beside that of silence."""
+    import torch
+    import torch.nn.functional as F
+
+    from mmtok.metrics.audio import LogMelDistance
+
+    distance = LogMelDistance(sample_rate=sample_rate)
+    short = max(0, 1024 - original.shape[-1])  # one window at least
+    made, original = F.pad(made, (0, short)), F.pad(original, (0, short))
+    ours, silence = (float(distance(x, original)) for x in (made, torch.zeros_like(original)))
+    return (
+        f"sound: log-mel distance {ours:.3f}, that of silence {silence:.3f} (64 bands, window 1024, natural log, "
+        f"{sample_rate} Hz), {num_tokens} tokens"
+    )

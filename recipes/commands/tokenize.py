@@ -1,0 +1,157 @@
+"""``cinepoet tokenize``: media to a file of codes, and such a file back to media."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from recipes.commands.common import add_device, check_outputs, compute_of, describe_film, number
+
+SUMMARY = "turn media into a file of codes, or such a file back into media"
+EXAMPLES = """\
+  cinepoet tokenize clip.mp4 --out clip.safetensors
+  cinepoet tokenize --decode clip.safetensors --out again.mp4
+"""
+_FORMAT = "cinepoet-tokens-1"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's options.
+
+    Args:
+        parser: of the command.
+    """
+    parser.add_argument("media", nargs="?", metavar="MEDIA", help="picture, film or sound")
+    parser.add_argument("--decode", metavar="F.safetensors", help="codes to turn back into media")
+    parser.add_argument("--out", required=True, type=Path, metavar="F", help=".safetensors, or media with --decode")
+    parser.add_argument("--tokenizer", metavar="M", help="model or tokenizer (default: tiny, or the one of the codes)")
+    parser.add_argument("--size", type=number(int, 8), metavar="PX", help="side of the pictures (default: the model's)")
+    parser.add_argument("--seconds", type=number(float, 0.1), default=60.0, metavar="S", help="longest piece (60)")
+    add_device(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Encode or decode one file.
+
+    Args:
+        args: as parsed.
+
+    Returns:
+        The exit code.
+    """
+    if (args.media is None) == (args.decode is None):
+        raise ValueError("give MEDIA to encode, or --decode with a file of codes; one of the two")
+    if args.decode is not None and args.size is not None:
+        raise ValueError("--size does not go with --decode: the codes decide it")
+    return _encode(args) if args.decode is None else _decode(args)
+
+
+def _encode(args: argparse.Namespace) -> int:
+    import torch
+    from safetensors.torch import save_file
+
+    from mmtok.media.container import replacing
+    from recipes.commands.tokenizers import encode_sound, load_tokenizers, read_media
+    from recipes.pipeline import reconstruct_video
+
+    check_outputs({"--out": (args.out, (".safetensors",))}, [args.media])
+    compute = compute_of(args)
+    tokenizers = load_tokenizers(args.tokenizer or "tiny", compute.device)
+    media = read_media(args.media, tokenizers, size=args.size or tokenizers.size, seconds=args.seconds)
+    facts: dict[str, Any] = {"format": _FORMAT, "tokenizer": tokenizers.source, "media": Path(args.media).name}
+    tensors = {}
+    with torch.inference_mode():
+        if media.frames is not None:
+            _, codes = reconstruct_video(tokenizers.visual, media.frames.to(compute.device), clip=tokenizers.clip)
+            tensors |= {f"visual.{i}": c[0].int().cpu().contiguous() for i, c in enumerate(codes)}
+            facts |= {"num_frames": media.frames.shape[2], "fps": tokenizers.fps}
+            facts |= {"clip": tokenizers.clip, "visual_codes": tokenizers.visual.codebook_size}
+        if media.sound is not None:
+            tensors["audio"] = encode_sound(tokenizers.audio, media.sound.to(compute.device))[0].int().cpu()
+            facts |= {"num_samples": media.sound.shape[-1], "sample_rate": tokenizers.audio.sample_rate}
+            facts |= {"audio_codes": tokenizers.audio.codebook_size}
+    with replacing(args.out) as scratch:
+        save_file(tensors, scratch, metadata={"cinepoet": json.dumps(facts)})
+    shapes = ", ".join(f"{name} {tuple(codes.shape)}" for name, codes in tensors.items())
+    print(f"{args.out}: {sum(t.numel() for t in tensors.values())} tokens ({shapes})")
+    return 0
+
+
+def _decode(args: argparse.Namespace) -> int:
+    import torch
+
+    from mmtok.media.audio import SOUND_SUFFIXES
+    from mmtok.media.video import FILM_SUFFIXES
+    from recipes.commands.tokenizers import Media, load_tokenizers, output_endings, write_media
+
+    check_outputs({"--out": (args.out, (*FILM_SUFFIXES, *SOUND_SUFFIXES, ".png"))}, [args.decode])
+    facts, tensors = read_tokens(args.decode)
+    compute = compute_of(args)
+    tokenizers = load_tokenizers(args.tokenizer or facts["tokenizer"], compute.device)
+    frames = sound = None
+    with torch.inference_mode():
+        if "num_frames" in facts:
+            visual = tokenizers.visual
+            _check_size(args.decode, "visual", facts["visual_codes"], None if visual is None else visual.codebook_size)
+            codes = [tensors[f"visual.{i}"] for i in range(sum(name.startswith("visual.") for name in tensors))]
+            decoded = [visual.decode(c[None].long().to(compute.device)) for c in codes]
+            shown = [d[:, :, : facts["num_frames"] - i * facts["clip"]] for i, d in enumerate(decoded)]
+            frames = torch.cat(shown, 2).clamp(-1, 1).float().cpu()
+        if "num_samples" in facts:
+            audio = tokenizers.audio
+            _check_size(args.decode, "audio", facts["audio_codes"], None if audio is None else audio.codebook_size)
+            codes_of_sound = tensors["audio"][None].long().to(compute.device)
+            sound = audio.decode(codes_of_sound, num_samples=facts["num_samples"]).clamp(-1, 1).float().cpu()
+    media = Media(frames, sound)
+    check_outputs({"--out": (args.out, output_endings(media))}, [args.decode])
+    rate = facts.get("sample_rate", 16000)
+    write_media(args.out, media, fps=facts.get("fps", 8.0), sample_rate=rate)
+    if frames is not None:
+        print(describe_film(args.out, frames, facts["fps"], sound is not None))
+    else:
+        print(f"{args.out}: {facts['num_samples'] / rate:.3f} s of sound at {rate} Hz")
+    return 0
+
+
+def _check_size(path: str, kind: str, made_with: int, have: int | None) -> None:
+    if have != made_with:
+        here = "has none of that kind" if have is None else f"has one of {have} codes"
+        raise ValueError(f"{path} was made with a {kind} tokenizer of {made_with} codes; the tokenizer given {here}")
+
+
+def read_tokens(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A file of codes, checked.
+
+    Args:
+        path: written by this command.
+
+    Returns:
+        Its facts, and its tensors by name.
+
+    Raises:
+        FileNotFoundError: if it is not there.
+        ValueError: if it is damaged, of another kind, or lacks codes that its facts promise.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{path}: no such file")
+    try:
+        with safe_open(path, framework="pt") as file:
+            facts = json.loads((file.metadata() or {}).get("cinepoet", "{}"))
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+    except (SafetensorError, json.JSONDecodeError) as fault:
+        raise ValueError(f"{path} is not a file of codes, or is damaged ({fault})") from fault
+    if facts.get("format") != _FORMAT:
+        raise ValueError(f"{path} is no file of codes that cinepoet tokenize wrote")
+    clips = -(-facts.get("num_frames", 0) // facts.get("clip", 1))
+    wanted = {f"visual.{i}" for i in range(clips)} | ({"audio"} if "num_samples" in facts else set())
+    if wanted != set(tensors):
+        raise ValueError(f"{path} is damaged: it should hold {sorted(wanted)} and holds {sorted(tensors)}")
+    for name, codes in tensors.items():
+        size = facts["audio_codes" if name == "audio" else "visual_codes"]
+        if codes.is_floating_point() or not codes.numel() or int(codes.min()) < 0 or int(codes.max()) >= size:
+            raise ValueError(f"{path} is damaged: {name} must hold codes from 0 to {size - 1}")
+    return facts, tensors

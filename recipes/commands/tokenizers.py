@@ -1,0 +1,182 @@
+"""Media through tokenizers alone: what ``reconstruct`` and ``tokenize`` share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from recipes.commands.common import note
+
+
+@dataclass(frozen=True)
+class Tokenizers:
+    """The tokenizers of a bundle, or a single one.
+
+    Attributes:
+        visual: a ``VisualTokenizer``, or None.
+        audio: an ``AudioTokenizer``, or None.
+        fps: pictures per second.
+        size: usual side of the pictures, pixels.
+        clip: pictures that are encoded together.
+        source: name or folder, for the record.
+    """
+
+    visual: Any
+    audio: Any
+    fps: float
+    size: int
+    clip: int
+    source: str
+
+
+def load_tokenizers(name: str, device: Any) -> Tokenizers:
+    """The tokenizers of a bundle by name or folder, or one tokenizer by folder or hub id.
+
+    Args:
+        name: such as "tiny".
+        device: torch device.
+
+    Returns:
+        The tokenizers.
+
+    Raises:
+        FileNotFoundError: if there is no such bundle or tokenizer.
+        ValueError: if it is neither a visual nor an audio tokenizer.
+    """
+    import mmtok.load
+    from mmtok.pretrained import resolve_folder
+    from mmtok.table import FAMILIES
+    from recipes.bundle import BUNDLE_FILE, embedded_names, open_bundle
+
+    if name in embedded_names() or not Path(name).is_dir() or (Path(name) / BUNDLE_FILE).is_file():
+        bundle = open_bundle(name)
+        parts = {p: mmtok.load.load(bundle.part(p), device=device) for p in ("visual", "audio") if bundle.has(p)}
+        config = bundle.config
+        size = max(config.size, config.upscaled_size)
+        return Tokenizers(parts.get("visual"), parts.get("audio"), config.fps, size, config.num_frames, name)
+    folder = resolve_folder(name)
+    kind = FAMILIES[mmtok.load.family_of(folder)].kind
+    if kind not in ("visual", "audio"):
+        raise ValueError(f"{name} is a {kind} encoder; a visual or audio tokenizer is needed")
+    tokenizer = mmtok.load.load(folder, device=device)
+    if kind == "audio":
+        return Tokenizers(None, tokenizer, 8.0, 128, 17, name)
+    return Tokenizers(tokenizer, None, tokenizer.fps, 128, tokenizer.valid_num_frames(17), name)
+
+
+@dataclass(frozen=True)
+class Media:
+    """What a file holds, at the tokenizers' size, clock and rate.
+
+    Attributes:
+        frames: (1, 3, t, h, w) in [-1, 1], or None.
+        sound: (1, 1, n) in [-1, 1], or None.
+    """
+
+    frames: Any
+    sound: Any
+
+
+def read_media(path: str, tokenizers: Tokenizers, *, size: int, seconds: float) -> Media:
+    """Read what the tokenizers can take of a file: picture, film with or without sound, or sound.
+
+    Args:
+        path: the file.
+        tokenizers: what is there to take it.
+        size: side of the pictures, pixels.
+        seconds: longest piece read; a note tells when something is left out.
+
+    Returns:
+        Pictures and sound; both of the same length for a film with sound.
+
+    Raises:
+        MediaError: if the file cannot be read.
+        ValueError: if nothing in it suits the tokenizers.
+    """
+    from mmtok.media.audio import read_audio
+    from mmtok.media.video import probe, read_video
+
+    info = probe(path)
+    if info.duration_s and info.duration_s > seconds + 0.05:
+        note(f"{path}: {info.duration_s:.1f} s long, the first {seconds:g} s are taken (--seconds)")
+    frames = sound = None
+    if info.has_video and tokenizers.visual is not None:
+        most = max(1, round(seconds * tokenizers.fps))
+        clip = read_video(path, fps=tokenizers.fps, num_frames=most, size=size)
+        frames = clip.frames[None, :, : most - clip.held_frames]
+    if info.has_audio and tokenizers.audio is not None:
+        rate = tokenizers.audio.sample_rate
+        if frames is not None:  # exactly as long as the pictures
+            wanted = round(frames.shape[2] / tokenizers.fps * rate)
+            sound = read_audio(path, sample_rate=rate, num_samples=wanted).samples[None]
+        else:
+            clip_sound = read_audio(path, sample_rate=rate, num_samples=round(seconds * rate))
+            sound = clip_sound.samples[None, :, : clip_sound.samples.shape[-1] - clip_sound.padded_samples]
+    if frames is None and (sound is None or not sound.shape[-1]):
+        has = " and ".join(["pictures"] * info.has_video + ["sound"] * info.has_audio)
+        takes = " and ".join(
+            ["pictures"] * (tokenizers.visual is not None) + ["sound"] * (tokenizers.audio is not None)
+        )
+        raise ValueError(f"{path} has {has or 'nothing to tokenize'}, but {tokenizers.source} takes {takes} only")
+    if info.has_audio and sound is None:
+        note(f"{path}: its sound is left out, as {tokenizers.source} takes pictures only")
+    return Media(frames, sound)
+
+
+def encode_sound(audio: Any, sound: Any) -> Any:
+    """Codes of a whole sound; a last frame that is not full is filled with silence.
+
+    Args:
+        audio: an ``AudioTokenizer``.
+        sound: (1, 1, n) in [-1, 1].
+
+    Returns:
+        (1, k, ceil(n / hop)) codes.
+    """
+    import torch.nn.functional as F
+
+    return audio.encode(F.pad(sound, (0, -sound.shape[-1] % audio.hop_length)))
+
+
+def output_endings(media: Media) -> tuple[str, ...]:
+    """Endings that suit what was read.
+
+    Args:
+        media: pictures, sound or both.
+
+    Returns:
+        With the dot, lower case.
+    """
+    from mmtok.media.audio import SOUND_SUFFIXES
+    from mmtok.media.video import FILM_SUFFIXES
+
+    if media.frames is None:
+        return SOUND_SUFFIXES
+    endings = tuple(s for s in FILM_SUFFIXES if s != ".gif" or media.sound is None)
+    return (".png", *endings) if media.frames.shape[2] == 1 else endings
+
+
+def write_media(path: Path, media: Media, *, fps: float, sample_rate: int) -> None:
+    """Write a picture, a film or a sound, by the ending of the name.
+
+    Args:
+        path: the file.
+        media: what to write.
+        fps: pictures per second.
+        sample_rate: Hz.
+
+    Raises:
+        MediaError: if it cannot be written.
+    """
+    from mmtok.media.audio import write_wav
+    from mmtok.media.image import write_png
+    from mmtok.media.video import write_film
+
+    if media.frames is None:
+        write_wav(path, media.sound[0], sample_rate)
+    elif path.suffix.lower() == ".png":
+        write_png(path, media.frames[0, :, 0])
+    else:
+        sound = None if media.sound is None else media.sound[0]
+        write_film(path, media.frames[0], fps=fps, audio=sound, sample_rate=sample_rate)

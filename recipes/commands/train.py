@@ -1,0 +1,78 @@
+"""``cinepoet train``: a complete small model from nothing."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from recipes.commands.common import add_device, check_folder, compute_of
+
+SUMMARY = "train a complete model from nothing, or go on where a training stopped"
+EXAMPLES = """\
+  cinepoet train smoke                                        # every stage in under two minutes, to see it run
+  cinepoet train tiny --media my_clips --out runs/tiny        # the embedded default; the same command resumes
+  cinepoet train tiny --stages lm,superres,bundle lm.steps=9000 --out runs/tiny
+  cinepoet generate "a red circle" --model runs/tiny/bundle --out film.mp4
+"""
+PRESETS = ("tiny", "smoke")
+_CONFIGS = Path(__file__).parents[1] / "configs"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's options.
+
+    Args:
+        parser: of the command.
+    """
+    parser.add_argument("preset", choices=PRESETS, metavar="tiny|smoke", help="which numbers to start from")
+    parser.add_argument("changes", nargs="*", metavar="key=value", help="numbers that differ, such as lm.steps=500")
+    parser.add_argument("--config", type=Path, metavar="F.yaml", help="a file instead of the preset's")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="run folder (default: runs/PRESET)")
+    parser.add_argument("--stages", metavar="A,B", help="only these, such as visual,tokens (default: all)")
+    parser.add_argument("--media", type=Path, metavar="FOLDER", help="real clips and sounds for the tokenizers")
+    parser.add_argument("--media-list", type=Path, metavar="CSV", help="path,split,licence of the files to use")
+    add_device(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train.
+
+    Args:
+        args: as parsed.
+
+    Returns:
+        The exit code.
+    """
+    if args.media_list is not None and args.media is None:
+        raise ValueError("--media-list says which files of --media to use; give --media too")
+    if args.media is not None and not args.media.is_dir():
+        raise FileNotFoundError(f"media folder {args.media} does not exist")
+    import yaml
+
+    from recipes.config import load_config, to_dict
+    from recipes.run import write_atomically
+    from recipes.train_tiny import STAGES, TinyConfig, train_tiny
+
+    file = args.config or _CONFIGS / f"{args.preset}.yaml"
+    config = load_config(TinyConfig, file, args.changes)
+    stages = STAGES if args.stages is None else tuple(s.strip() for s in args.stages.split(",") if s.strip())
+    if unknown := sorted(set(stages) - set(STAGES)):
+        raise ValueError(f"unknown stages {', '.join(unknown)}; known: {', '.join(STAGES)}")
+    if not stages:
+        raise ValueError(f"--stages names none; known: {', '.join(STAGES)}")
+    compute = compute_of(args)
+    media = None
+    if args.media is not None:
+        from recipes.corpora.folder import MediaFolder
+
+        listing = args.media_list
+        if listing is None and config.media_listing is not None:
+            listing = file.parent / config.media_listing
+        media = MediaFolder.open(args.media, listing)
+    out = args.out or Path("runs") / args.preset
+    check_folder(out)
+    resolved = yaml.safe_dump(to_dict(config), sort_keys=False)
+    print(resolved)
+    write_atomically(out / "config.yaml", resolved)
+    train_tiny(config, out, compute=compute, media=media, stages=stages, name=args.preset)
+    return 0

@@ -1,0 +1,81 @@
+import pytest
+import torch
+
+from llm.batching import draw_group, fit_text, group_shares, make_groups
+from llm.tasks import Clip
+from mmtok.vocabulary import Vocabulary
+
+VOCABULARY = Vocabulary(visual_codes=50, audio_levels=2, audio_codes=11)
+CLIP = Clip(grid=(5, 4, 4), audio_frames=10)
+WEIGHTS = {"text_to_video": 0.6, "text_to_image": 0.2, "continue_video": 0.2, "unconditional": 0.0}
+
+
+def groups():
+    return make_groups(WEIGHTS, VOCABULARY, CLIP, text_slots=4)
+
+
+def test_continuation_is_one_group_for_each_number_of_given_slices():
+    made = groups()
+    assert [(g.task, g.given) for g in made] == [
+        ("text_to_video", None),
+        ("text_to_image", None),
+        *(("continue_video", k) for k in (1, 2, 3, 4)),
+    ]
+    torch.testing.assert_close(sum(g.weight for g in made), 1.0)
+    assert [g.given for g in make_groups(WEIGHTS, VOCABULARY, CLIP, text_slots=4, given=(2,))] == [None, None, 2]
+
+
+def test_steps_hold_about_equal_tokens_and_no_padding():
+    for group in groups():
+        tokens = group.batch_size(2000) * group.layout.length
+        assert 2000 - group.layout.length < tokens <= 2000
+        content = [s for s in group.layout.segments if s.kind in ("visual", "audio")]
+        markers = [s for s in group.layout.segments if s.kind == "special"]
+        assert group.layout.length == 4 + len(markers) + sum(s.length for s in content)
+
+
+def test_all_ranks_draw_the_same_group_and_a_resumed_run_too():
+    made = groups()
+    shares = group_shares(made, progress=0.0)
+    draws = [[draw_group(made, shares, torch.Generator().manual_seed(s)).task for s in range(50)] for _ in range(2)]
+    assert draws[0] == draws[1]
+    assert len(set(draws[0])) == 3
+
+
+def test_realized_shares_follow_the_weights():
+    made = groups()
+    shares = group_shares(made, progress=0.0)
+    draws = [draw_group(made, shares, torch.Generator().manual_seed(s)).task for s in range(2000)]
+    for task, weight in WEIGHTS.items():
+        assert abs(draws.count(task) / 2000 - weight) < 0.04, task
+
+
+def test_images_first_then_videos():
+    made = groups()
+    for steps, share in ((range(0, 500), 0.9), (range(500, 2000), 0.1)):
+        images = 0
+        for step in steps:
+            shares = group_shares(made, progress=step / 2000, image_share=(0.9, 0.1))
+            images += draw_group(made, shares, torch.Generator().manual_seed(step)).is_image
+        assert abs(images / len(steps) - share) < 0.04, f"images were {images / len(steps)} of steps, {share} expected"
+
+
+def test_text_is_brought_to_the_slots():
+    vectors, mask = torch.ones(2, 3, 5), torch.tensor([[True, True, False], [True, False, False]])
+    out, out_mask = fit_text(vectors, mask, 4)
+    assert out_mask.tolist() == [[True, True, False, False], [True, False, False, False]]
+    assert out.sum((1, 2)).tolist() == [10.0, 5.0]
+    assert fit_text(vectors, mask, 2)[1].tolist() == [[True, True], [True, False]]
+
+
+def test_errors():
+    with pytest.raises(ValueError, match="a text has 3 tokens, the model's sequences have 2 text slots"):
+        fit_text(torch.ones(1, 3, 5), torch.ones(1, 3, dtype=torch.bool), 2)
+    with pytest.raises(ValueError, match="unknown task 'dance'"):
+        make_groups({"dance": 1.0}, VOCABULARY, CLIP, text_slots=4)
+    with pytest.raises(ValueError, match="the weight of text_to_video must not be negative"):
+        make_groups({"text_to_video": -1.0}, VOCABULARY, CLIP, text_slots=4)
+    with pytest.raises(ValueError, match="no task has a positive weight"):
+        make_groups({"text_to_video": 0.0}, VOCABULARY, CLIP, text_slots=4)
+    with pytest.raises(ValueError, match="image_share needs at least one image task and one other"):
+        group_shares(make_groups({"text_to_video": 1.0}, VOCABULARY, CLIP, text_slots=4), progress=0, image_share=(0.9, 0.1))

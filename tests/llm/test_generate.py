@@ -1,0 +1,160 @@
+import pytest
+import torch
+
+from llm.generate import StepDecoder, generate
+from llm.sampling import guide
+from llm.tasks import TASKS
+
+
+def blank(batch, known_until=None):
+    """The batch's inputs with the output forgotten."""
+    layout = batch.layout
+    known = torch.ones(layout.length, dtype=torch.bool)
+    for s in layout.segments:
+        if s.start >= layout.prefix_length and s.kind != "special":
+            known[s.start : s.stop] = False
+    if known_until is not None:
+        known[:known_until] = True
+    return torch.where(known, batch.ids, 0), known
+
+
+def texts(batch):
+    return {"text": batch.text, "text_mask": batch.text_mask}
+
+
+@torch.no_grad()
+def slow_greedy(model, batch, known, cfg_scale=1.0):
+    """Without a cache: the whole sequence again for each place, and the whole vocabulary's logits."""
+    layout, ids = batch.layout, torch.where(known, batch.ids, 0)
+    for place in (~known).nonzero().flatten().tolist():
+        cond = model.logits(model(ids, layout, **texts(batch)))[:, place - 1]
+        if cfg_scale != 1.0:
+            closed = torch.zeros_like(batch.text_mask)
+            uncond = model.logits(model(ids, layout, text=batch.text, text_mask=closed))[:, place - 1]
+            cond = guide(cond, uncond, cfg_scale)
+        start, stop = layout.blocks[place].tolist()
+        ids[:, place] = start + cond[:, start:stop].argmax(-1)
+    return ids
+
+
+@pytest.mark.parametrize("name", ["text_to_video", "unconditional", "continue_av", "video_to_audio", "text_to_image"])
+def test_cached_greedy_equals_uncached_greedy(model, make, name):
+    batch = make(name)
+    ids, known = blank(batch)
+    expected = slow_greedy(model, batch, known)
+    assert torch.equal(generate(model, batch.layout, ids, known, temperature=0.0, **texts(batch)), expected)
+
+
+def test_guided_batch_equals_two_separate_passes(model, make):
+    batch = make("text_to_video")
+    ids, known = blank(batch)
+    expected = slow_greedy(model, batch, known, cfg_scale=2.5)
+    got = generate(model, batch.layout, ids, known, temperature=0.0, cfg_scale=2.5, **texts(batch))
+    assert torch.equal(got, expected)
+    assert not torch.equal(got, slow_greedy(model, batch, known))
+
+
+def test_steps_give_the_logits_of_one_pass(model, make):
+    batch = make("text_to_video")
+    layout, p = batch.layout, batch.layout.prefix_length
+    mask = layout.attention_mask(batch.text_mask)
+    with torch.no_grad():
+        x = model.embed(batch.ids, layout, text=batch.text)
+        whole = model.logits(model.model(x, mask=mask))
+        decoder = StepDecoder(model, layout, layout.readable(batch.text_mask), 2)
+        rows = [decoder.prefill(x[:, :p], mask[:, :, :p, :p])[:, -1]]
+        rows += [decoder.step(batch.ids[:, place]) for place in range(p, layout.length)]
+    torch.testing.assert_close(model.logits(torch.stack(rows, dim=1)), whole[:, p - 1 :], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize("temperature", [1.0, 30.0])
+def test_the_grammar_is_never_violated(model, make, name, temperature):
+    batch = make(name, batch_size=3)
+    ids, known = blank(batch)
+    draw = torch.Generator().manual_seed(1)
+    out = generate(model, batch.layout, ids, known, temperature=temperature, generator=draw, **texts(batch))
+    blocks = batch.layout.blocks
+    content = torch.ones(batch.layout.length, dtype=torch.bool)
+    for s in batch.layout.segments:
+        content[s.start : s.stop] = s.kind != "text"
+    inside = (out >= blocks[:, 0]) & (out < blocks[:, 1])
+    assert inside[:, content].all()
+    assert torch.equal(out[:, known], batch.ids[:, known])
+    assert out[:, ~known].unique().numel() > 3
+
+
+def test_scale_one_is_plain_sampling(model, make):
+    batch = make("image_to_video")
+    ids, known = blank(batch)
+    plain, scaled = (
+        generate(model, batch.layout, ids, known, generator=torch.Generator().manual_seed(3), **texts(batch), **more)
+        for more in ({}, {"cfg_scale": 1.0})
+    )
+    assert torch.equal(plain, scaled)
+
+
+def test_guidance_without_a_caption_changes_nothing(model, make):
+    batch = make("image_to_video")
+    ids, known = blank(batch)
+    closed = {"text": batch.text, "text_mask": torch.zeros_like(batch.text_mask)}
+    plain, scaled = (
+        generate(model, batch.layout, ids, known, temperature=0.0, cfg_scale=scale, **closed) for scale in (1.0, 4.0)
+    )
+    assert torch.equal(plain, scaled)
+
+
+def test_negative_text_takes_the_place_of_the_null_branch(model, make):
+    batch = make("text_to_video")
+    ids, known = blank(batch)
+    negative = (torch.randn(2, 4, 12), torch.ones(2, 4, dtype=torch.bool))
+    guided = {"temperature": 0.0, "cfg_scale": 3.0, **texts(batch)}
+    assert not torch.equal(
+        generate(model, batch.layout, ids, known, negative=negative, **guided),
+        generate(model, batch.layout, ids, known, **guided),
+    )
+    same = (batch.text, batch.text_mask)  # guided away from itself: nothing to gain
+    assert torch.equal(
+        generate(model, batch.layout, ids, known, negative=same, **guided),
+        generate(model, batch.layout, ids, known, temperature=0.0, **texts(batch)),
+    )
+
+
+def test_same_seed_same_ids(model, make):
+    batch = make("text_to_video")
+    ids, known = blank(batch)
+    a, b, c = (
+        generate(model, batch.layout, ids, known, generator=torch.Generator().manual_seed(s), **texts(batch))
+        for s in (0, 0, 1)
+    )
+    assert torch.equal(a, b)
+    assert not torch.equal(a, c)
+
+
+def test_given_output_slices_are_kept(model, make):
+    batch = make("image_to_video")
+    start = batch.layout.segment("visual_out").start
+    ids, known = blank(batch, known_until=start + 6)
+    out = generate(model, batch.layout, ids, known, generator=torch.Generator().manual_seed(0), **texts(batch))
+    assert torch.equal(out[:, : start + 6], ids[:, : start + 6])
+
+
+def test_nothing_unknown_returns_the_input_and_progress_ends_full(model, make):
+    batch = make("text_to_video")
+    known = torch.ones(batch.layout.length, dtype=torch.bool)
+    assert torch.equal(generate(model, batch.layout, batch.ids, known, **texts(batch)), batch.ids)
+    ids, known = blank(batch)
+    calls = []
+    generate(model, batch.layout, ids, known, on_step=lambda done, of: calls.append((done, of)), **texts(batch))
+    assert len(calls) == int((~known).sum())
+    assert calls[-1][0] == calls[-1][1]
+
+
+def test_errors(model, make):
+    batch = make("text_to_video")
+    ids, known = blank(batch)
+    with pytest.raises(ValueError, match="4 text slots; text and text_mask must match"):
+        generate(model, batch.layout, ids, known)
+    known[0] = False
+    with pytest.raises(ValueError, match="the prefix must be known as a whole"):
+        generate(model, batch.layout, ids, known, **texts(batch))

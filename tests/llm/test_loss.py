@@ -1,0 +1,81 @@
+import dataclasses
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from llm.loss import prefix_lm_loss
+from llm.model import PrefixLM
+
+
+def test_loss_is_the_cross_entropy_inside_the_blocks(model, make):
+    batch = make("continue_av")
+    layout = batch.layout
+    with torch.no_grad():
+        logits = model.logits(model(batch.ids, layout, text=batch.text, text_mask=batch.text_mask))
+        result = prefix_lm_loss(model, batch)
+    losses = []
+    for place in range(layout.prefix_length, layout.length):
+        start, stop = layout.blocks[place].tolist()
+        if stop - start == 1:
+            start, stop = 0, 256  # markers are learned over the special block
+        losses.append(F.cross_entropy(logits[:, place - 1, start:stop], batch.ids[:, place] - start))
+    torch.testing.assert_close(result.total, torch.stack(losses).mean(), atol=1e-5, rtol=1e-5)
+    assert result.num_targets == 2 * (layout.length - layout.prefix_length)
+    assert set(result.nats) == {"visual", "audio", "special"}
+
+
+def test_full_softmax_is_the_cross_entropy_over_everything(model, make):
+    batch = make("text_to_video")
+    p = batch.layout.prefix_length
+    with torch.no_grad():
+        logits = model.logits(model(batch.ids, batch.layout, text=batch.text, text_mask=batch.text_mask))
+        expected = F.cross_entropy(logits[:, p - 1 : -1].flatten(0, 1), batch.ids[:, p:].flatten())
+    result = prefix_lm_loss(model, batch, full_softmax=True)
+    torch.testing.assert_close(result.total.detach(), expected, atol=1e-4, rtol=1e-4)
+    result.total.backward()
+    assert model.lm_head.weight.grad is not None
+
+
+def test_prefix_targets_have_no_weight(model, make):
+    batch = make("video_to_audio")
+    model.zero_grad()
+    prefix_lm_loss(model, batch).total.backward()
+    # rows of special ids that stand only in the prefix are inputs; a separate head must get no gradient from them
+    separate = PrefixLM(dataclasses.replace(model.config, tie_embeddings=False))
+    prefix_lm_loss(separate, batch).total.backward()
+    reached = separate.lm_head.weight.grad.abs().sum(1) > 0
+    vocabulary = model.vocabulary
+    assert not reached[vocabulary.visual.start : vocabulary.visual.stop].any()
+    assert reached[vocabulary.audio.start : vocabulary.audio.stop].all()
+    assert reached[:256].all()
+
+
+def test_z_loss_adds_the_squared_partition(model, make):
+    batch = make("text_to_image")
+    with torch.no_grad():
+        plain, with_z = prefix_lm_loss(model, batch).total, prefix_lm_loss(model, batch, z_loss=0.1).total
+        logits = model.logits(model(batch.ids, batch.layout, text=batch.text, text_mask=batch.text_mask))
+    z = []
+    for run in batch.layout.runs:
+        z.append(logits[:, run.start - 1 : run.stop - 1, run.block.start : run.block.stop].logsumexp(-1).square())
+    torch.testing.assert_close(with_z - plain, 0.1 * torch.cat(z, dim=1).mean(), atol=1e-4, rtol=1e-4)
+    with pytest.raises(ValueError, match="z_loss needs the partition function"):
+        prefix_lm_loss(model, batch, full_softmax=True, z_loss=0.1)
+
+
+def test_one_batch_is_learned_by_heart(config, make):
+    torch.manual_seed(0)
+    model = PrefixLM(config)
+    batch = make("text_to_video", batch_size=4)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    for _ in range(100):
+        loss = prefix_lm_loss(model, batch)
+        optimizer.zero_grad()
+        loss.total.backward()
+        optimizer.step()
+    loss = prefix_lm_loss(model, batch)
+    assert loss.total < 0.1
+    assert loss.accuracy["visual"] == 1.0
+    assert loss.accuracy["audio"] == 1.0
+    assert loss.accuracy["special"] == 1.0

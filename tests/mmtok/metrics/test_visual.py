@@ -1,0 +1,75 @@
+"""PSNR, SSIM and use of the codebook."""
+
+import math
+
+import pytest
+import torch
+
+from mmtok.metrics.visual import CodebookUse, codebook_use, psnr_db, ssim
+
+
+def test_psnr_of_a_known_error():
+    video = torch.zeros(2, 3, 1, 4, 4)
+    wrong = video.clone()
+    wrong[0] += 0.2
+    wrong[1] += 0.02
+    torch.testing.assert_close(psnr_db(wrong, video), torch.tensor([20.0, 40.0]), rtol=1e-5, atol=1e-4)
+    assert math.isinf(float(psnr_db(video, video)[0]))
+
+
+def slow_ssim(x: torch.Tensor, y: torch.Tensor) -> float:
+    """One grey picture, window by window, in double precision."""
+    offsets = torch.arange(11, dtype=torch.double) - 5
+    window = torch.exp(-(offsets[:, None] ** 2 + offsets[None] ** 2) / 4.5)
+    window /= window.sum()
+    values = []
+    for i in range(x.shape[0] - 10):
+        for j in range(x.shape[1] - 10):
+            a, b = x[i : i + 11, j : j + 11].double(), y[i : i + 11, j : j + 11].double()
+            ma, mb = (window * a).sum(), (window * b).sum()
+            va, vb = (window * (a - ma) ** 2).sum(), (window * (b - mb) ** 2).sum()
+            cov = (window * (a - ma) * (b - mb)).sum()
+            c1, c2 = 0.02**2, 0.06**2
+            top = (2 * ma * mb + c1) * (2 * cov + c2)
+            values.append(float(top / ((ma**2 + mb**2 + c1) * (va + vb + c2))))
+    return sum(values) / len(values)
+
+
+def test_ssim_equals_the_definition():
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand(1, 1, 1, 14, 15, generator=generator) * 2 - 1
+    y = (x + 0.3 * torch.randn(x.shape, generator=generator)).clamp(-1, 1)
+    assert float(ssim(y, x)) == pytest.approx(slow_ssim(y[0, 0, 0], x[0, 0, 0]), abs=1e-4)
+
+
+def test_ssim_is_one_for_equal_clips_and_works_clip_by_clip():
+    x = torch.rand(2, 3, 2, 16, 16)
+    y = torch.cat((x[:1], torch.rand(1, 3, 2, 16, 16)))
+    got = ssim(y, x)
+    assert float(got[0]) == pytest.approx(1.0, abs=1e-4)
+    assert float(got[1]) < 0.5
+
+
+def test_use_and_entropy_of_known_codes():
+    share, bits = codebook_use(torch.tensor([[0, 1], [2, 3]]), 8)
+    assert share == 0.5
+    assert bits == pytest.approx(2.0)
+    assert codebook_use(torch.zeros(5, dtype=torch.long), 8) == (0.125, 0.0)
+
+
+def test_window_forgets_old_batches_and_its_state_survives():
+    use = CodebookUse(4, window=2)
+    for code in (0, 1, 2):
+        use.update(torch.tensor([code]))
+    assert use.read() == (0.5, pytest.approx(1.0))
+    again = CodebookUse(4, window=2)
+    again.load_state_dict(use.state_dict())
+    again.update(torch.tensor([2]))
+    assert again.read() == (0.25, 0.0)
+
+
+def test_wrong_inputs_are_refused():
+    with pytest.raises(ValueError, match="differ in shape"):
+        psnr_db(torch.zeros(1, 3, 1, 4, 4), torch.zeros(1, 3, 2, 4, 4))
+    with pytest.raises(ValueError, match="at least 11 x 11"):
+        ssim(torch.zeros(1, 3, 1, 8, 8), torch.zeros(1, 3, 1, 8, 8))

@@ -1,0 +1,166 @@
+"""Training of the MAGVIT-v2 tokenizer."""
+
+import dataclasses
+import itertools
+import json
+
+import pytest
+import torch
+
+from mmtok.visual import magvit2 as magvit2_module
+from mmtok.visual.magvit2 import Magvit2, Magvit2Params
+from recipes.device import Compute
+from recipes.run import Run
+from recipes.train_magvit2 import (
+    Ema,
+    Magvit2TrainConfig,
+    ShapesClips,
+    draw_batch,
+    learning_rate_at,
+    magvit2_loss,
+    train_magvit2,
+)
+
+COMPUTE = Compute(torch.device("cpu"), torch.float32, "tests")
+PARAMS = Magvit2Params(
+    channels=8,
+    channel_multipliers=(1, 2),
+    num_res_blocks=1,
+    num_mid_blocks=1,
+    spatial_downsample=(True,),
+    temporal_downsample=(False,),
+    bits=8,
+    patch_size=(4, 4, 4),
+    norm_groups=4,
+    normalize_latents=True,
+)
+CONFIG = Magvit2TrainConfig(
+    preset="test", image_steps=2, video_steps=4, num_frames=5, sizes=(16, 32), log_every=1, warmup_steps=2
+)
+
+
+@pytest.fixture(autouse=True)
+def _small_preset(monkeypatch):
+    monkeypatch.setitem(magvit2_module.PRESETS, "test", PARAMS)
+
+
+def gradients(generator: torch.Generator, batch_size: int, num_frames: int, size: int) -> torch.Tensor:
+    """Clips of drifting colour ramps."""
+    offset = torch.rand(batch_size, 3, 1, 1, 1, generator=generator)
+    x = torch.linspace(0, 1, size).view(1, 1, 1, 1, size) + torch.arange(num_frames).view(1, 1, -1, 1, 1) / 8
+    return torch.sin(3 * (x + offset)).expand(-1, -1, -1, size, -1).contiguous()
+
+
+def test_run_writes_model_log_curves_and_sheet(tmp_path):
+    folder = train_magvit2(CONFIG, tmp_path, clip_source=gradients, compute=COMPUTE)
+    assert folder == tmp_path / "model"
+    model = Magvit2.from_pretrained(folder)
+    assert model.params == PARAMS
+    assert model.encode(gradients(torch.Generator(), 1, 5, 16)).shape == (1, 1, 2, 2, 2)
+    rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == list(range(6))
+    wanted = {"train/loss", "train/psnr_db", "train/l1", "train/l2", "train/edge", "vq/use", "vq/entropy_bits"}
+    assert wanted <= set(rows[0])
+    assert rows[-1]["train/learning_rate"] < CONFIG.learning_rate
+    assert (tmp_path / "curves.png").is_file()
+    assert (tmp_path / "reconstructions.png").is_file()
+
+
+def test_stopped_and_resumed_run_equals_one_that_was_not(tmp_path, monkeypatch):
+    monkeypatch.setattr(Run, "plot", lambda self: None)  # drawing is slow and tested above
+    whole = train_magvit2(CONFIG, tmp_path / "whole", clip_source=gradients, compute=COMPUTE)
+
+    class Stopped(Exception):
+        pass
+
+    original = Run.maybe_save
+
+    def save_and_stop(self, step, parts):
+        if step == 2:
+            self.save(step + 1, parts)
+            raise Stopped
+        original(self, step, parts)
+
+    monkeypatch.setattr(Run, "maybe_save", save_and_stop)
+    with pytest.raises(Stopped):
+        train_magvit2(CONFIG, tmp_path / "parts", clip_source=gradients, compute=COMPUTE)
+    monkeypatch.setattr(Run, "maybe_save", original)
+    parts = train_magvit2(CONFIG, tmp_path / "parts", clip_source=gradients, compute=COMPUTE)
+
+    expected, got = Magvit2.from_pretrained(whole).state_dict(), Magvit2.from_pretrained(parts).state_dict()
+    for name, tensor in expected.items():
+        assert torch.equal(got[name], tensor), name
+    logs = [(tmp_path / run / "log.jsonl").read_text().splitlines() for run in ("whole", "parts")]
+    lines = [[{k: v for k, v in json.loads(line).items() if k != "perf/seconds"} for line in log] for log in logs]
+    assert lines[0] == lines[1]
+
+
+def test_init_continues_from_a_saved_model(tmp_path, monkeypatch):
+    monkeypatch.setattr(Run, "plot", lambda self: None)
+    torch.manual_seed(3)
+    Magvit2(PARAMS).save_pretrained(tmp_path / "start")
+    config = dataclasses.replace(CONFIG, learning_rate=0.0)
+    folder = train_magvit2(config, tmp_path / "run", clip_source=gradients, compute=COMPUTE, init=tmp_path / "start")
+    start, end = (Magvit2.from_pretrained(f).state_dict() for f in (tmp_path / "start", folder))
+    for name, tensor in start.items():
+        torch.testing.assert_close(end[name], tensor, rtol=0, atol=1e-6)
+
+
+def test_one_batch_is_learnt():
+    torch.manual_seed(0)
+    model, video = Magvit2(PARAMS), gradients(torch.Generator().manual_seed(0), 4, 5, 16)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, betas=(0.9, 0.99))
+    psnr = []
+    for step in range(60):
+        loss, _, logged = magvit2_loss(model, video, CONFIG, step)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        psnr.append(float(logged["train/psnr_db"]))
+    assert psnr[-1] > psnr[0] + 8, f"from {psnr[0]:.1f} to {psnr[-1]:.1f} dB"
+
+
+def test_steps_draw_images_first_and_keep_the_number_of_pixels():
+    shapes = [tuple(draw_batch(CONFIG, gradients, step).shape) for step in range(6)]
+    assert all(shape[2] == (1 if step < 2 else 5) for step, shape in enumerate(shapes))
+    assert {shape[0] for shape in shapes if shape[2] == 5 and shape[-1] == 32} <= {1}
+    assert torch.equal(draw_batch(CONFIG, gradients, 3), draw_batch(CONFIG, gradients, 3))
+    assert len({shape[-1] for shape in (tuple(draw_batch(CONFIG, gradients, s).shape) for s in range(40))}) == 2
+
+
+def test_learning_rate_warms_up_and_falls():
+    config = dataclasses.replace(CONFIG, learning_rate=1.0, image_steps=0, video_steps=100, warmup_steps=10)
+    rates = [learning_rate_at(step, config) for step in range(101)]
+    assert rates[0] == pytest.approx(0.1)
+    assert rates[10] == pytest.approx(1.0)
+    assert rates[100] == pytest.approx(config.final_learning_rate)
+    assert all(a > b for a, b in itertools.pairwise(rates[10:]))
+
+
+def test_average_follows_the_model():
+    model = Magvit2(PARAMS)
+    ema = Ema(model, 0.5)
+    before = ema.model.encoder.conv_out.weight.clone()
+    with torch.no_grad():
+        model.encoder.conv_out.weight.add_(1.0)
+    for _ in range(3):
+        ema.update(model)
+    moved = float((ema.model.encoder.conv_out.weight - before).mean())
+    assert moved == pytest.approx(1 - 1 / 10 * 2 / 11 * 3 / 12, rel=1e-4)
+
+
+def test_shapes_clips_are_drawn_from_the_pool():
+    source = ShapesClips(num_clips=2, size=32, num_frames=5)
+    clips = source(torch.Generator().manual_seed(0), 3, 5, 16)
+    assert clips.shape == (3, 3, 5, 16, 16)
+    assert float(clips.abs().max()) <= 1.0
+    assert torch.equal(clips, source(torch.Generator().manual_seed(0), 3, 5, 16))
+    with pytest.raises(ValueError, match="the pool holds 5 frames of 32 pixels, asked for 9 of 16"):
+        source(torch.Generator(), 1, 9, 16)
+
+
+def test_impossible_schedules_are_refused():
+    with pytest.raises(ValueError, match="must be at least 1"):
+        Magvit2TrainConfig(image_steps=0, video_steps=0)
+    with pytest.raises(ValueError, match="at least one size"):
+        Magvit2TrainConfig(sizes=())

@@ -1,0 +1,199 @@
+"""superres/model.py: factors, what each layer can see, conditions, weights."""
+
+import pytest
+import torch
+
+from superres.config import preset
+from superres.model import AxisLayer, SuperResTransformer, attend, merge_codes, split_codes
+from superres.windows import low_size, merge_windows, partition
+
+GRID = (2, 8, 8)
+WINDOWS = ((1, 8, 4), (1, 4, 8), (2, 4, 4))
+
+
+def make_model(seed=0, **changes):
+    torch.manual_seed(seed)
+    return SuperResTransformer(preset("nano", **{"grid": GRID, "windows": WINDOWS, **changes})).eval()
+
+
+def make_inputs(batch=2, grid=GRID, seed=1):
+    generator = torch.Generator().manual_seed(seed)
+    codes = torch.randint(4096, (batch, *grid), generator=generator)
+    masked = torch.rand(codes.shape, generator=generator) < 0.5
+    low = torch.randint(4096, (batch, *low_size(grid)), generator=generator)
+    text = torch.randn(batch, 5, 16, generator=generator)
+    text_mask = torch.tensor([[True] * 5, [True] * 3 + [False] * 2])[:batch]
+    return codes, masked, low, text, text_mask
+
+
+def test_merge_undoes_split_for_all_codes_of_18_bits():
+    codes = torch.arange(2**18)
+    low, high = split_codes(codes, (512, 512))
+    assert low.equal(codes & 511) and high.equal(codes >> 9)
+    assert merge_codes((low, high), (512, 512)).equal(codes)
+
+
+@pytest.mark.parametrize("sizes", [(64, 64), (4096,), (16, 16, 16), (256, 250)])
+def test_merge_undoes_split_for_other_factors(sizes):
+    codes = torch.arange(int(torch.tensor(sizes).prod()))
+    parts = split_codes(codes, sizes)
+    assert len(parts) == len(sizes)
+    for part, size in zip(parts, sizes, strict=True):
+        assert part.min() == 0 and part.max() == size - 1
+    assert merge_codes(parts, sizes).equal(codes)
+
+
+def test_logits_have_one_head_a_factor():
+    model = make_model()
+    low, high = model(*make_inputs())
+    assert low.shape == high.shape == (2, *GRID, 64)
+    assert low.dtype == torch.float32
+
+
+def test_plain_products_equal_the_fused_kernel():
+    q, k, v = (torch.randn(2, 2, n, 8, dtype=torch.bfloat16) for n in (12, 7, 7))
+    mask = torch.rand(2, 7) < 0.7
+    mask[:, 0] = True
+    for allowed in (None, mask):
+        plain, fused = attend(q, k, v, allowed), attend(q.float(), k.float(), v.float(), allowed)
+        torch.testing.assert_close(plain.float(), fused, atol=0.03, rtol=0.03)  # bfloat16 keeps 8 bits
+
+
+def test_hidden_codes_do_not_leak():
+    model = make_model()
+    codes, masked, *conditions = make_inputs()
+    other = torch.where(masked, (codes + 1234) % 4096, codes)
+    for a, b in zip(model(codes, masked, *conditions), model(other, masked, *conditions), strict=True):
+        assert a.equal(b), "a hidden code changed a logit"
+    shown = torch.where(masked, codes, (codes + 1234) % 4096)
+    assert not model(codes, masked, *conditions)[0].equal(model(shown, masked, *conditions)[0])
+
+
+def test_hidden_codes_have_no_gradient_in_either_factor():
+    model = make_model()
+    codes, masked, *conditions = make_inputs()
+    codes = torch.where(masked, 63 + 64 * 63, codes % 63 + 64 * ((codes // 64) % 63))  # digit 63 occurs hidden only
+    sum(logits.sum() for logits in model(codes, masked, *conditions)).backward()
+    for table in model.embed.factors:
+        assert table.weight.grad[63].abs().max() == 0
+        assert table.weight.grad[:63].abs().max() > 0
+    assert model.embed.replacement.grad.abs().max() > 0
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_a_layer_sees_its_window_and_nothing_else(axis):
+    torch.manual_seed(0)
+    window = WINDOWS[axis]
+    layer = AxisLayer(dim=16, num_heads=2, hidden_dim=24, eps=1e-6)
+    x = torch.randn(1, *GRID, 16, requires_grad=True)
+    low = torch.randn(1, *low_size(GRID), 16, requires_grad=True)
+    text, mask = torch.randn(1, 3, 16), torch.ones(1, 3, dtype=torch.bool)
+    y = merge_windows(layer(partition(x, window), partition(low, low_size(window)), text, mask), window, GRID)
+    t, h, w = at = (1, 5, 2)
+    y[0, t, h, w].sum().backward()
+
+    inside = torch.zeros(GRID, dtype=torch.bool)
+    inside[tuple(slice(p // s * s, p // s * s + s) for p, s in zip(at, window, strict=True))] = True
+    assert (x.grad[0].abs().amax(-1) > 0).equal(inside)
+    below = inside[:, ::2, ::2]
+    assert (low.grad[0].abs().amax(-1) > 0).equal(below)
+
+
+def test_one_block_lets_every_position_see_the_whole_clip():
+    model = make_model()
+    codes, _, low, text, mask = make_inputs(batch=1)
+    nothing = torch.zeros_like(codes, dtype=torch.bool)
+    corner = model(codes, nothing, low, text, mask[:1])[0][0, 0, 0, 0]
+    codes[0, 1, 7, 7] = (codes[0, 1, 7, 7] + 99) % 4096
+    assert not model(codes, nothing, low, text, mask[:1])[0][0, 0, 0, 0].equal(corner)
+
+
+def test_dropped_low_codes_do_not_matter_and_kept_ones_do():
+    model = make_model()
+    codes, masked, low, *text = make_inputs()
+    other = (low + 7) % 4096
+    drop = torch.tensor([False, True])
+    a, b = model(codes, masked, low, *text, keep_low=drop)[0], model(codes, masked, other, *text, keep_low=drop)[0]
+    assert a[0].equal(b[0]) and not a[1].equal(b[1])
+    assert not a[0].equal(model(codes, masked, low, *text)[0][0])
+
+
+def test_dropped_text_equals_no_text():
+    model = make_model()
+    codes, masked, low, text, mask = make_inputs()
+    without = model(codes, masked, low)[0]
+    dropped = model(codes, masked, low, text, mask, keep_text=torch.tensor([False, True]))[0]
+    empty = model(codes, masked, low, text, torch.zeros_like(mask))[0]
+    torch.testing.assert_close(dropped[0], without[0], atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(empty, without, atol=1e-6, rtol=1e-6)
+    assert not torch.allclose(dropped[1], without[1], atol=1e-6)
+
+
+def test_padded_text_is_ignored():
+    model = make_model()
+    codes, masked, low, text, mask = make_inputs()
+    spoiled = text.masked_fill(~mask[..., None], 50.0)
+    torch.testing.assert_close(model(codes, masked, low, text, mask), model(codes, masked, low, spoiled, mask))
+
+
+def test_batched_equals_single():
+    model = make_model()
+    codes, masked, low, text, mask = make_inputs()
+    together = model(codes, masked, low, text, mask)[1]
+    for i in range(2):
+        alone = model(*(x[i : i + 1] for x in (codes, masked, low, text, mask)))[1]
+        torch.testing.assert_close(together[i : i + 1], alone, atol=1e-5, rtol=1e-5)
+
+
+def test_positions_tell_equal_codes_apart():
+    model = make_model()
+    codes = torch.zeros(1, *GRID, dtype=torch.int64)
+    low = torch.zeros(1, *low_size(GRID), dtype=torch.int64)
+    logits = model(codes, torch.ones_like(codes, dtype=torch.bool), low)[0][0].flatten(0, 2)
+    assert torch.cdist(logits, logits).fill_diagonal_(1).min() > 0
+
+
+def test_an_image_is_upscaled_by_the_video_model():
+    model = make_model()
+    codes, masked, low, text, mask = make_inputs(grid=(1, 8, 8))
+    assert model(codes, masked, low, text, mask)[0].shape == (2, 1, 8, 8, 64)
+
+
+def test_another_grid_keeps_weights_and_interpolates_positions():
+    model = make_model()
+    larger = model.with_grid((2, 16, 16), ((1, 16, 4), (1, 4, 16), (2, 4, 4)))
+    assert larger.config.grid == (2, 16, 16) and larger.embed.position_h.shape == (16, 32)
+    assert larger.heads[0].weight.equal(model.heads[0].weight)
+    own, own_h = model.embed.position_h, larger.embed.position_h
+    torch.testing.assert_close(own_h[1], 0.75 * own[0] + 0.25 * own[1])  # half-pixel centres
+    same = model.with_grid(GRID, WINDOWS)
+    inputs = make_inputs()
+    assert same(*inputs)[0].equal(model(*inputs)[0])
+    assert larger(*make_inputs(grid=(2, 16, 16)))[0].shape == (2, 2, 16, 16, 64)
+
+
+def test_weights_go_to_disk_and_back(tmp_path):
+    model = make_model()
+    model.save_pretrained(tmp_path)
+    again = SuperResTransformer.from_pretrained(tmp_path)
+    assert again.config == model.config and not again.training
+    inputs = make_inputs()
+    for a, b in zip(model(*inputs), again(*inputs), strict=True):
+        assert a.equal(b)
+
+
+def test_shapes_that_disagree_raise():
+    model = make_model()
+    codes, masked, low, text, mask = make_inputs()
+    with pytest.raises(ValueError, match=r"low must have shape \(2, 2, 4, 4\), got \(2, 1, 4, 4\)"):
+        model(codes, masked, low[:, :1])
+    with pytest.raises(ValueError, match="masked must be bool"):
+        model(codes, masked.float(), low)
+    with pytest.raises(ValueError, match=r"codes must be integers \(b, t, h, w\)"):
+        model(codes[:, None], masked, low)
+    with pytest.raises(ValueError, match=r"text must have shape \(2, n, 16\), got \(2, 5, 15\)"):
+        model(codes, masked, low, text[..., 1:], mask)
+    with pytest.raises(ValueError, match=r"the grid \(3, 8, 8\) exceeds the model's \(2, 8, 8\)"):
+        model(*make_inputs(grid=(3, 8, 8))[:3])
+    with pytest.raises(ValueError, match=r"do not tile the grid \(2, 8, 6\)"):
+        model(*make_inputs(grid=(2, 8, 6))[:3])
