@@ -45,12 +45,14 @@ class Group:
         given: slices given, for tasks that continue a clip.
         layout: places of all its sequences.
         weight: share of steps, before normalisation.
+        clip: shape of its clips; without audio frames where the sound is left out.
     """
 
     task: str
     given: int | None
     layout: Layout
     weight: float
+    clip: Clip
 
     @property
     def is_image(self) -> bool:
@@ -76,6 +78,7 @@ def make_groups(
     *,
     text_slots: int,
     given: tuple[int, ...] | None = None,
+    silent_share: float = 0.0,
 ) -> list[Group]:
     """The groups of a mixture; a task that continues a clip becomes one group per number of given slices.
 
@@ -85,13 +88,17 @@ def make_groups(
         clip: shape of the clips.
         text_slots: places for text.
         given: numbers of given slices, None for all from 1 to t - 1. Each task divides its weight among them.
+        silent_share: part of the weight of tasks that write picture and sound which goes to writing the picture alone.
+            Such sequences are a prefix of the whole ones but for <eos>, and much shorter.
 
     Returns:
         The groups, in the order of ``weights``.
 
     Raises:
-        ValueError: for unknown tasks, negative weights, or when nothing is left.
+        ValueError: for unknown tasks, negative weights, a share outside [0, 1], or when nothing is left.
     """
+    if not 0 <= silent_share <= 1:
+        raise ValueError(f"silent_share ({silent_share}) must lie in [0, 1]")
     groups = []
     for name, weight in weights.items():
         task = find_task(name)
@@ -100,9 +107,12 @@ def make_groups(
         if weight == 0:
             continue
         choices = (given or tuple(range(1, clip.grid[0]))) if task.visual_in == "past" else (None,)
-        for choice in choices:
-            layout = task_layout(name, vocabulary, clip, text_slots=text_slots, given=choice)
-            groups.append(Group(name, choice, layout, weight / len(choices)))
+        can_be_silent = clip.audio_frames > 0 and task.audio_out == "whole" and not task.needs_audio
+        silent = silent_share if can_be_silent else 0.0
+        for part, shape in ((1 - silent, clip), (silent, Clip(clip.grid))):
+            for choice in choices if part else ():
+                layout = task_layout(name, vocabulary, shape, text_slots=text_slots, given=choice)
+                groups.append(Group(name, choice, layout, part * weight / len(choices), shape))
     if not groups:
         raise ValueError("no task has a positive weight")
     return groups

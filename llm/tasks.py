@@ -124,10 +124,10 @@ def audio_frames_of_slices(clip: Clip, given: int, stride: int = 4) -> int:
         stride: pictures per slice behind the first.
 
     Returns:
-        The frames, rounded down.
+        The frames, rounded down, at least one.
     """
     pictures, of = 1 + stride * (given - 1), 1 + stride * (clip.grid[0] - 1)
-    return clip.audio_frames * pictures // of
+    return max(1, clip.audio_frames * pictures // of)
 
 
 def _parts(task: Task, clip: Clip, given: int) -> dict[str, tuple[int, int]]:

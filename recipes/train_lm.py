@@ -57,6 +57,7 @@ class LMTrainConfig:
         clip: largest gradient norm.
         task_weights: task to share of steps.
         image_share: share of image steps in the first quarter and afterwards; None follows ``task_weights``.
+        silent_share: part of the steps of tasks that write picture and sound which write the picture alone.
         text_dropout: share of captions hidden, which trains the null branch of guidance.
         full_softmax: True trains over the whole vocabulary instead of the valid block.
         z_loss: weight of the squared log-partition.
@@ -80,6 +81,7 @@ class LMTrainConfig:
     clip: float = 1.0
     task_weights: dict[str, float] = field(default_factory=_default_weights)
     image_share: tuple[float, float] | None = None
+    silent_share: float = 0.0
     text_dropout: float = 0.1
     full_softmax: bool = False
     z_loss: float = 0.0
@@ -137,7 +139,6 @@ def make_batch(
     *,
     tokens: TokenSet,
     captions: CaptionVectors,
-    clip: Clip,
     text_dropout: float,
     generator: torch.Generator,
     device: torch.device,
@@ -149,7 +150,6 @@ def make_batch(
         rows: (b,) row numbers.
         tokens: the cache.
         captions: vectors of its captions.
-        clip: shape of its clips.
         text_dropout: probability that a caption is hidden.
         generator: draws which.
         device: where the batch goes.
@@ -159,7 +159,7 @@ def make_batch(
     """
     visual = tokens.low[rows].long().unsqueeze(1)
     audio = tokens.audio[rows].long() if tokens.audio is not None else None
-    content = task_content(group.task, clip, visual=visual, audio=audio, given=group.given)
+    content = task_content(group.task, group.clip, visual=visual, audio=audio, given=group.given)
     ids, _ = group.layout.fill(content, len(rows))
     dropped = torch.rand(len(rows), generator=generator) < text_dropout
     if not group.layout.text_slots:
@@ -250,7 +250,6 @@ def validate(
     config: LMTrainConfig,
     tokens: TokenSet,
     captions: CaptionVectors,
-    clip: Clip,
     compute: Compute,
 ) -> dict[str, float | Tensor]:
     """Losses of held-out rows with their captions, each task alone, and their mean under the tasks' weights.
@@ -262,7 +261,6 @@ def validate(
         config: the run.
         tokens: the cache.
         captions: vectors of its captions.
-        clip: shape of its clips.
         compute: device and precision.
 
     Returns:
@@ -279,7 +277,6 @@ def validate(
                 part,
                 tokens=tokens,
                 captions=captions,
-                clip=clip,
                 text_dropout=0.0,
                 generator=step_generator(config.seed, 0),
                 device=compute.device,
@@ -339,7 +336,9 @@ def train_lm(
         model = PrefixLM(lm_config(config, tokens, text_encoder.dim))
         start_from_code_vectors(model, *code_vectors, generator=torch.Generator().manual_seed(config.seed))
     model.to(compute.device).train()
-    groups = make_groups(config.task_weights, model.vocabulary, clip, text_slots=config.text_slots)
+    groups = make_groups(
+        config.task_weights, model.vocabulary, clip, text_slots=config.text_slots, silent_share=config.silent_share
+    )
     optimizer = make_optimizer(model, config)
     parts: dict[str, nn.Module | torch.optim.Optimizer] = {"model": model, "optimizer": optimizer}
     averaged = copy.deepcopy(model).requires_grad_(False) if config.ema else model
@@ -363,7 +362,6 @@ def train_lm(
             rows,
             tokens=tokens,
             captions=captions,
-            clip=clip,
             text_dropout=config.text_dropout,
             generator=own,
             device=compute.device,
@@ -399,7 +397,6 @@ def train_lm(
                     config=config,
                     tokens=tokens,
                     captions=captions,
-                    clip=clip,
                     compute=compute,
                 ),
             )

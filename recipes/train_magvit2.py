@@ -23,6 +23,7 @@ from mmtok.losses.visual import reconstruction_losses
 from mmtok.metrics.visual import CodebookUse, psnr_db
 from mmtok.quantize.lfq import entropy_weight
 from mmtok.visual.magvit2 import Magvit2, Magvit2Output, magvit2
+from recipes.corpora.shapes import ShapesCorpus, render_video
 from recipes.device import Compute
 from recipes.run import Run, step_generator
 
@@ -107,8 +108,6 @@ class ShapesClips:
     """
 
     def __init__(self, *, num_clips: int = 512, size: int = 64, num_frames: int = 17, seed: int = 0):
-        from recipes.corpora.shapes import ShapesCorpus, render_video
-
         corpus = ShapesCorpus(seed, "train")
         scenes = (render_video(corpus.scene(i), size=size, num_frames=num_frames) for i in range(num_clips))
         self._pool = torch.stack([((scene + 1) * 127.5).round().to(torch.uint8) for scene in scenes])

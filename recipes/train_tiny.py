@@ -35,6 +35,14 @@ from recipes.train_superres import SuperResTrainConfig, train_superres
 from recipes.train_t5 import T5TrainConfig, shapes_captions, shapes_labelled, train_t5
 from superres.model import SuperResTransformer
 
+# Types on disk. float16 rounds weights of this size eight times finer than bfloat16; T5 overflows in it.
+STORED_AS = {
+    "visual": torch.float16,
+    "audio": torch.float16,
+    "text": torch.bfloat16,
+    "lm": torch.float16,
+    "superres": torch.float16,
+}
 STAGES = ("text", "visual", "audio", "tokens", "lm", "superres", "bundle")
 
 
@@ -146,21 +154,28 @@ def _audio(config: TinyConfig, folder: Path, compute: Compute, corpus: ShapesCor
     train_soundstream(config.audio, folder / "audio", sound_source=source, compute=compute)
 
 
+def _stored(folder: Path, part: str, compute: Compute) -> Any:
+    """A trained tokenizer with the rounding that it gets in the bundle, so that its codes are those users get."""
+    tokenizer = mmtok.load.load(folder / part / "model", device=compute.device)
+    return tokenizer.to(STORED_AS[part]).float()
+
+
 def _tokens(config: TinyConfig, folder: Path, compute: Compute) -> None:
-    visual = mmtok.load.load(folder / "visual" / "model", device=compute.device)
-    audio = mmtok.load.load(folder / "audio" / "model", device=compute.device)
+    visual, audio = _stored(folder, "visual", compute), _stored(folder, "audio", compute)
     for name, encode in (("lm_tokens", config.lm_tokens), ("superres_tokens", config.superres_tokens)):
         tokens = encode_shapes(encode, folder / name, visual=visual, audio=audio, compute=compute)
         print(f"{name}: {len(tokens)} clips, {tuple(tokens.low.shape[1:])} tokens each")
 
 
 def _lm(config: TinyConfig, folder: Path, compute: Compute) -> None:
+    visual, audio = _stored(folder, "visual", compute), _stored(folder, "audio", compute)
     train_lm(
         config.lm,
         folder / "lm",
         tokens=TokenSet.load(folder / "lm_tokens"),
         text_encoder=mmtok.load.load(folder / "text" / "model"),
         compute=compute,
+        code_vectors=(visual.code_vectors(), audio.code_vectors()),
     )
 
 
@@ -175,7 +190,7 @@ def _superres(config: TinyConfig, folder: Path, compute: Compute) -> None:
 
 
 def _bundle(config: TinyConfig, folder: Path, media: MediaFolder | None, name: str) -> None:
-    """Copy the parts, in bfloat16, beside cinepoet.json."""
+    """Copy the parts, in half the bytes, beside cinepoet.json."""
     classes: dict[str, Any] = {
         "visual": Magvit2,
         "audio": SoundStream,
@@ -185,7 +200,7 @@ def _bundle(config: TinyConfig, folder: Path, media: MediaFolder | None, name: s
     }
     for part, cls in classes.items():
         model = cls.from_pretrained(folder / part / "model")
-        model.save_pretrained(folder / "bundle" / part, dtype=torch.bfloat16)
+        model.save_pretrained(folder / "bundle" / part, dtype=STORED_AS[part])
     card = {
         "name": name,
         "licence": "Apache-2.0",

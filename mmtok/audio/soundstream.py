@@ -223,6 +223,14 @@ class SoundStream(nn.Module):
         latents = self.quantizer.decode(codes)
         return self.decoder(latents.to(next(self.decoder.parameters()).dtype))[..., :wanted].float().clamp(-1, 1)
 
+    def code_vectors(self) -> list[Tensor]:
+        """What the codes mean, level by level.
+
+        Returns:
+            One (codebook_size, dim) tensor a level.
+        """
+        return [level.get_buffer("codes").clone() for level in self.quantizer.levels]
+
     def _require_audio(self, audio: Tensor) -> None:
         if audio.ndim != 3 or audio.shape[1] != 1 or not audio.is_floating_point():
             raise ValueError(f"audio must be a float tensor (b, 1, n), got {audio.dtype} of {tuple(audio.shape)}")

@@ -339,15 +339,15 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
 def _scratch_beside(path: str | os.PathLike[str]) -> Path:
     """An empty file with a name of its own in the folder of ``path``, or a MediaError that says why not."""
     target = Path(os.path.realpath(path))
-    if not target.parent.is_dir():
-        raise MediaError(path, f"cannot be written: {target.parent} is not an existing folder")
-    if target.is_dir():
-        raise MediaError(path, "cannot be written: it is a folder")
-    if target.exists() and not target.is_file():
-        raise MediaError(path, "cannot be written: it is not a regular file")
     # A part of the name and a random part: long names stay legal, and two writers never meet.
     scratch = target.with_name(f".{target.stem[:40]}.{uuid.uuid4().hex[:12]}{target.suffix}")
     try:
+        if not target.parent.is_dir():
+            raise MediaError(path, f"cannot be written: {target.parent} is not an existing folder")
+        if target.is_dir():
+            raise MediaError(path, "cannot be written: it is a folder")
+        if target.exists() and not target.is_file():
+            raise MediaError(path, "cannot be written: it is not a regular file")
         scratch.touch(exist_ok=False)
     except OSError as error:
         raise MediaError(path, f"cannot be written ({_reason(error)})") from error

@@ -172,7 +172,7 @@ def _image_problem(path: str | os.PathLike[str], error: Exception) -> str:
         with open_media(path) as container:  # says "no such file", "is empty", "is a folder" in the words of films
             kind = container.format.long_name
     except MediaError as problem:
-        if "not a media file" not in problem.problem:
+        if not problem.problem.startswith("is not a media file"):
             return problem.problem
         kind = ""
     if isinstance(error, Image.UnidentifiedImageError):

@@ -35,7 +35,7 @@ MAX_TEXT_LENGTH = 64  # "maximum of 64 text tokens", VideoPoet A.5.1; the end to
 PAD_ID, EOS_ID = 0, 1  # of every published T5
 _TIED = "encoder.embed_tokens.weight"  # the same tensor as shared.weight
 _VOCABULARIES = ("spiece.model", "tokenizer.json")
-_HUB_FILES = ["config.json", "*.safetensors", "*.safetensors.index.json", *_VOCABULARIES]
+_HUB_FILES = ["config.json", "model*.safetensors", *_VOCABULARIES]
 _SHAPING = (  # config keys that change the vectors without changing a weight's shape
     "num_heads",
     "relative_attention_max_distance",
@@ -167,10 +167,10 @@ def _fetch(name: str | Path) -> Path:
 
 def _encoder_tensors(folder: Path, dtype: torch.dtype) -> dict[str, Tensor]:
     """Encoder weights from the folder's safetensors, whole or sharded; a decoder beside them is not read."""
-    files = sorted(folder.glob("*.safetensors"))
+    files = sorted(folder.glob("model.safetensors")) or sorted(folder.glob("model-*-of-*.safetensors"))
     if not files:
         raise FileNotFoundError(
-            f"{folder} has no *.safetensors; convert pickled weights once with transformers: "
+            f"{folder} has no model.safetensors; convert pickled weights once with transformers: "
             "T5EncoderModel.from_pretrained(old).save_pretrained(new), and copy spiece.model"
         )
     tensors: dict[str, Tensor] = {}

@@ -432,6 +432,14 @@ class Magvit2(nn.Module):
         codes = codes_from_latents(latents.detach())[:, None]
         return Magvit2Output(reconstruction, latents, codes, lfq_losses(latents, temperature=temperature))
 
+    def code_vectors(self) -> Tensor:
+        """What the codes mean: their bits.
+
+        Returns:
+            (codebook_size, bits) float32, exactly +-1.
+        """
+        return signs_from_codes(torch.arange(self.codebook_size)[None], self.params.bits)[0].T.contiguous()
+
     @torch.inference_mode()
     def encode(self, video: Tensor) -> Tensor:
         """Codes of a clip; a one-frame clip is an image.

@@ -29,8 +29,8 @@ def number(kind: Callable[[str], Any], least: float | None = None, most: float |
             word = "a whole number" if kind is int else "a number"
             raise argparse.ArgumentTypeError(f"expected {word}, got {text!r}") from None
         if value != value or (least is not None and value < least) or (most is not None and value > most):
-            bounds = [f"at least {least:g}"] * (least is not None) + [f"at most {most:g}"] * (most is not None)
-            raise argparse.ArgumentTypeError(f"must be {' and '.join(bounds) or 'a number'}, got {text}")
+            bounds = [f"{word} {n}" for word, n in (("at least", least), ("at most", most)) if n is not None]
+            raise argparse.ArgumentTypeError(f"must be {' and '.join(bounds)}, got {text}")
         return value
 
     return read

@@ -81,6 +81,8 @@ def run(args: argparse.Namespace) -> int:
     picture = args.out.suffix.lower() == ".png"
     if prompt is None and task == "auto" and not any(m is not None for m in media):
         raise ValueError("give a PROMPT, --image, --video or --audio; --task unconditional needs none of them")
+    if sum(m is not None for m in media) > 1:
+        raise ValueError("give one of --image, --video and --audio")
     if picture and task not in ("auto", "text_to_image"):
         raise ValueError(f"--out {args.out} is one picture, but the task is {task}; choose .mp4")
     if picture and (any(m is not None for m in media) or args.extensions):

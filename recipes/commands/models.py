@@ -130,15 +130,14 @@ def named_sizes() -> dict[str, dict[str, int]]:
     from llm.model import PrefixLM
     from superres.model import SuperResTransformer
 
-    kinds = {
+    kinds: dict[str, tuple[dict[str, Any], Any]] = {
         "visual tokenizer": (magvit2.PRESETS, magvit2.Magvit2),
         "sound tokenizer": (soundstream.PRESETS, soundstream.SoundStream),
         "language model": ({n: llm.config.preset(n) for n in llm.config.PRESETS}, PrefixLM),
-        "super-resolution": (superres.config.PRESETS, SuperResTransformer),
+        "super-resolution": ({n: superres.config.preset(n) for n in superres.config.PRESETS}, SuperResTransformer),
     }
     counts: dict[str, dict[str, int]] = {}
     with torch.device("meta"):
         for kind, (presets, build) in kinds.items():
-            make: Any = build
-            counts[kind] = {n: sum(p.numel() for p in make(v).parameters()) for n, v in presets.items()}
+            counts[kind] = {n: sum(p.numel() for p in build(v).parameters()) for n, v in presets.items()}
     return counts

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from recipes.commands.common import add_device, check_outputs, compute_of, describe_film, number
 
@@ -90,7 +91,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _picture_line(made, original, num_tokens: int) -> str:  # type: ignore[no-untyped-def]
+def _picture_line(made: Any, original: Any, num_tokens: int) -> str:
     """PSNR in dB with its protocol."""
     from mmtok.metrics.visual import psnr_db
 
@@ -101,7 +102,7 @@ def _picture_line(made, original, num_tokens: int) -> str:  # type: ignore[no-un
     )
 
 
-def _sound_line(made, original, num_tokens: int, sample_rate: int) -> str:  # type: ignore[no-untyped-def]
+def _sound_line(made: Any, original: Any, num_tokens: int, sample_rate: int) -> str:
     """Log-mel distance with its protocol, beside that of silence."""
     import torch
     import torch.nn.functional as F

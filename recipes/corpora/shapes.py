@@ -53,7 +53,7 @@ MOTIONS: dict[
 TONES = {"dark": -0.62, "light": 0.5}  # grey level of the background in [-1, 1]
 TEXTURES = ("plain", "striped", "dotted")
 _BOUNCE_S = CLIP_S / 2  # a bouncing shape touches the floor then, and once a clip length later again
-_FLOOR, _BOUNCE_HEIGHT = 0.45, 0.85
+_FLOOR, _BOUNCE_HEIGHT = 0.35, 0.7
 
 
 def is_heldout(colour: str, shape: str, motion: str) -> bool:
@@ -83,8 +83,8 @@ class Scene:
         motion: a key of ``MOTIONS``; a circle never spins (nobody would see it).
         tone: "dark" or "light" background.
         texture: one of ``TEXTURES``.
-        offset: place across the direction of motion, in [-0.3, 0.3].
-        radius: mean radius, in [0.31, 0.37].
+        offset: place across the direction of motion, in [-0.25, 0.25].
+        radius: mean radius, in [0.40, 0.46].
         shade: slope of the background's grey, as (x, y).
         angle: direction of the texture, radians.
         phase: of the texture, radians.
@@ -98,7 +98,7 @@ class Scene:
     tone: str = "dark"
     texture: str = "plain"
     offset: float = 0.0
-    radius: float = 0.34
+    radius: float = 0.43
     shade: tuple[float, float] = (0.0, 0.0)
     angle: float = 0.0
     phase: float = 0.0
@@ -162,8 +162,8 @@ class ShapesCorpus:
             motion=motion,
             tone=str(draw.choice(list(TONES))),
             texture=TEXTURES[draw.integers(len(TEXTURES))],
-            offset=float(draw.uniform(-0.3, 0.3)),
-            radius=float(draw.uniform(0.31, 0.37)),
+            offset=float(draw.uniform(-0.25, 0.25)),
+            radius=float(draw.uniform(0.40, 0.46)),
             shade=(float(draw.uniform(-0.15, 0.15)), float(draw.uniform(-0.15, 0.15))),
             angle=float(draw.integers(4) * math.pi / 4),
             phase=float(draw.uniform(0, 2 * math.pi)),
@@ -211,7 +211,7 @@ def trajectory(scene: Scene, time_s: Tensor) -> tuple[Tensor, Tensor, Tensor, Te
     part = time_s / CLIP_S
     zero = torch.zeros_like(part)
     x, y, scale, turn = zero + scene.offset, zero, zero + 1, zero
-    run = 0.9 * part - 0.45
+    run = 0.76 * part - 0.38
     if scene.motion in ("left", "right"):
         x, y = (run if scene.motion == "right" else -run), zero + scene.offset
     elif scene.motion in ("up", "down"):

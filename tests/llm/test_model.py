@@ -18,7 +18,7 @@ def run(model: PrefixLM, batch: Batch) -> torch.Tensor:
 
 @pytest.mark.parametrize("tied", [True, False])
 def test_decoder_equals_transformers_qwen3(config, tied):
-    mmtok.compat.enable()
+    mmtok.compat.make_importable()
     from transformers import Qwen3Config, Qwen3ForCausalLM
 
     config = dataclasses.replace(config, tie_embeddings=tied, rope_base=5000.0)
@@ -92,7 +92,7 @@ def test_empty_text_slots_have_no_influence(model, make):
 
 
 def test_prefix_and_output_share_positions(model, config):
-    layout = task_layout("inpaint", config.vocabulary, Clip((3, 2, 3), 6), text_slots=4)
+    layout = task_layout("inpaint", config.vocabulary, Clip((3, 2, 3)), text_slots=4)
     table = model.positions(layout)
     given, made = layout.segment("condition"), layout.segment("visual_out")
     assert torch.equal(table[given.start : given.stop], table[made.start : made.stop])

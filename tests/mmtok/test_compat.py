@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 
 def run_python(code: str) -> str:
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=300
+        [sys.executable, "-W", "ignore", "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=600
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
@@ -117,9 +117,7 @@ def test_status_names_the_fix(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compat, "_REQUIRED", ("numpy", "surely-not-installed"))
     monkeypatch.setattr(compat, "_NOT_NEEDED", ("torchvision",))
     monkeypatch.setattr(compat, "_version", lambda name: None if name == "surely-not-installed" else "1.0")
-    monkeypatch.setattr(
-        compat, "_import_problem", lambda name: "OSError: libcudart" if name == "torchvision" else ""
-    )
+    monkeypatch.setattr(compat, "_import_problem", lambda name: "OSError: libcudart" if name == "torchvision" else "")
     monkeypatch.setitem(sys.modules, "numpy", ModuleType("numpy"))
     good, missing, broken = compat.status()
     assert good.ok and good.fix == ""

@@ -33,6 +33,12 @@ SMOKE = SoundStreamTrainConfig(
 CRITICS = {"waveform_channels": 4, "max_waveform_channels": 8, "spectral_channels": 2}
 
 
+@pytest.fixture(autouse=True)
+def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawing curves takes longer than all these runs; the run's own tests draw them."""
+    monkeypatch.setattr(Run, "plot", lambda self: None)
+
+
 def tones(generator: torch.Generator, batch_size: int, num_samples: int) -> Tensor:
     hz = 200 + 2000 * torch.rand(batch_size, 1, 1, generator=generator)
     return 0.5 * torch.sin(2 * torch.pi * hz * torch.arange(num_samples) / 16_000)

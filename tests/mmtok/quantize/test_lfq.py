@@ -77,6 +77,14 @@ def test_losses_stay_finite_for_extreme_latents_and_under_autocast():
     assert bool(torch.isfinite(z.grad).all())
 
 
+@pytest.mark.parametrize("bits", [3, 6])
+def test_average_distribution_is_in_the_order_of_the_codes(bits):
+    z = 0.02 * torch.randn(20, bits, generator=torch.Generator().manual_seed(0))
+    codebook = signs_from_codes(torch.arange(2**bits)[:, None], bits)[:, :, 0]
+    dense = torch.softmax(2 * z @ codebook.T / 0.05, dim=1).mean(dim=0)
+    torch.testing.assert_close(lfq.average_distribution(z, temperature=0.05), dense, rtol=1e-4, atol=1e-7)
+
+
 def test_average_is_taken_over_all_replicas(monkeypatch):
     first, second = (0.01 * torch.randn(30, 5, generator=torch.Generator().manual_seed(i)) for i in (0, 1))
     both = lfq.average_distribution(torch.cat((first, second)), temperature=0.01)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from mmtok.contract import TextEncoder
+from mmtok.text import t5
 from mmtok.text.t5 import T5TextEncoder, TextTokenizer
 
 GERMAN = "translate English to German: The house is wonderful."
@@ -231,6 +233,30 @@ def test_bad_folders_are_named(folder: Path, tmp_path: Path) -> None:
         T5TextEncoder.from_pretrained(folder)
 
 
+def test_hub_repository_is_fetched_without_its_pickled_files(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def fetch(name: str, allow_patterns: list[str]) -> str:
+        asked.append((name, allow_patterns))
+        return str(folder)
+
+    monkeypatch.setattr(t5, "snapshot_download", fetch)
+    assert T5TextEncoder.from_pretrained("google/t5-v1_1-xl").dim == 16
+    ((name, patterns),) = asked
+    wanted = {n: any(fnmatch(n, p) for p in patterns) for n in ("model-00001-of-00003.safetensors", "spiece.model")}
+    assert name == "google/t5-v1_1-xl" and all(wanted.values()), wanted
+    assert not [
+        n for n in ("pytorch_model.bin", "tf_model.h5", "flax_model.msgpack") for p in patterns if fnmatch(n, p)
+    ]
+
+    def unreachable(name: str, allow_patterns: list[str]) -> str:
+        raise OSError("no network\nlong story")
+
+    monkeypatch.setattr(t5, "snapshot_download", unreachable)
+    with pytest.raises(FileNotFoundError, match=r"neither a folder nor a reachable hub repository \(no network\)"):
+        T5TextEncoder.from_pretrained("google/t5-v1_1-xl")
+
+
 def test_missing_and_wrong_weights_are_named(folder: Path) -> None:
     file = folder / "model.safetensors"
     tensors = load_file(file)
@@ -248,7 +274,7 @@ def test_missing_and_wrong_weights_are_named(folder: Path) -> None:
     with pytest.raises(ValueError, match="is damaged"):
         T5TextEncoder.from_pretrained(folder)
     file.unlink()
-    with pytest.raises(FileNotFoundError, match=r"no \*\.safetensors; convert pickled weights once"):
+    with pytest.raises(FileNotFoundError, match=r"no model\.safetensors; convert pickled weights once"):
         T5TextEncoder.from_pretrained(folder)
 
 
