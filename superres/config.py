@@ -23,6 +23,8 @@ class SuperResConfig:
         hidden_dim: width inside the gated feed-forward layers.
         text_dim: width of the text embeddings.
         norm_eps: added to mean squares in RMSNorm.
+        low_residual: also add the embedding of the low-resolution code underneath to every high-resolution position.
+            The paper has cross-attention alone, which first has to find out where "underneath" is.
     """
 
     grid: Size
@@ -34,6 +36,7 @@ class SuperResConfig:
     hidden_dim: int
     text_dim: int
     norm_eps: float = 1e-6
+    low_residual: bool = False
 
     def __post_init__(self) -> None:
         for name in ("dim", "num_blocks", "num_heads", "hidden_dim", "text_dim"):
@@ -100,6 +103,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "num_heads": 2,
         "hidden_dim": 320,
         "text_dim": 128,
+        "low_residual": True,
     },
     "stage1": {
         "grid": (5, 56, 32),

@@ -295,7 +295,8 @@ class SuperResTransformer(nn.Module):
         # What is attended to: low-resolution vectors, then text with a null vector for those that have none.
         if keep_low is None:
             keep_low = torch.ones(len(low), dtype=torch.bool, device=low.device)
-        below = self.low_norm(self.low_embed(low, keep_low[:, None, None, None].expand_as(low)))
+        embedded_low = self.low_embed(low, keep_low[:, None, None, None].expand_as(low))
+        below = self.low_norm(embedded_low)
         words, words_mask = self._text(len(codes), text, text_mask, keep_text)
 
         windows = [fit_window(window, grid) for window in self.config.windows]

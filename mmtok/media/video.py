@@ -51,7 +51,8 @@ __all__ = ["FILM_SUFFIXES", "MediaInfo", "VideoClip", "probe", "read_video", "wr
 FILM_SUFFIXES = (".mp4", ".mov", ".gif")
 _SEEK_FROM_S = 1  # an earlier start is reached sooner by decoding than by a jump
 _NO_SEEK = {"gif", "apng", "webp_pipe"}  # their pictures build on all earlier ones
-# What AAC stores as it is. It also knows 8, 11 and 12 kHz, but has few bits there: 21 dB where 48 kHz keeps 27.
+# What AAC stores as it is. It also knows 8, 11 and 12 kHz, but has few bits there: a tone of height 0.5 came back
+# wrong by up to 0.07 from 8 kHz, by less than 0.05 from 48 kHz.
 _AAC_RATES = (16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000)
 _SCALER = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
 

@@ -197,3 +197,22 @@ def test_shapes_that_disagree_raise():
         model(*make_inputs(grid=(3, 8, 8))[:3])
     with pytest.raises(ValueError, match=r"do not tile the grid \(2, 8, 6\)"):
         model(*make_inputs(grid=(2, 8, 6))[:3])
+
+
+def test_low_residual_shows_the_code_underneath_without_attention():
+    """With cross-attention silenced, logits follow the low-resolution code underneath, and nothing does without it."""
+    codes, masked = torch.zeros(1, 5, 16, 16, dtype=torch.int64), torch.ones(1, 5, 16, 16, dtype=torch.bool)
+    low = torch.zeros(1, 5, 8, 8, dtype=torch.int64)
+    other = low.clone()
+    other[0, 2, 3, 4] = 99
+    for low_residual in (True, False):
+        torch.manual_seed(0)
+        model = SuperResTransformer(preset("nano", low_residual=low_residual)).eval()
+        for layer in model.layers:
+            torch.nn.init.zeros_(layer.low_attn.o_proj.weight)
+            torch.nn.init.zeros_(layer.self_attn.o_proj.weight)
+        with torch.no_grad():
+            change = (model(codes, masked, low)[0] - model(codes, masked, other)[0]).abs().amax(-1)[0] > 0
+        expected = torch.zeros_like(change)
+        expected[2, 6:8, 8:10] = low_residual
+        assert torch.equal(change, expected)
