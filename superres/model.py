@@ -304,6 +304,8 @@ class SuperResTransformer(nn.Module):
 
         # The high-resolution stream, cut along one axis after the other.
         x = self.embed(codes, ~masked)
+        if self.config.low_residual:
+            x = x + embedded_low.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
         for i, layer in enumerate(self.layers):
             window, low_window = windows[i % 3], low_windows[i % 3]
             x = merge_windows(layer(partition(x, window), low_window, words, words_mask), window, grid)

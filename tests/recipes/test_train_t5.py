@@ -248,7 +248,14 @@ def test_run_resumes_bit_for_bit_and_leaves_a_loadable_encoder(tmp_path: Path, m
     monkeypatch.setattr(Run, "plot", lambda run: None)  # drawing takes longer than training here
     corpus = ShapesCorpus(seed=3)
     probe = (shapes_labelled(corpus, 16), shapes_labelled(ShapesCorpus(seed=3, split="heldout"), 16))
-    whole = train_t5(SMALL, tmp_path / "whole", captions=CAPTIONS, compute=CPU, probe=probe)
+    drawn: list[list[str]] = []
+
+    def captions(generator: torch.Generator, count: int) -> list[str]:
+        drawn.append(CAPTIONS(generator, count))
+        return drawn[-1]
+
+    whole = train_t5(SMALL, tmp_path / "whole", captions=captions, compute=CPU, probe=probe)
+    assert len(drawn) == 1 + SMALL.steps and len({tuple(lines) for lines in drawn}) == len(drawn), "a batch repeats"
     interrupted(monkeypatch, tmp_path / "parts", SMALL, at=3)
     resumed = train_t5(SMALL, tmp_path / "parts", captions=CAPTIONS, compute=CPU, probe=probe)
 
