@@ -1,8 +1,8 @@
 """Start the embedding table from what the codes mean.
 
-A tokenizer knows which of its codes are alike: lookup-free codes share bits, residual codes are vectors. Rows of the unified
-table that begin as random projections of those vectors let the model treat like codes alike from the first step, and leave it
-free to move away. A choice of ours for small models; large ones learn the same from data.
+A tokenizer knows which of its codes are alike: lookup-free codes share bits, residual codes are vectors. Rows of the
+unified table that begin as random projections of those vectors let the model treat like codes alike from the first
+step, and leave it free to move away. A choice of ours for small models; large ones learn the same from data.
 
 Shape letters: v codes, m width of a code's vector, d width of the model.
 """

@@ -94,7 +94,7 @@ _TINY: dict[str, Any] = {
 PRESETS: dict[str, dict[str, Any]] = {
     "tiny": {
         "dim": 256,
-        "num_layers": 8,
+        "num_layers": 6,
         "num_heads": 4,
         "num_kv_heads": 2,
         "head_dim": 64,

@@ -16,6 +16,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 P = TypeVar("P")
+# what we read of a hub repository; never pickles
+_WANTED = ["*.json", "*.safetensors", "*.model", "*.md"]
 _KEPT = (torch.float16, torch.bfloat16, torch.float32)
 
 
@@ -37,7 +39,7 @@ def resolve_folder(name: str | Path) -> Path:
     if folder.is_absolute() or str(name).count("/") != 1 or str(name).startswith("."):
         raise FileNotFoundError(f"{name} is not a folder")
     try:
-        return Path(snapshot_download(str(name)))
+        return Path(snapshot_download(str(name), allow_patterns=_WANTED))
     except (OSError, HFValidationError, ValueError) as fault:
         reason = str(fault).splitlines()[0] if str(fault) else type(fault).__name__
         raise FileNotFoundError(f"{name} is neither a folder nor a reachable hub repository ({reason})") from fault

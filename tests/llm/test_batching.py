@@ -78,4 +78,6 @@ def test_errors():
     with pytest.raises(ValueError, match="no task has a positive weight"):
         make_groups({"text_to_video": 0.0}, VOCABULARY, CLIP, text_slots=4)
     with pytest.raises(ValueError, match="image_share needs at least one image task and one other"):
-        group_shares(make_groups({"text_to_video": 1.0}, VOCABULARY, CLIP, text_slots=4), progress=0, image_share=(0.9, 0.1))
+        group_shares(
+            make_groups({"text_to_video": 1.0}, VOCABULARY, CLIP, text_slots=4), progress=0, image_share=(0.9, 0.1)
+        )

@@ -161,5 +161,7 @@ def test_errors(model, make, config):
     with pytest.raises(ValueError, match=r"text must have shape \(2, 4, 12\), got \(2, 4, 9\)"):
         model(batch.ids, batch.layout, text=torch.zeros(2, 4, 9))
     large = task_layout("text_to_video", config.vocabulary, Clip((4, 2, 3)), text_slots=4)
-    with pytest.raises(ValueError, match=r"visual_out reaches to \(4, 2, 3\), this model's position tables to \(3, 2, 3\)"):
+    with pytest.raises(
+        ValueError, match=r"visual_out reaches to \(4, 2, 3\), this model's position tables to \(3, 2, 3\)"
+    ):
         model.positions(large)

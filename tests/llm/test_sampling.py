@@ -27,7 +27,9 @@ def test_draws_follow_the_probabilities():
     draws = sample(probabilities.log().expand(20_000, 3), generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(draws.bincount() / 20_000, probabilities, atol=0.015, rtol=0)
     colder = sample(probabilities.log().expand(20_000, 3), temperature=0.5, generator=torch.Generator().manual_seed(0))
-    torch.testing.assert_close(colder.bincount(minlength=3) / 20_000, torch.tensor([0.783, 0.196, 0.022]), atol=0.015, rtol=0)
+    torch.testing.assert_close(
+        colder.bincount(minlength=3) / 20_000, torch.tensor([0.783, 0.196, 0.022]), atol=0.015, rtol=0
+    )
 
 
 def test_dropped_ids_are_never_drawn():

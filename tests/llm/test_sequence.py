@@ -54,7 +54,11 @@ def test_lengths_are_videopoets(task, clip, given, prefix, total):
 
 def test_lengths_of_tasks_whose_text_videopoet_leaves_out():
     text = 66
-    cases = {("continue_video", 3): (772, 1287), ("video_to_audio", None): (1284, 1711), ("continue_av", 1): (286, 1715)}
+    cases = {
+        ("continue_video", 3): (772, 1287),
+        ("video_to_audio", None): (1284, 1711),
+        ("continue_av", 1): (286, 1715),
+    }
     for (task, given), (prefix, total) in cases.items():
         layout = task_layout(task, VOCABULARY, SOUNDING, text_slots=64, given=given)
         assert (layout.prefix_length - text, layout.length - text) == (prefix, total)
@@ -99,7 +103,9 @@ def test_empty_text_slots_are_read_by_nobody():
     assert mask.shape == (2, 1, layout.length, layout.length)
     assert not mask[0, :, :, text.stop - 1].any()
     assert not mask[1, :, :, text.start : text.stop].any()
-    assert torch.equal(mask[0, :, :, : text.stop - 1], layout.attention_mask().expand(2, 1, -1, -1)[0, :, :, : text.stop - 1])
+    assert torch.equal(
+        mask[0, :, :, : text.stop - 1], layout.attention_mask().expand(2, 1, -1, -1)[0, :, :, : text.stop - 1]
+    )
     with pytest.raises(ValueError, match="text_mask has 2 slots, the layout 3"):
         layout.attention_mask(torch.ones(1, 2, dtype=torch.bool))
 
@@ -148,9 +154,13 @@ def test_errors():
         layout.fill({}, 1)
     with pytest.raises(ValueError, match=r"unknown \['audio_in'\]"):
         layout.fill({"visual_in": image, "audio_in": image}, 1)
-    with pytest.raises(ValueError, match=r"visual_in must be codes of shape \(1, 1, 1, 16, 16\), got \(1, 1, 2, 16, 16\)"):
+    with pytest.raises(
+        ValueError, match=r"visual_in must be codes of shape \(1, 1, 1, 16, 16\), got \(1, 1, 2, 16, 16\)"
+    ):
         layout.fill({"visual_in": image.expand(1, 1, 2, 16, 16)}, 1)
-    with pytest.raises(ValueError, match=r"visual_out must be codes of shape \(1, 1, 5, 16, 16\), got \(1, 1, 6, 16, 16\)"):
+    with pytest.raises(
+        ValueError, match=r"visual_out must be codes of shape \(1, 1, 5, 16, 16\), got \(1, 1, 6, 16, 16\)"
+    ):
         layout.fill({"visual_in": image, "visual_out": image.expand(1, 1, 6, 16, 16)}, 1)
     with pytest.raises(ValueError, match="this layout has no 'audio_out'; it has: text, visual_in, visual_out"):
         layout.segment("audio_out")

@@ -71,7 +71,9 @@ def test_errors():
         task_layout("text_to_video", VOCABULARY, CLIP, text_slots=4, given=1)
     with pytest.raises(ValueError, match="image_to_video needs visual up to 1 along time, got nothing"):
         task_content("image_to_video", CLIP, outputs=False)
-    with pytest.raises(ValueError, match=r"continue_video needs visual up to 2 along time, got codes \(1, 1, 1, 2, 3\)"):
+    with pytest.raises(
+        ValueError, match=r"continue_video needs visual up to 2 along time, got codes \(1, 1, 1, 2, 3\)"
+    ):
         task_content("continue_video", CLIP, visual=torch.zeros(1, 1, 1, 2, 3), given=2, outputs=False)
     with pytest.raises(ValueError, match="a clip of 6 frames does not fill whole slices"):
         slices_of_frames(6, 4)

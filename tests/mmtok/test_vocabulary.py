@@ -88,7 +88,9 @@ def test_tokenizers_of_another_layout_are_refused_with_every_difference():
     vocabulary = Vocabulary.of(visual(), audio())
     vocabulary.require(visual(), audio())
     vocabulary.require(visual())
-    with pytest.raises(ValueError, match=r"visual_codes is 1024 in the tokenizers, 4096 in the model; audio_levels is 8"):
+    with pytest.raises(
+        ValueError, match=r"visual_codes is 1024 in the tokenizers, 4096 in the model; audio_levels is 8"
+    ):
         vocabulary.require(visual(codebook_size=1024), audio(num_codebooks=8))
     with pytest.raises(ValueError, match="one codebook"):
         Vocabulary.of(visual(num_codebooks=2))

@@ -237,9 +237,9 @@ def test_evaluation_and_encode_leave_the_codebooks_alone() -> None:
 def test_bad_arguments_are_named() -> None:
     with pytest.raises(ValueError, match=r"decay must lie in \[0, 1\), got 1"):
         CodebookLearning(decay=1.0)
-    with pytest.raises(ValueError, match="relative to the mean use.*got 2"):
+    with pytest.raises(ValueError, match=r"relative to the mean use.*got 2"):
         CodebookLearning(revival_threshold=2.0)
-    with pytest.raises(ValueError, match="level_dropout is a probability, got 1.5"):
+    with pytest.raises(ValueError, match=r"level_dropout is a probability, got 1.5"):
         CodebookLearning(level_dropout=1.5)
     with pytest.raises(ValueError, match="kmeans_iterations must not be negative"):
         CodebookLearning(kmeans_iterations=-1)
