@@ -177,6 +177,21 @@ class CinePoetPipeline:
             self.seconds[stage] = self.seconds.get(stage, 0.0) + spent - self._inner_s.pop()
             self._inner_s[-1] += spent
 
+    @contextlib.contextmanager
+    def _threads_for(self, batch: int) -> Iterator[None]:
+        """One CPU thread while few rows of a small model are sampled.
+
+        A step is then too little work to share: threads would wait for each other at every product, and on a machine
+        that is busy otherwise sampling takes minutes instead of seconds.
+        """
+        threads = torch.get_num_threads()
+        few = self.compute.device.type == "cpu" and batch <= 4 and self.lm.config.dim <= 512
+        torch.set_num_threads(1 if few else threads)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(threads)
+
     # The call.
 
     @torch.inference_mode()
@@ -494,7 +509,7 @@ class CinePoetPipeline:
             if context["negative"] is not None and context["text"] is not None:
                 negative = tuple(x.expand(batch, *x.shape[1:]) for x in context["negative"])
         on_step = context["on_step"]
-        with self._timed(f"sample {task}"):
+        with self._timed(f"sample {task}"), self._threads_for(batch):
             ids = generate(
                 model,
                 layout,

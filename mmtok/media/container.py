@@ -188,7 +188,15 @@ def decode(container: InputContainer, stream: VideoStream | AudioStream) -> Iter
 
 
 def time_of(frame: VideoFrame | AudioFrame, stream: VideoStream | AudioStream) -> Fraction | None:
-    """Presentation time on the container's clock, in seconds, exactly; None where the file gives none."""
+    """Presentation time on the container's clock, in seconds, exactly; None where the file gives none.
+
+    Args:
+        frame: a decoded picture or piece of sound.
+        stream: the stream that it came from.
+
+    Returns:
+        Seconds on the file's clock.
+    """
     base = frame.time_base or stream.time_base
     return None if frame.pts is None or base is None else frame.pts * base
 

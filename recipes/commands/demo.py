@@ -22,7 +22,7 @@ EXAMPLES = """\
 PROMPTS = {
     "red-circle": "a red circle moves left on a dark plain background",
     "blue-square": "a blue square moves up on a light striped background",
-    "green-triangle": "a green triangle grows on a dark noisy background",
+    "green-triangle": "a green triangle grows on a dark dotted background",
 }
 
 

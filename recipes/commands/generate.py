@@ -104,7 +104,7 @@ def run(args: argparse.Namespace) -> int:
     from recipes.pipeline import CinePoetPipeline
 
     imports_s = time.monotonic() - started
-    outputs = {"--out": (args.out, (".png",) if picture else FILM_SUFFIXES)}
+    outputs: dict[str, tuple[Path, tuple[str, ...]]] = {"--out": (args.out, (".png",) if picture else FILM_SUFFIXES)}
     if preview is not None:
         outputs["--preview"] = (preview, (".png",))
     check_outputs(outputs, media)

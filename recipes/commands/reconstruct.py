@@ -66,7 +66,8 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f"--side-by-side needs pictures, and {args.media} gives none")
     check_outputs({"--out": (args.out, output_endings(media))}, [args.media])
 
-    frames = sound = None
+    frames: Any = None
+    sound: Any = None
     lines = []
     with torch.inference_mode():
         if media.frames is not None:

@@ -61,7 +61,7 @@ def _encode(args: argparse.Namespace) -> int:
     tokenizers = load_tokenizers(args.tokenizer or "tiny", compute.device)
     media = read_media(args.media, tokenizers, size=args.size or tokenizers.size, seconds=args.seconds)
     facts: dict[str, Any] = {"format": _FORMAT, "tokenizer": tokenizers.source, "media": Path(args.media).name}
-    tensors = {}
+    tensors: dict[str, Any] = {}
     with torch.inference_mode():
         if media.frames is not None:
             _, codes = reconstruct_video(tokenizers.visual, media.frames.to(compute.device), clip=tokenizers.clip)

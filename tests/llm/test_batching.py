@@ -81,3 +81,16 @@ def test_errors():
         group_shares(
             make_groups({"text_to_video": 1.0}, VOCABULARY, CLIP, text_slots=4), progress=0, image_share=(0.9, 0.1)
         )
+
+
+def test_silent_groups_write_the_picture_alone():
+    made = make_groups(WEIGHTS, VOCABULARY, CLIP, text_slots=4, silent_share=0.25)
+    first, second = made[:2]
+    assert (first.task, second.task) == ("text_to_video", "text_to_video")
+    assert (first.weight, second.weight) == pytest.approx((0.45, 0.15))
+    assert first.layout.find("audio_out") is not None
+    assert second.layout.find("audio_out") is None
+    shared = second.layout.length - 1  # the silent sequence is the beginning of the sounding one, up to <eos>
+    assert torch.equal(first.layout.template[:shared], second.layout.template[:shared])
+    with pytest.raises(ValueError, match=r"silent_share \(2\) must lie in \[0, 1\]"):
+        make_groups(WEIGHTS, VOCABULARY, CLIP, text_slots=4, silent_share=2)

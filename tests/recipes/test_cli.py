@@ -311,7 +311,7 @@ def test_bad_media_files(cinepoet: Cinepoet, bundle: Path, tmp_path: Path, clip:
         "absent.mp4": "no such file",
         "empty.mp4": "empty",
         "text.mp4": "not a",
-        "cut.mp4": "damaged|truncated|nor sound that can be decoded",
+        "cut.mp4": "damaged|truncated|nor sound that can be decoded|not a picture|no sound track",
         ".": "folder",
     }
     for name, pattern in bad.items():
@@ -461,7 +461,7 @@ def test_train_smoke_resumes_after_a_kill_and_its_bundle_makes_films(
     from recipes.run import Run
 
     killed.mkdir()
-    for name in ("text", "lm_tokens"):
+    for name in ("text", "visual", "audio", "lm_tokens"):
         (killed / name).symlink_to(whole / name)
     logged, save = Run.log, Run.save
 

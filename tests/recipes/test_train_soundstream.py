@@ -139,7 +139,7 @@ def test_default_sound_is_the_shapes_corpus(tmp_path: Path, monkeypatch: pytest.
 def test_learning_rate_rises_then_falls_to_two_percent() -> None:
     shares = [learning_rate_share(step, steps=100, warmup_steps=10) for step in range(101)]
     assert shares[0] == 0.1 and shares[9] == shares[10] == 1
-    assert all(a >= b for a, b in itertools.pairwise(shares))
+    assert all(a >= b for a, b in itertools.pairwise(shares[10:]))
     assert abs(shares[100] - 0.02) < 1e-9
 
 

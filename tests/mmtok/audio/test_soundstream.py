@@ -143,6 +143,18 @@ def test_a_model_cast_to_bfloat16_still_encodes_and_decodes(model: SoundStream) 
     assert cast.decode(codes).dtype == torch.float32
 
 
+def test_autocast_spares_the_units_at_the_full_sampling_rate(model: SoundStream) -> None:
+    codes = model.encode(sound(1, 64))
+    seen: list[torch.dtype] = []
+    for module in model.decoder:
+        module.register_forward_hook(lambda _module, _inputs, output: seen.append(output.dtype))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        restored = model.decode(codes)
+    assert seen[-4:] == [torch.float32] * 4  # two units, ELU, convolution
+    assert seen[0] == torch.bfloat16
+    assert_close(restored, model.decode(codes), atol=0.02, rtol=0.1)
+
+
 def test_one_batch_is_overfitted() -> None:
     torch.manual_seed(0)
     params = dataclasses.replace(SMALL, encoder_channels=4, decoder_channels=6, num_codebooks=4)

@@ -1,0 +1,203 @@
+"""recipes/train_lm.py: it learns, logs each task, keeps held-out rows out, and resumes exactly."""
+
+import json
+import math
+
+import pytest
+import torch
+
+import recipes.train_lm as recipe
+from llm.config import PRESETS
+from llm.model import PrefixLM
+from recipes.device import choose_compute
+from recipes.tokens import TokenSet
+from recipes.train_lm import CaptionVectors, LMTrainConfig, learning_rate, lm_config, make_optimizer, train_lm
+
+COMPUTE = choose_compute("cpu", "float32")
+CAPTIONS = ["a red ball", "a blue box", "a green star falls"]
+SMALL = {"dim": 16, "num_layers": 1, "num_heads": 2, "num_kv_heads": 1, "head_dim": 8, "hidden_dim": 24}
+
+
+class WordVectors:
+    """A text encoder without weights: a fixed random vector for each word."""
+
+    dim, max_length = 8, 6
+
+    def __init__(self):
+        self.calls: list[str] = []
+
+    def encode(self, texts):
+        self.calls += texts
+        vectors, mask = torch.zeros(len(texts), 6, 8), torch.zeros(len(texts), 6, dtype=torch.bool)
+        for row, text in enumerate(texts):
+            for place, word in enumerate(text.split()):
+                seed = sum(ord(letter) * 31**i for i, letter in enumerate(word)) % 1000
+                vectors[row, place] = torch.randn(8, generator=torch.Generator().manual_seed(seed))
+                mask[row, place] = True
+        return vectors, mask
+
+
+def make_tokens(rows=15, silent=False):
+    """Each caption has its own constant colour and pitch, so that there is something to learn."""
+    caption = torch.arange(rows) % 3
+    low = (caption * 10)[:, None, None, None].expand(rows, 3, 2, 2).to(torch.int32).clone()
+    audio = None if silent else (caption * 3)[:, None, None].expand(rows, 2, 4).to(torch.int32).clone()
+    return TokenSet(low, [CAPTIONS[int(c)] for c in caption], None, audio)
+
+
+def make_config(**changes):
+    defaults = {
+        "visual_codes": 32,
+        "audio_codes": 11,
+        "text_slots": 5,
+        "steps": 8,
+        "tokens_per_step": 200,
+        "warmup": 2,
+        "validation_rows": 3,
+        "validate_every": 4,
+        "log_every": 1,
+    }
+    return LMTrainConfig(**{**defaults, **changes})
+
+
+@pytest.fixture(autouse=True)
+def small_preset(monkeypatch):
+    monkeypatch.setitem(PRESETS, "tiny", {**PRESETS["tiny"], **SMALL})
+    monkeypatch.setattr(recipe.Run, "plot", lambda self: None)  # drawing curves takes longer than training here
+
+
+def run(folder, config, tokens=None):
+    return train_lm(config, folder, tokens=tokens or make_tokens(), text_encoder=WordVectors(), compute=COMPUTE)
+
+
+def read_log(folder):
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+def test_sizes_come_from_the_cache_and_the_encoder():
+    config = lm_config(make_config(), make_tokens(), 8)
+    assert (config.max_grid, config.max_audio_frames, config.audio_levels) == ((3, 2, 2), 4, 2)
+    assert (config.visual_codes, config.audio_codes, config.text_dim, config.text_slots) == (32, 11, 8, 5)
+    silent = lm_config(make_config(), make_tokens(silent=True), 8)
+    assert (silent.audio_levels, silent.audio_codes, silent.max_audio_frames) == (0, 0, 0)
+
+
+def test_captions_decide_what_is_written_after_training(tmp_path):
+    weights = {"text_to_video": 1.0}
+    path = run(tmp_path, make_config(steps=50, lr=2e-2, task_weights=weights, text_dropout=0.0, validate_every=50))
+    last = read_log(tmp_path)[-1]
+    assert last["val/visual_accuracy"] > 0.95
+    assert last["val/audio_accuracy"] > 0.95
+    assert last["val/loss_text_to_video"] < 0.3
+    assert PrefixLM.from_pretrained(path).config.text_slots == 5
+
+
+def test_every_task_is_trained_and_logged_by_name(tmp_path):
+    run(tmp_path, make_config(steps=40, validate_every=40, log_every=1))
+    log = read_log(tmp_path)
+    for task in LMTrainConfig().task_weights:
+        assert any(f"train/loss_{task}" in line for line in log), task
+        assert math.isfinite(log[-1][f"val/loss_{task}"]), task
+    assert all(line["perf/tokens_per_s"] > 0 for line in log if "perf/tokens_per_s" in line)
+
+
+def test_silent_clips_train_the_tasks_without_sound(tmp_path):
+    weights = {"text_to_video": 1.0, "text_to_image": 1.0}
+    run(tmp_path / "a", make_config(task_weights=weights, image_share=(0.9, 0.1)), make_tokens(silent=True))
+    assert "val/audio_loss" not in read_log(tmp_path / "a")[-1]
+    with pytest.raises(ValueError, match="video_to_audio needs a clip with sound"):
+        run(tmp_path / "b", make_config(), make_tokens(silent=True))
+
+
+def test_resuming_equals_not_stopping(tmp_path, monkeypatch):
+    config = make_config(ema=0.5)
+    straight = run(tmp_path / "straight", config)
+
+    loss, calls = recipe.prefix_lm_loss, []
+
+    def stops(model, batch, **options):
+        calls.append(torch.is_grad_enabled())
+        if sum(calls) == 6:
+            raise KeyboardInterrupt
+        return loss(model, batch, **options)
+
+    monkeypatch.setattr(recipe, "prefix_lm_loss", stops)
+    monkeypatch.setattr(recipe.Run, "maybe_save", lambda self, step, parts: self.save(step + 1, parts))
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "stopped", config)
+    monkeypatch.setattr(recipe, "prefix_lm_loss", loss)
+    resumed = run(tmp_path / "stopped", config)
+
+    first, second = (PrefixLM.from_pretrained(path).state_dict() for path in (straight, resumed))
+    assert all(first[name].equal(second[name]) for name in first)
+    for a, b in zip(read_log(tmp_path / "straight"), read_log(tmp_path / "stopped"), strict=True):
+        assert {k: v for k, v in a.items() if "perf" not in k} == {k: v for k, v in b.items() if "perf" not in k}
+
+
+def test_held_out_rows_are_never_trained_on(tmp_path):
+    spoiled = make_tokens()
+    spoiled.low[-3:] = 31 - spoiled.low[-3:]
+    first, second = run(tmp_path / "a", make_config()), run(tmp_path / "b", make_config(), spoiled)
+    a, b = (PrefixLM.from_pretrained(path).state_dict() for path in (first, second))
+    assert all(a[name].equal(b[name]) for name in a)
+    val_a, val_b = ([x["val/loss"] for x in read_log(tmp_path / f) if "val/loss" in x] for f in "ab")
+    assert val_a != val_b
+
+
+def test_dropped_captions_are_hidden_from_attention(tmp_path):
+    tokens = make_tokens()
+    config = make_config()
+    model_config = lm_config(config, tokens, 8)
+    groups = recipe.make_groups(
+        {"text_to_video": 1.0}, model_config.vocabulary, recipe.Clip((3, 2, 2), 4), text_slots=5
+    )
+    captions = CaptionVectors(tokens.captions, WordVectors(), slots=5)
+    rows = torch.zeros(2000, dtype=torch.long)
+    batch = recipe.make_batch(
+        groups[0],
+        rows,
+        tokens=tokens,
+        captions=captions,
+        text_dropout=0.1,
+        generator=torch.Generator().manual_seed(0),
+        device=torch.device("cpu"),
+    )
+    hidden = (~batch.text_mask.any(1)).float().mean()
+    assert 0.08 < hidden < 0.12
+    assert batch.text_mask[batch.text_mask.any(1)].sum(1).unique().tolist() == [3]
+
+
+def test_captions_are_embedded_once_and_come_back_in_their_rows():
+    encoder = WordVectors()
+    captions = CaptionVectors(["a red ball", "a blue box", "a red ball"], encoder, slots=5, batch_size=1)
+    assert encoder.calls == ["a red ball", "a blue box"]
+    vectors, mask = captions(torch.tensor([2, 1]))
+    expected, _ = encoder.encode(["a red ball", "a blue box"])
+    torch.testing.assert_close(vectors[:, :3], expected[:, :3], atol=0.02, rtol=0.01)  # kept in bfloat16
+    assert mask.tolist() == [[True] * 3 + [False] * 2] * 2
+    assert not vectors[:, 3:].any()
+
+
+def test_learning_rate_rises_then_falls():
+    config = make_config(steps=100, warmup=10, lr=1.0, final_lr=0.1)
+    rates = [learning_rate(config, step) for step in range(100)]
+    assert rates[0] == pytest.approx(0.1)
+    assert max(rates) == rates[9] == rates[10] == 1.0
+    assert rates[10:] == sorted(rates[10:], reverse=True)
+    assert rates[-1] == pytest.approx(0.1, abs=0.01)
+
+
+def test_norms_and_tables_are_not_decayed():
+    model = PrefixLM(lm_config(make_config(), make_tokens(), 8))
+    decayed, kept = make_optimizer(model, make_config()).param_groups
+    assert (decayed["weight_decay"], kept["weight_decay"]) == (0.05, 0.0)
+    assert {id(p) for p in kept["params"]} >= {id(model.model.norm.weight), id(model.model.embed_tokens.weight)}
+    count = len(decayed["params"]) + len(kept["params"])
+    assert count == len(list(model.parameters()))
+
+
+def test_errors(tmp_path):
+    with pytest.raises(ValueError, match=r"validation_rows \(15\) must be less than the 15 rows"):
+        run(tmp_path, make_config(validation_rows=15))
+    with pytest.raises(ValueError, match="a text has 4 tokens, the model's sequences have 3 text slots"):
+        run(tmp_path, make_config(text_slots=3))
