@@ -94,3 +94,21 @@ def test_silent_groups_write_the_picture_alone():
     assert torch.equal(first.layout.template[:shared], second.layout.template[:shared])
     with pytest.raises(ValueError, match=r"silent_share \(2\) must lie in \[0, 1\]"):
         make_groups(WEIGHTS, VOCABULARY, CLIP, text_slots=4, silent_share=2)
+
+
+def test_silent_share_moves_weight_to_sequences_without_sound():
+    vocabulary, clip = Vocabulary(16, 2, 8), Clip((5, 2, 2), 6)
+    weights = {"text_to_video": 0.6, "video_to_audio": 0.3, "text_to_image": 0.1}
+    groups = make_groups(weights, vocabulary, clip, text_slots=4, silent_share=0.25)
+    shares = {(g.task, g.clip.audio_frames): round(g.weight, 3) for g in groups}
+    assert shares == {
+        ("text_to_video", 6): 0.45,
+        ("text_to_video", 0): 0.15,
+        ("video_to_audio", 6): 0.3,
+        ("text_to_image", 6): 0.1,
+    }
+    whole, silent = (next(g for g in groups if g.task == "text_to_video" and g.clip.audio_frames == n) for n in (6, 0))
+    same = silent.layout.length - 1  # all but <eos>
+    assert torch.equal(silent.layout.template[:same], whole.layout.template[:same])
+    with pytest.raises(ValueError, match=r"silent_share \(2\) must lie in \[0, 1\]"):
+        make_groups(weights, vocabulary, clip, text_slots=4, silent_share=2)

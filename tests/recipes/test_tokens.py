@@ -39,7 +39,7 @@ def test_errors(tmp_path):
         TokenSet.load(tmp_path)
     make().save(tmp_path)
     (tmp_path / "tokens.safetensors").write_bytes(b"damaged")
-    with pytest.raises(ValueError, match="the token cache .* is damaged"):
+    with pytest.raises(ValueError, match=r"the token cache .* is damaged"):
         TokenSet.load(tmp_path)
     with pytest.raises(ValueError, match="low has 4 rows, there are 1 captions"):
         TokenSet(make().low, ["one"])
