@@ -100,7 +100,7 @@ class Fact:
 _IMPORT_NAMES = {"pillow": "PIL", "pyyaml": "yaml"}
 _REQUIRED = (
     "torch", "numpy", "transformers", "sentencepiece", "torchaudio", "encodec", "accelerate", "datasets", "einops",
-    "safetensors", "huggingface_hub", "av", "soundfile", "soxr", "pillow", "matplotlib", "pyyaml", "tyro", "rich",
+    "safetensors", "huggingface_hub", "av", "soundfile", "soxr", "pillow", "matplotlib", "pyyaml", "rich",
 )  # fmt: skip
 _NOT_NEEDED = ("torchvision", "torchcodec")  # broken CPU installs of these are common; the first breaks transformers
 

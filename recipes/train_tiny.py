@@ -127,7 +127,8 @@ def train_tiny(
             print(f"{stage}: finished before, kept")
             continue
         run[stage]()
-    print(f"done in {(time.monotonic() - started) / 60:.1f} min: {folder / 'bundle'}")
+    where = folder / "bundle" if "bundle" in stages else folder
+    print(f"done in {(time.monotonic() - started) / 60:.1f} min: {where}")
     return folder / "bundle"
 
 
