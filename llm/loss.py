@@ -50,7 +50,15 @@ def _flat_losses(model: PrefixLM, hidden: Tensor, targets: Tensor) -> Tensor:
     return losses.view_as(targets)
 
 
-def prefix_lm_loss(model: PrefixLM, batch: Batch, *, full_softmax: bool = False, z_loss: float = 0.0) -> LMLoss:
+def prefix_lm_loss(
+    model: PrefixLM,
+    batch: Batch,
+    *,
+    full_softmax: bool = False,
+    z_loss: float = 0.0,
+    audio_lead_weight: float = 1.0,
+    audio_lead_frames: int = 4,
+) -> LMLoss:
     """Loss of a batch; the head is evaluated on the output rows only.
 
     Args:
@@ -58,6 +66,11 @@ def prefix_lm_loss(model: PrefixLM, batch: Batch, *, full_softmax: bool = False,
         batch: sequences of one layout.
         full_softmax: True scores every place against the whole vocabulary.
         z_loss: weight of the squared log-partition, which keeps logits small (PaLM uses 1e-4); block softmax only.
+        audio_lead_weight: weight of the first frames of every audio level, against 1 for all other places. A tone's
+            first
+            code decides its pitch and all later ones repeat it, so that without a weight a small model learns to
+            continue long before it learns to choose.
+        audio_lead_frames: how many frames are "first".
 
     Returns:
         The loss and its parts.
@@ -72,7 +85,8 @@ def prefix_lm_loss(model: PrefixLM, batch: Batch, *, full_softmax: bool = False,
     sums: dict[str, Tensor] = {}
     hits: dict[str, Tensor] = {}
     places: dict[str, int] = {}
-    extra = hidden.new_zeros((), dtype=torch.float32)
+    extra = lead = hidden.new_zeros((), dtype=torch.float32)
+    num_leading = 0
     for run in layout.runs:
         rows = hidden[:, run.start - 1 : run.stop - 1]  # the row before a place predicts it
         targets = batch.ids[:, run.start : run.stop]
@@ -81,15 +95,21 @@ def prefix_lm_loss(model: PrefixLM, batch: Batch, *, full_softmax: bool = False,
         else:
             logits = model.logits(rows, run.block).float()
             inside = targets - run.block.start
-            losses = F.cross_entropy(logits.flatten(0, 1), inside.flatten(), reduction="none")
+            losses = F.cross_entropy(logits.flatten(0, 1), inside.flatten(), reduction="none").view_as(targets)
             with torch.no_grad():
                 hits[run.kind] = hits.get(run.kind, 0) + (logits.argmax(-1) == inside).sum()
             if z_loss:
                 extra = extra + logits.logsumexp(-1).square().sum()
+        if run.kind == "audio" and audio_lead_weight != 1.0:
+            leading = losses[:, :audio_lead_frames]
+            lead = lead + leading.sum()
+            num_leading += leading.numel()
         sums[run.kind] = sums.get(run.kind, 0) + losses.sum()
         places[run.kind] = places.get(run.kind, 0) + targets.numel()
     num_targets = sum(places.values())
-    total = (torch.stack(list(sums.values())).sum() + z_loss * extra) / num_targets
+    further = audio_lead_weight - 1.0
+    total = torch.stack(list(sums.values())).sum() + z_loss * extra + further * lead
+    total = total / (num_targets + further * num_leading)
     return LMLoss(
         total=total,
         nats={kind: s.detach() / places[kind] for kind, s in sums.items()},

@@ -61,6 +61,8 @@ class LMTrainConfig:
         text_dropout: share of captions hidden, which trains the null branch of guidance.
         full_softmax: True trains over the whole vocabulary instead of the valid block.
         z_loss: weight of the squared log-partition.
+        audio_lead_weight: weight of the first frames of every audio level, see llm/loss.py.
+        audio_lead_frames: how many frames are first.
         ema: decay of the averaged weights that are saved; 0 saves the weights themselves.
         validation_rows: last rows of the cache, kept out of training.
         validate_every: steps between validations.
@@ -85,6 +87,8 @@ class LMTrainConfig:
     text_dropout: float = 0.1
     full_softmax: bool = False
     z_loss: float = 0.0
+    audio_lead_weight: float = 1.0
+    audio_lead_frames: int = 4
     ema: float = 0.0
     validation_rows: int = 8
     validate_every: int = 200
@@ -367,7 +371,14 @@ def train_lm(
             device=compute.device,
         )
         with compute.autocast():
-            loss = prefix_lm_loss(model, batch, full_softmax=config.full_softmax, z_loss=config.z_loss)
+            loss = prefix_lm_loss(
+                model,
+                batch,
+                full_softmax=config.full_softmax,
+                z_loss=config.z_loss,
+                audio_lead_weight=config.audio_lead_weight,
+                audio_lead_frames=config.audio_lead_frames,
+            )
         loss.total.backward()
         norm = nn.utils.clip_grad_norm_(model.parameters(), config.clip)
         for table in optimizer.param_groups:

@@ -4,8 +4,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from llm.batching import Batch
+from llm.config import preset
 from llm.loss import prefix_lm_loss
 from llm.model import PrefixLM
+from llm.tasks import Clip, task_layout
 
 
 def test_loss_is_the_cross_entropy_inside_the_blocks(model, make):
@@ -79,3 +82,41 @@ def test_one_batch_is_learned_by_heart(config, make):
     assert loss.accuracy["visual"] == 1.0
     assert loss.accuracy["audio"] == 1.0
     assert loss.accuracy["special"] == 1.0
+
+
+def test_lead_weight_is_a_weighted_mean_of_places():
+    """Against a slow sum over places; a weight of one changes nothing."""
+    torch.manual_seed(0)
+    vocabulary_size = {"visual_codes": 16, "audio_levels": 2, "audio_codes": 8}
+    small = {
+        "dim": 32,
+        "num_layers": 1,
+        "num_heads": 2,
+        "num_kv_heads": 1,
+        "head_dim": 16,
+        "hidden_dim": 48,
+        "text_dim": 8,
+    }
+    model = PrefixLM(preset("tiny", **vocabulary_size, **small)).eval()
+    layout = task_layout("unconditional", model.vocabulary, Clip((2, 2, 2), 6), text_slots=0)
+    content = {
+        "visual_out": torch.randint(16, (3, 1, 2, 2, 2)),
+        "audio_out": torch.randint(8, (3, 2, 6)),
+    }
+    ids, _ = layout.fill(content, 3)
+    batch = Batch(layout, ids)
+    plain = prefix_lm_loss(model, batch)
+    assert torch.equal(plain.total, prefix_lm_loss(model, batch, audio_lead_weight=1.0).total)
+
+    hidden = model(ids, layout)
+    weighted = weights = 0.0
+    for run in layout.runs:
+        logits = model.logits(hidden[:, run.start - 1 : run.stop - 1], run.block).float()
+        for i in range(run.stop - run.start):
+            weight = 5.0 if run.kind == "audio" and i < 2 else 1.0
+            target = ids[:, run.start + i] - run.block.start
+            weighted += weight * torch.nn.functional.cross_entropy(logits[:, i], target, reduction="sum")
+            weights += weight * len(ids)
+    got = prefix_lm_loss(model, batch, audio_lead_weight=5.0, audio_lead_frames=2)
+    torch.testing.assert_close(got.total, weighted / weights)
+    assert got.nats["audio"] == plain.nats["audio"]
