@@ -1,0 +1,181 @@
+"""COMMIT conditions: a full-size clip in which the visible pixels stay and the hidden ones are filled (MAGVIT, Yu et
+al. 2022, 3.2).
+
+The language model reads the tokens of that filled clip, never those of the complete one, because a tokenizer's
+receptive field would let hidden pixels leak into visible tokens. Geometries after MAGVIT's appendix B.1; MAGVIT's
+pixels lie in [0, 1], so its zero is black, -1 here.
+
+Shape letters: b batch, c channels, t h w time/height/width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mmtok.contract import require_video
+
+BLACK = -1.0
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What a model may see of a clip.
+
+    Attributes:
+        video: (b, 3, t, h, w) in [-1, 1], hidden pixels filled.
+        known: (t, h, w) bool, True where a pixel is as in the clip.
+        latent_known: (t', h', w') bool, True where every pixel of every frame under a token is known.
+    """
+
+    video: Tensor
+    known: Tensor
+    latent_known: Tensor
+
+
+def _box(t: int, h: int, w: int, rows: tuple[int, int], left: list[int], width: int) -> Tensor:
+    """True in the given rows and, in each frame, in ``width`` columns from ``left``."""
+    inside = torch.zeros(t, h, w, dtype=torch.bool)
+    for frame, start in enumerate(left):
+        inside[frame, rows[0] : rows[1], start : start + width] = True
+    return inside
+
+
+def _sweep(t: int, distance: int, step: int) -> list[int]:
+    """Left edges that move from 0 to ``distance``, in multiples of ``step``."""
+    places = [distance * frame / max(1, t - 1) for frame in range(t)]
+    return [min(distance, round(place / step) * step) for place in places]
+
+
+def _first(t: int, h: int, w: int, frames: int, step: int) -> Tensor:
+    return (torch.arange(t) < frames)[:, None, None].expand(t, h, w)
+
+
+def _ends(t: int, h: int, w: int, frames: int, step: int) -> Tensor:
+    places = torch.arange(t)
+    return ((places < frames) | (places >= t - frames))[:, None, None].expand(t, h, w)
+
+
+def _quarters(size: int, step: int) -> tuple[int, int]:
+    return round(size / 4 / step) * step, round(size * 3 / 4 / step) * step
+
+
+def _central(t: int, h: int, w: int, frames: int, step: int) -> Tensor:
+    top, bottom = _quarters(h, step)
+    left, right = _quarters(w, step)
+    return _box(t, h, w, (top, bottom), [left] * t, right - left)
+
+
+def _vertical(t: int, h: int, w: int, frames: int, step: int) -> Tensor:
+    left, right = _quarters(w, step)
+    return _box(t, h, w, (0, h), [left] * t, right - left)
+
+
+def _horizontal(t: int, h: int, w: int, frames: int, step: int) -> Tensor:
+    return _box(t, h, w, _quarters(h, step), [0] * t, w)
+
+
+def _moving_strip(t: int, h: int, w: int, frames: int, step: int) -> Tensor:
+    return _box(t, h, w, (0, h), _sweep(t, w - w // 2, step), w // 2)
+
+
+def _moving_box(t: int, h: int, w: int, frames: int, step: int) -> Tensor:
+    return _box(t, h, w, _quarters(h, step), _sweep(t, w - w // 2, step), w // 2)
+
+
+def _outside(geometry: Callable[[int, int, int, int, int], Tensor]) -> Callable[[int, int, int, int, int], Tensor]:
+    def mask(t: int, h: int, w: int, frames: int, step: int) -> Tensor:
+        return ~geometry(t, h, w, frames, step)
+
+    return mask
+
+
+def _repeat_last(video: Tensor, known: Tensor) -> Tensor:
+    last = int(known[:, 0, 0].nonzero().max())
+    return video[:, :, last : last + 1].expand_as(video)
+
+
+def _blend(video: Tensor, known: Tensor) -> Tensor:
+    """Linear blend between the inner known frames."""
+    hidden = (~known[:, 0, 0]).nonzero().flatten().tolist()
+    before, after = hidden[0] - 1, hidden[-1] + 1
+    part = ((torch.arange(video.shape[2], device=video.device) - before) / (after - before)).clamp(0, 1)
+    part = part[:, None, None].to(video.dtype)
+    return video[:, :, before : before + 1] * (1 - part) + video[:, :, after : after + 1] * part
+
+
+def _edges(video: Tensor, known: Tensor) -> Tensor:
+    """Every pixel takes the nearest known one of its frame, row and column clamped to the visible box."""
+    rows, columns = known.any(2).any(0).nonzero().flatten(), known.any(1).any(0).nonzero().flatten()
+    y = torch.arange(video.shape[3], device=video.device).clamp(int(rows[0]), int(rows[-1]))
+    x = torch.arange(video.shape[4], device=video.device).clamp(int(columns[0]), int(columns[-1]))
+    return video[:, :, :, y][..., x]
+
+
+def _black(video: Tensor, known: Tensor) -> Tensor:
+    return torch.full_like(video, BLACK)
+
+
+# name -> (which pixels are known, how the others are filled)
+GEOMETRIES: dict[str, tuple[Callable[[int, int, int, int, int], Tensor], Callable[[Tensor, Tensor], Tensor]]] = {
+    "frame_prediction": (_first, _repeat_last),
+    "interpolation": (_ends, _blend),
+    "outpaint_central": (_central, _edges),
+    "outpaint_vertical": (_vertical, _edges),
+    "outpaint_horizontal": (_horizontal, _edges),
+    "outpaint_dynamic": (_moving_strip, _black),
+    "inpaint_central": (_outside(_central), _black),
+    "inpaint_dynamic": (_outside(_moving_box), _black),
+}
+
+
+def make_condition(
+    video: Tensor,
+    geometry: str,
+    *,
+    stride: tuple[int, int, int] = (4, 8, 8),
+    frames: int = 1,
+    latent_exact: bool = False,
+) -> Condition:
+    """Hide a part of a clip.
+
+    Args:
+        video: (b, 3, t, h, w) in [-1, 1], t = 1 + a multiple of ``stride[0]``, h and w multiples of the others.
+        geometry: a key of ``GEOMETRIES``.
+        stride: pixels per token, ordered time, height, width.
+        frames: given frames of "frame_prediction", and at each end of "interpolation".
+        latent_exact: True moves the edges of boxes to multiples of the stride, so that no token is half visible in
+            space.
+
+    Returns:
+        The filled clip and its masks.
+
+    Raises:
+        ValueError: for an unknown geometry, a clip that does not fit the stride, or ``frames`` that leave nothing
+            hidden.
+    """
+    require_video(video)
+    if geometry not in GEOMETRIES:
+        raise ValueError(f"unknown geometry {geometry!r}; known: {', '.join(GEOMETRIES)}")
+    t, h, w = video.shape[2:]
+    if (t - 1) % stride[0] or h % stride[1] or w % stride[2]:
+        raise ValueError(f"a clip of {t} x {h} x {w} does not fit the stride {stride}; use 1 + k frames and multiples")
+    region, fill = GEOMETRIES[geometry]
+    step = stride[2] if latent_exact else 1
+    known = region(t, h, w, frames, step)
+    if bool(known.all()) or not bool(known.any()):
+        raise ValueError(
+            f"{geometry} with frames={frames} hides {'nothing' if known.all() else 'everything'} of {t} frames"
+        )
+    known = known.to(video.device)
+    filled = torch.where(known, video, fill(video, known))
+
+    # a token is known when all of its frames (the first alone, then groups) and pixels are
+    first = known[:1]
+    later = known[1:].reshape(-1, stride[0], h, w).all(1)
+    slices = torch.cat([first, later])
+    latent = slices.reshape(len(slices), h // stride[1], stride[1], w // stride[2], stride[2]).all(4).all(2)
+    return Condition(filled, known, latent)
