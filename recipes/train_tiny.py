@@ -35,13 +35,14 @@ from recipes.train_superres import SuperResTrainConfig, train_superres
 from recipes.train_t5 import T5TrainConfig, shapes_captions, shapes_labelled, train_t5
 from superres.model import SuperResTransformer
 
-# Types on disk. float16 rounds weights of this size eight times finer than bfloat16; T5 overflows in it.
+# Types on disk. Tokenizers must give the codes that the rest was trained on, so they keep float16, which rounds weights
+# of this size eight times finer than bfloat16 (T5 overflows in it). The others stand one byte a weight.
 STORED_AS = {
     "visual": torch.float16,
     "audio": torch.float16,
     "text": torch.bfloat16,
-    "lm": torch.float16,
-    "superres": torch.float16,
+    "lm": torch.int8,
+    "superres": torch.int8,
 }
 STAGES = ("text", "visual", "audio", "tokens", "lm", "superres", "bundle")
 

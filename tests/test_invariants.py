@@ -93,7 +93,12 @@ def test_4_image_sequence_begins_the_video_sequence():
 
 
 def test_5_loss_starts_at_the_last_prefix_place():
-    for task, given in (("text_to_video", None), ("continue_video", 3), ("video_to_audio", None), ("audio_to_video", None)):
+    for task, given in (
+        ("text_to_video", None),
+        ("continue_video", 3),
+        ("video_to_audio", None),
+        ("audio_to_video", None),
+    ):
         layout = task_layout(task, VIDEOPOET, CLIP, text_slots=64, given=given)
         learned = layout.loss_mask.nonzero().flatten().tolist()
         assert learned == list(range(layout.prefix_length - 1, layout.length - 1))
