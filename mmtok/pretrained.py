@@ -103,6 +103,26 @@ def _rounded_rows(tensor: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return (rows / scale[:, None]).round().to(torch.int8).view_as(tensor), scale
 
 
+def write_tensors(tensors: dict[str, torch.Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
+    """Write a safetensors file under a temporary name, readable by all as other files are, and rename it.
+
+    Args:
+        tensors: name to tensor, contiguous.
+        path: the file to replace or create.
+        metadata: texts for its header.
+    """
+    partial = path.with_name(path.name + ".partial")
+    save_file(tensors, partial, metadata=metadata)
+    partial.chmod(0o666 & ~_umask())
+    os.replace(partial, path)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
 def save_module(
     module: nn.Module, folder: str | Path, *, family: str, params: Any, dtype: torch.dtype | None = None, **extra: Any
 ) -> None:
@@ -134,9 +154,7 @@ def save_module(
                 tensors[name] = kept.half()
             continue
         tensors[name] = kept.to(dtype) if dtype is not None and kept.dtype in _KEPT else kept
-    partial = folder / "model.safetensors.partial"
-    save_file(tensors, partial)
-    os.replace(partial, folder / "model.safetensors")
+    write_tensors(tensors, folder / "model.safetensors")
     config = {"family": family, "params": dataclasses.asdict(params), **extra}
     partial = folder / "config.json.partial"
     partial.write_text(json.dumps(config, indent=1) + "\n")

@@ -7,16 +7,16 @@ resolution one.
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
+from mmtok.pretrained import write_tensors
 from recipes.corpora.shapes import Scene, ShapesCorpus, render_audio, render_video
 from recipes.device import Compute
 from recipes.progress import track
@@ -94,9 +94,7 @@ def encode_shapes(config: EncodeConfig, folder: Path, *, visual: Any, audio: Any
         for start in range(0, len(piece), config.batch_size):
             scenes = [corpus.scene(i) for i in piece[start : start + config.batch_size]]
             rows.append(_encode(scenes, config, visual, audio, compute))
-        partial = file.with_suffix(".partial")
-        save_file({k: torch.cat([r[k] for r in rows]).contiguous() for k in rows[0]}, partial)
-        os.replace(partial, file)
+        write_tensors({k: torch.cat([r[k] for r in rows]).contiguous() for k in rows[0]}, file)
     parts = [load_file(shards / f"{number:05d}.safetensors") for number in range(len(pieces))]
     joined = {k: torch.cat([p[k] for p in parts]) for k in parts[0]}
     tokens = TokenSet(

@@ -9,15 +9,15 @@ Shape letters: N rows, t h w grid, k audio levels, T audio frames.
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
+from mmtok.pretrained import write_tensors
 from recipes.run import write_atomically
 
 TOKENS_FILE, CAPTIONS_FILE = "tokens.safetensors", "captions.json"
@@ -75,9 +75,8 @@ class TokenSet:
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         tensors = {"low": self.low, "high": self.high, "audio": self.audio}
-        partial = folder / f"{TOKENS_FILE}.partial"
-        save_file({k: v.to(torch.int32).contiguous() for k, v in tensors.items() if v is not None}, partial)
-        os.replace(partial, folder / TOKENS_FILE)
+        rows = {k: v.to(torch.int32).contiguous() for k, v in tensors.items() if v is not None}
+        write_tensors(rows, folder / TOKENS_FILE)
         write_atomically(folder / CAPTIONS_FILE, json.dumps(self.captions, ensure_ascii=False))
 
     @classmethod

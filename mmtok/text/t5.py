@@ -25,11 +25,10 @@ import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HFValidationError
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
-from mmtok.pretrained import load_strictly, resolve_folder
+from mmtok.pretrained import load_strictly, resolve_folder, write_tensors
 
 MAX_TEXT_LENGTH = 64  # "maximum of 64 text tokens", VideoPoet A.5.1; the end token is one of them
 PAD_ID, EOS_ID = 0, 1  # of every published T5
@@ -280,9 +279,7 @@ class T5TextEncoder(nn.Module):
             tensors = {k: v.to(dtype) for k, v in tensors.items()}
         config = {**self.config.to_dict(), "architectures": ["T5EncoderModel"]}
         config["dtype"] = str(tensors["shared.weight"].dtype).removeprefix("torch.")
-        partial = folder / "model.safetensors.partial"
-        save_file(tensors, partial, metadata={"format": "pt"})
-        os.replace(partial, folder / "model.safetensors")
+        write_tensors(tensors, folder / "model.safetensors", {"format": "pt"})
         for name, content in (
             (self.tokenizer.file_name, self.tokenizer.content),
             ("config.json", (json.dumps(config, indent=1, sort_keys=True) + "\n").encode()),
