@@ -8,8 +8,8 @@ STAMP := $(VENV)/.installed
 
 install: $(STAMP)
 
-# torch first and pinned: the exact release is the CPU build where only that exists. torchaudio and encodec without their
-# dependencies, which would ask for another torch. cinepoet doctor tells what is missing.
+# torch first and pinned: the exact release is the CPU build where only that exists, and with it installed nothing else
+# asks for another. cinepoet doctor tells what is missing or broken.
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --prefer-binary -c constraints.txt torch numpy

@@ -63,7 +63,10 @@ def read_config(folder: Path, family: str | None = None) -> dict[str, Any]:
     file = Path(folder) / "config.json"
     if not file.is_file():
         raise FileNotFoundError(f"{folder} has no config.json")
-    config = json.loads(file.read_text())
+    try:
+        config = json.loads(file.read_text())
+    except (json.JSONDecodeError, UnicodeDecodeError) as fault:
+        raise ValueError(f"{file} is not valid JSON: {fault}") from fault
     if not isinstance(config, dict) or "family" not in config or "params" not in config:
         raise ValueError(f"{file} is not a cinepoet model config (no family or params)")
     if family is not None and config["family"] != family:

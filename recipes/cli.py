@@ -113,6 +113,9 @@ def _parse(words: list[str]) -> argparse.Namespace:
             if word.startswith("--") and word not in options:
                 raise UsageError(f"unknown option {word}{_nearest(word, options)} (see {command.prog} --help)")
     args, unknown = parser.parse_known_args(words)
+    if unknown and hasattr(args, "changes"):  # argparse gives up on key=value words that stand behind an option
+        args.changes = [*args.changes, *(w for w in unknown if "=" in w and not w.startswith("-"))]
+        unknown = [w for w in unknown if "=" not in w or w.startswith("-")]
     if unknown:
         what = "option" if unknown[0].startswith("-") else "argument"
         raise UsageError(f"unexpected {what} {unknown[0]!r}; put a text of several words in quotes")

@@ -86,9 +86,23 @@ def from_dict(cls: type[T], values: dict[str, Any], *, where: str = "") -> T:
             out[key] = _coerce(value, hints[key], f"{where}{key}")
         except ValueError as fault:
             faults.append(str(fault))
+    required = {
+        f.name
+        for f in dataclasses.fields(typing.cast(Any, cls))
+        if f.init and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+    }
+    if absent := sorted(required - set(values)):
+        faults.append(f"missing keys: {', '.join(where + name for name in absent)}")
     if faults:
         raise ValueError("; ".join(faults))
     return cls(**out)
+
+
+def _read_yaml(text: str, where: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as fault:
+        raise ValueError(f"{where} is not valid YAML: {fault}") from fault
 
 
 def merge(base: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
@@ -112,9 +126,11 @@ def merge(base: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
         node = out
         *path, last = key.split(".")
         for part in path:
+            if not isinstance(node.get(part) or {}, dict):
+                raise ValueError(f"{word!r}: {part} is a single value and has no keys below it")
             node[part] = dict(node.get(part) or {})
             node = node[part]
-        node[last] = yaml.safe_load(text)
+        node[last] = _read_yaml(text, word)
     return out
 
 
@@ -137,7 +153,7 @@ def load_config(cls: type[T], path: Path | None, overrides: list[str]) -> T:
     if path is not None:
         if not path.is_file():
             raise FileNotFoundError(f"config file {path} does not exist")
-        values = yaml.safe_load(path.read_text()) or {}
+        values = _read_yaml(path.read_text(), str(path)) or {}
         if not isinstance(values, dict):
             raise ValueError(f"{path} must hold a table of keys")
     return from_dict(cls, merge(values, overrides))

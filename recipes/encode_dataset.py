@@ -7,6 +7,7 @@ resolution one.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,21 @@ def half_size(video: Tensor) -> Tensor:
     return frames.reshape(b, t, c, h // 2, w // 2).transpose(1, 2).contiguous()
 
 
+def weights_hash(module: Any) -> str:
+    """A short name for a model's weights.
+
+    Args:
+        module: an ``nn.Module``.
+
+    Returns:
+        16 hexadecimal digits, equal for equal tensors.
+    """
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
 def encode_shapes(config: EncodeConfig, folder: Path, *, visual: Any, audio: Any, compute: Compute) -> TokenSet:
     """Encode scenes of the corpus and save them as a ``TokenSet``.
 
@@ -78,7 +94,17 @@ def encode_shapes(config: EncodeConfig, folder: Path, *, visual: Any, audio: Any
 
     Returns:
         The set, in the order of the scenes.
+
+    Raises:
+        ValueError: if the folder holds tokens of another corpus or of other tokenizers.
     """
+    identity = f"{config}\nvisual {weights_hash(visual)}\naudio {weights_hash(audio)}\n"
+    made_from = folder / "made_from.txt"
+    if made_from.exists() and made_from.read_text() != identity:
+        raise ValueError(
+            f"{folder} holds tokens of another corpus or of other tokenizers; delete it or use another --out"
+        )
+    write_atomically(made_from, identity)
     if (folder / "captions.json").exists():
         return TokenSet.load(folder)
     shards = folder / "shards"
@@ -104,7 +130,6 @@ def encode_shapes(config: EncodeConfig, folder: Path, *, visual: Any, audio: Any
         captions=[corpus.scene(i).caption for i in indices],
     )
     tokens.save(folder)
-    write_atomically(folder / "corpus.txt", f"{config}\n")
     for file in shards.iterdir():
         file.unlink()
     shards.rmdir()

@@ -93,14 +93,14 @@ def _mean(values: list[float]) -> float:
 
 
 def _pictures(visual: Any, clips: Tensor, codes: list[Tensor]) -> list[float]:
-    made = visual.encode(clips)
+    made = visual.encode(clips.to(next(visual.parameters()).device))
     codes.append(made.flatten().cpu())
     again = visual.decode(made)
     return [float(psnr_db(a[None], b[None])) for a, b in zip(again.float().cpu(), clips, strict=True)]
 
 
 def _sounds(audio: Any, sounds: Tensor, codes: list[Tensor], scores: list[float], silence: list[float]) -> None:
-    made = audio.encode(sounds)
+    made = audio.encode(sounds.to(next(audio.parameters()).device))
     codes.append(made.cpu().transpose(1, 2).flatten(0, 1))  # (frames, k)
     again = audio.decode(made, num_samples=sounds.shape[-1]).float().cpu()
     distance = LogMelDistance(sample_rate=audio.sample_rate)

@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-import mmtok.load
+import mmtok
 from llm.tasks import Clip, find_task, slices_of_frames, task_content, task_layout
 from recipes.bundle import Bundle, BundleConfig, open_bundle
 from recipes.device import Compute, choose_compute
@@ -127,7 +127,7 @@ class CinePoetPipeline:
         if not self.bundle.has(part):
             raise ValueError(f"the model {self.bundle.folder} has no {part} part")
         with self._timed(f"load {part}"):
-            return mmtok.load.load(self.bundle.part(part), device=self.compute.device)
+            return mmtok.load(self.bundle.part(part), device=self.compute.device)
 
     @cached_property
     def visual(self) -> Any:
@@ -373,6 +373,8 @@ class CinePoetPipeline:
             raise ValueError(f"task {task} takes {wanted[0] if wanted else 'text only'}, got {given or 'no media'}")
         if task in ("text_to_video", "text_to_image") and not prompts:
             raise ValueError(f"task {task} needs a prompt")
+        if task == "unconditional" and prompts:
+            raise ValueError("task unconditional takes no prompt; leave the prompt or the task out")
         if num_frames == 1 and task != "text_to_image":
             raise ValueError(f"num_frames=1 asks for an image, but the task is {task}")
         return task

@@ -417,5 +417,5 @@ def train_lm(
 
     # finish
     run.finish(parts)
-    averaged.eval().save_pretrained(Path(folder) / "model", dtype=torch.bfloat16)
+    averaged.eval().save_pretrained(Path(folder) / "model")
     return Path(folder) / "model"

@@ -8,6 +8,7 @@ resumes, so the same command goes on after a kill. The last step gathers the par
 
 from __future__ import annotations
 
+import json
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any
 
 import torch
 
-import mmtok.load
+import mmtok
 from llm.model import PrefixLM
 from mmtok.audio.soundstream import SoundStream
 from mmtok.text.t5 import T5TextEncoder
@@ -125,6 +126,9 @@ def train_tiny(
         if stage not in stages:
             continue
         if stage not in ("tokens", "bundle") and (folder / stage / "model" / "config.json").exists():
+            made_with = json.loads((folder / stage / "config.json").read_text())
+            if made_with != to_dict(getattr(config, stage)):
+                raise ValueError(f"{folder / stage} was trained with other numbers; delete it or use another --out")
             print(f"{stage}: finished before, kept")
             continue
         run[stage]()
@@ -158,7 +162,7 @@ def _audio(config: TinyConfig, folder: Path, compute: Compute, corpus: ShapesCor
 
 def _stored(folder: Path, part: str, compute: Compute) -> Any:
     """A trained tokenizer with the rounding that it gets in the bundle, so that its codes are those users get."""
-    tokenizer = mmtok.load.load(folder / part / "model", device=compute.device)
+    tokenizer = mmtok.load(folder / part / "model", device=compute.device)
     return tokenizer.to(STORED_AS[part]).float()
 
 
@@ -175,7 +179,7 @@ def _lm(config: TinyConfig, folder: Path, compute: Compute) -> None:
         config.lm,
         folder / "lm",
         tokens=TokenSet.load(folder / "lm_tokens"),
-        text_encoder=mmtok.load.load(folder / "text" / "model"),
+        text_encoder=mmtok.load(folder / "text" / "model"),
         compute=compute,
         code_vectors=(visual.code_vectors(), audio.code_vectors()),
     )
@@ -186,13 +190,13 @@ def _superres(config: TinyConfig, folder: Path, compute: Compute) -> None:
         config.superres,
         folder / "superres",
         tokens=TokenSet.load(folder / "superres_tokens"),
-        text_encoder=mmtok.load.load(folder / "text" / "model"),
+        text_encoder=mmtok.load(folder / "text" / "model"),
         compute=compute,
     )
 
 
 def _bundle(config: TinyConfig, folder: Path, media: MediaFolder | None, name: str) -> None:
-    """Copy the parts, in half the bytes, beside cinepoet.json."""
+    """Copy the parts, rounded as they are stored, beside cinepoet.json; the card says how each stage was really run."""
     classes: dict[str, Any] = {
         "visual": Magvit2,
         "audio": SoundStream,
@@ -207,6 +211,6 @@ def _bundle(config: TinyConfig, folder: Path, media: MediaFolder | None, name: s
         "name": name,
         "licence": "Apache-2.0",
         "data": "corpus shapes (made up)" + (f", {len(media.licences)} listed media files" if media else ""),
-        "training": to_dict(config),
+        "training": {s: json.loads((folder / s / "config.json").read_text()) for s in classes},
     }
     write_bundle(folder / "bundle", config.bundle, card)

@@ -98,3 +98,12 @@ def test_no_pickles_are_shipped():
         f.name for f in (ROOT / "recipes" / "pretrained").rglob("*") if f.suffix in (".pt", ".bin", ".ckpt", ".pkl")
     ]
     assert shipped == []
+
+
+def test_short_names_are_lazy_and_right():
+    code = (
+        "import sys, mmtok, recipes; assert 'torch' not in sys.modules;"
+        "from mmtok.loading import load; from recipes.pipeline import CinePoetPipeline;"
+        "assert mmtok.load is load and recipes.CinePoetPipeline is CinePoetPipeline"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)

@@ -44,22 +44,23 @@ def load_tokenizers(name: str, device: Any) -> Tokenizers:
         FileNotFoundError: if there is no such bundle or tokenizer.
         ValueError: if it is neither a visual nor an audio tokenizer.
     """
-    import mmtok.load
+    import mmtok
+    from mmtok.loading import family_of
     from mmtok.pretrained import resolve_folder
     from mmtok.table import FAMILIES
     from recipes.bundle import BUNDLE_FILE, embedded_names, open_bundle
 
     if name in embedded_names() or not Path(name).is_dir() or (Path(name) / BUNDLE_FILE).is_file():
         bundle = open_bundle(name)
-        parts = {p: mmtok.load.load(bundle.part(p), device=device) for p in ("visual", "audio") if bundle.has(p)}
+        parts = {p: mmtok.load(bundle.part(p), device=device) for p in ("visual", "audio") if bundle.has(p)}
         config = bundle.config
         size = max(config.size, config.upscaled_size)
         return Tokenizers(parts.get("visual"), parts.get("audio"), config.fps, size, config.num_frames, name)
     folder = resolve_folder(name)
-    kind = FAMILIES[mmtok.load.family_of(folder)].kind
+    kind = FAMILIES[family_of(folder)].kind
     if kind not in ("visual", "audio"):
         raise ValueError(f"{name} is a {kind} encoder; a visual or audio tokenizer is needed")
-    tokenizer = mmtok.load.load(folder, device=device)
+    tokenizer = mmtok.load(folder, device=device)
     if kind == "audio":
         return Tokenizers(None, tokenizer, 8.0, 128, 17, name)
     return Tokenizers(tokenizer, None, tokenizer.fps, 128, tokenizer.valid_num_frames(17), name)

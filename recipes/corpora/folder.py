@@ -111,7 +111,7 @@ def clip_pool(
             length_s = probe(path).duration_s or 0.0
             windows = max(1, min(clips_per_file, int(length_s * fps / num_frames)))
             for number in range(windows):
-                start = number * max(0.0, length_s - num_frames / fps) / max(1, windows)
+                start = number * max(0.0, length_s - num_frames / fps) / max(1, windows - 1)
                 frames = read_video(path, fps=fps, num_frames=num_frames, size=size, start_s=start).frames
                 clips.append(((frames + 1) * 127.5).round().clamp(0, 255).to(torch.uint8))
         except MediaError as fault:

@@ -1,5 +1,6 @@
 """recipes/encode_dataset.py: shards that survive a stop, and codes that are those of the tokenizers."""
 
+import pytest
 import torch
 
 from mmtok.audio.soundstream import build_soundstream
@@ -57,6 +58,7 @@ def test_a_stopped_run_keeps_its_finished_shards(tmp_path):
         """The tokenizer of a process that is killed in its third shard."""
 
         fps = visual.fps
+        state_dict = visual.state_dict
         calls = 0
 
         def encode(self, video):
@@ -73,6 +75,16 @@ def test_a_stopped_run_keeps_its_finished_shards(tmp_path):
     assert sorted(f.name for f in (tmp_path / "cut" / "shards").iterdir()) == ["00000.safetensors", "00001.safetensors"]
     resumed = encode_shapes(CONFIG, tmp_path / "cut", visual=visual, audio=audio, compute=compute)
     assert torch.equal(resumed.low, whole.low) and torch.equal(resumed.audio, whole.audio)
+
+
+def test_tokens_of_other_weights_are_refused(tmp_path):
+    visual, audio = _tokenizers()
+    compute = choose_compute("cpu", "float32")
+    encode_shapes(CONFIG, tmp_path, visual=visual, audio=audio, compute=compute)
+    with torch.no_grad():
+        next(visual.parameters()).add_(1e-3)
+    with pytest.raises(ValueError, match="holds tokens of another corpus or of other tokenizers"):
+        encode_shapes(CONFIG, tmp_path, visual=visual, audio=audio, compute=compute)
 
 
 def test_half_size_keeps_range_and_mean():
