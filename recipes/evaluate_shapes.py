@@ -22,6 +22,7 @@ from recipes.pipeline import CinePoetPipeline
 from recipes.progress import track
 from recipes.run import write_atomically
 
+CEILINGS = ("ground_truth", "reconstructed", "reconstructed_upscaled")
 ATTRIBUTES = ("colour", "shape", "motion", "pitch")
 
 
@@ -71,7 +72,7 @@ def evaluate_shapes(
         sampling: further arguments of the pipeline's call, such as ``guidance_scale``.
 
     Returns:
-        Percentages under "generated", "upscaled", "ground_truth" and "reconstructed", with the protocol.
+        Percentages under "generated", "upscaled" and ``CEILINGS``, with the protocol.
 
     Raises:
         ValueError: if fewer than one prompt is asked for.
@@ -80,7 +81,8 @@ def evaluate_shapes(
         raise ValueError(f"prompts must be positive, got {prompts}")
     corpus = ShapesCorpus(0, "heldout")
     scenes = [corpus.scene(i) for i in range(prompts)]
-    rows: dict[str, list[dict[str, bool]]] = {"generated": [], "upscaled": [], "ground_truth": [], "reconstructed": []}
+    names = ("generated", "upscaled", *CEILINGS)
+    rows: dict[str, list[dict[str, bool]]] = {name: [] for name in names}
     generator = torch.Generator().manual_seed(seed)
     started = time.monotonic()
     shown: list[Tensor] = []
@@ -98,9 +100,9 @@ def evaluate_shapes(
                 shown.append(output.frames[i])
     spent_s = time.monotonic() - started
     for start in track(range(0, prompts, batch_size), title="ground truth"):
-        for scene, row, again in _truth(pipe, scenes[start : start + batch_size]):
-            rows["ground_truth"].append(judge(scene, *row))
-            rows["reconstructed"].append(judge(scene, *again))
+        for scene, films in _truth(pipe, scenes[start : start + batch_size], upscaled=upscale):
+            for name, film in films.items():
+                rows[name].append(judge(scene, *film))
     result: dict[str, Any] = {
         "protocol": f"{prompts} captions of held-out (colour, shape, motion) triples, corpus seed 0, sampling seed "
         f"{seed}, one film each, guidance {sampling.get('guidance_scale', pipe.config.guidance_scale)}",
@@ -120,19 +122,24 @@ def _sharpened(pipe: CinePoetPipeline, low: Tensor, batch: list[Scene], generato
 
 
 def _truth(
-    pipe: CinePoetPipeline, batch: list[Scene]
-) -> list[tuple[Scene, tuple[Tensor, Tensor, int], tuple[Tensor, Tensor, int]]]:
-    """Rendered scenes at the language model's size, and the same behind the tokenizers."""
-    config, audio = pipe.config, pipe.audio
+    pipe: CinePoetPipeline, batch: list[Scene], *, upscaled: bool
+) -> list[tuple[Scene, dict[str, tuple[Tensor, Tensor, int]]]]:
+    """Rendered scenes and the same behind the tokenizers, at the language model's size and at twice that."""
+    config, audio, device = pipe.config, pipe.audio, pipe.compute.device
     num_samples = round(config.num_frames / config.fps * audio.sample_rate)
-    clips = torch.stack([render_video(s, size=2 * config.size, num_frames=config.num_frames) for s in batch])
-    clips = half_size(clips)
+    large = torch.stack([render_video(s, size=2 * config.size, num_frames=config.num_frames) for s in batch])
+    small = half_size(large)
     sounds = torch.stack([render_audio(s, num_samples=num_samples, sample_rate=audio.sample_rate) for s in batch])
-    device = pipe.compute.device
-    seen = pipe.visual.decode(pipe.visual.encode(clips.to(device))).float().cpu()
     heard = audio.decode(audio.encode(sounds.to(device)), num_samples=num_samples).float().cpu()
+
+    def behind(clips: Tensor) -> Tensor:
+        return pipe.visual.decode(pipe.visual.encode(clips.to(device))).float().cpu()
+
+    films = {"ground_truth": (small, sounds), "reconstructed": (behind(small), heard)}
+    if upscaled:
+        films["reconstructed_upscaled"] = (behind(large), heard)
     rate = audio.sample_rate
-    return [(s, (clips[i], sounds[i], rate), (seen[i], heard[i], rate)) for i, s in enumerate(batch)]
+    return [(s, {n: (seen[i], sound[i], rate) for n, (seen, sound) in films.items()}) for i, s in enumerate(batch)]
 
 
 def _sheet(films: list[Tensor], path: Path) -> None:
@@ -157,7 +164,7 @@ def report(result: dict[str, Any], printer: Callable[[str], None] = print) -> No
         printer: takes one line.
     """
     printer(result["protocol"])
-    printer(f"{'':14}" + "".join(f"{name:>9}" for name in ATTRIBUTES))
-    for name in ("ground_truth", "reconstructed", "generated", "upscaled"):
+    printer(f"{'':23}" + "".join(f"{name:>9}" for name in ATTRIBUTES))
+    for name in (*CEILINGS, "generated", "upscaled"):
         if name in result:
-            printer(f"{name:14}" + "".join(f"{result[name].get(a, float('nan')):8.1f}%" for a in ATTRIBUTES))
+            printer(f"{name:23}" + "".join(f"{result[name].get(a, float('nan')):8.1f}%" for a in ATTRIBUTES))

@@ -259,6 +259,8 @@ class CinePoetPipeline:
             "top_p": self.config.top_p if top_p is None else top_p,
             "generator": generator if generator is not None else torch.Generator().manual_seed(0),
         }
+        if extensions and task == "text_to_image":
+            raise ValueError("extensions lengthen a film, and text_to_image makes one picture")
         if negative_prompt and not prompts:
             raise ValueError("negative_prompt works against a prompt; give one")
         self._check_media(image, video, audio)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -104,6 +105,10 @@ def read_media(path: str, tokenizers: Tokenizers, *, size: int, seconds: float) 
     frames = sound = None
     if info.has_video and tokenizers.visual is not None:
         most = max(1, round(seconds * tokenizers.fps))
+        if info.num_frames == 1:
+            most = 1
+        elif info.duration_s:  # no more than there is, so that a short clip is not held for minutes in memory
+            most = min(most, math.ceil(info.duration_s * tokenizers.fps) + 1)
         clip = read_video(path, fps=tokenizers.fps, num_frames=most, size=size)
         frames = clip.frames[None, :, : most - clip.held_frames]
     if info.has_audio and tokenizers.audio is not None:
