@@ -7,7 +7,6 @@ on the seed, the rank and the step only, so a resumed run draws what it would ha
 from __future__ import annotations
 
 import copy
-import math
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +23,7 @@ from llm.tasks import Clip, task_content
 from mmtok.contract import TextEncoder
 from recipes.device import Compute
 from recipes.run import Run, step_generator
+from recipes.schedule import follow_weights, warmup_cosine
 from recipes.tokens import TokenSet
 
 
@@ -182,10 +182,7 @@ def learning_rate(config: LMTrainConfig, step: int) -> float:
     Returns:
         The rate.
     """
-    if step < config.warmup:
-        return config.lr * (step + 1) / config.warmup
-    progress = (step - config.warmup) / max(1, config.steps - config.warmup)
-    return config.lr * (config.final_lr + (1 - config.final_lr) * 0.5 * (1 + math.cos(math.pi * progress)))
+    return config.lr * warmup_cosine(step, steps=config.steps, warmup=config.warmup, floor=config.final_lr)
 
 
 def make_optimizer(model: nn.Module, config: LMTrainConfig) -> torch.optim.AdamW:
@@ -386,9 +383,7 @@ def train_lm(
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         if config.ema:
-            decay = min(config.ema, (step + 1) / (step + 10))  # young averages follow faster
-            for mean, weight in zip(averaged.parameters(), model.parameters(), strict=True):
-                mean.lerp_(weight.detach(), 1 - decay)
+            follow_weights(averaged, model, decay=config.ema, step=step)
 
         places += batch.ids.numel()
         if step % config.log_every == 0 or step == config.steps - 1:

@@ -7,7 +7,6 @@ starts from what the paper gets by inflating an image model (MAGVIT-v2, appendix
 from __future__ import annotations
 
 import copy
-import math
 import os
 import time
 from collections.abc import Callable
@@ -26,6 +25,7 @@ from mmtok.visual.magvit2 import Magvit2, Magvit2Output, magvit2
 from recipes.corpora.shapes import ShapesCorpus, render_video
 from recipes.device import Compute
 from recipes.run import Run, step_generator
+from recipes.schedule import warmup_cosine
 
 ClipSource = Callable[[torch.Generator, int, int, int], Tensor]
 
@@ -239,11 +239,8 @@ def learning_rate_at(step: int, config: Magvit2TrainConfig) -> float:
         The learning rate of ``step``.
     """
     total = config.image_steps + config.video_steps
-    if step < config.warmup_steps:
-        return config.learning_rate * (step + 1) / config.warmup_steps
-    done = (step - config.warmup_steps) / max(1, total - config.warmup_steps)
     floor = config.final_learning_rate
-    return config.learning_rate * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * done)))
+    return config.learning_rate * warmup_cosine(step, steps=total, warmup=config.warmup_steps, floor=floor)
 
 
 def draw_batch(config: Magvit2TrainConfig, clip_source: ClipSource, step: int) -> Tensor:

@@ -6,7 +6,6 @@ one. So the use of every level is logged from the first step, and a run whose le
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from recipes.corpora.shapes import ShapesCorpus
 from recipes.corpora.sources import MixedSounds
 from recipes.device import Compute
 from recipes.run import Run, step_generator
+from recipes.schedule import warmup_cosine
 
 SoundSource = Callable[[torch.Generator, int, int], Tensor]  # (generator, batch_size, num_samples) -> (b, 1, n)
 
@@ -145,10 +145,7 @@ def learning_rate_share(step: int, *, steps: int, warmup_steps: int) -> float:
     Returns:
         A number in (0, 1].
     """
-    if step < warmup_steps:
-        return (step + 1) / warmup_steps
-    done = (step - warmup_steps) / max(1, steps - warmup_steps)
-    return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * done))
+    return warmup_cosine(step, steps=steps, warmup=warmup_steps, floor=0.02)
 
 
 def reconstruction_loss(

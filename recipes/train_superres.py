@@ -9,7 +9,6 @@ short runs.
 from __future__ import annotations
 
 import copy
-import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 from mmtok.contract import TextEncoder
 from recipes.device import Compute
 from recipes.run import Run, step_generator
+from recipes.schedule import follow_weights, warmup_cosine
 from recipes.tokens import TokenSet
 from recipes.train_lm import CaptionVectors
 from superres.config import SuperResConfig, factor_sizes_for, preset
@@ -175,10 +175,7 @@ def learning_rate(config: SuperResTrainConfig, step: int) -> float:
     Returns:
         The rate.
     """
-    if step < config.warmup:
-        return config.lr * (step + 1) / config.warmup
-    progress = (step - config.warmup) / max(1, config.steps - config.warmup)
-    return config.lr * (config.final_lr + (1 - config.final_lr) * 0.5 * (1 + math.cos(math.pi * progress)))
+    return config.lr * warmup_cosine(step, steps=config.steps, warmup=config.warmup, floor=config.final_lr)
 
 
 def make_optimizer(model: nn.Module, config: SuperResTrainConfig) -> torch.optim.AdamW:
@@ -371,9 +368,7 @@ def train_superres(
             group["lr"] = rate
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        decay = min(config.ema, (step + 1) / (step + 10))  # young averages follow faster
-        for mean, weight in zip(averaged.parameters(), model.parameters(), strict=True):
-            mean.lerp_(weight.detach(), 1 - decay)
+        follow_weights(averaged, model, decay=config.ema, step=step)
 
         clips += config.batch_size
         last = step == config.steps - 1

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import copy
 import io
-import math
 import os
 import random
 import re
@@ -34,6 +33,7 @@ from mmtok.text.t5 import EOS_ID, PAD_ID, T5TextEncoder, TextTokenizer
 from recipes.corpora.shapes import MOTIONS, ShapesCorpus
 from recipes.device import Compute
 from recipes.run import Run, step_generator
+from recipes.schedule import warmup_cosine
 
 Captions = Callable[[torch.Generator, int], list[str]]
 _IGNORED = -100  # label of a padded target position
@@ -592,10 +592,7 @@ def learning_rate(config: T5TrainConfig, step: int) -> float:
     Returns:
         The rate of that step.
     """
-    if step < config.warmup_steps:
-        return config.lr * (step + 1) / config.warmup_steps
-    part = (step - config.warmup_steps) / max(config.steps - config.warmup_steps, 1)
-    return config.lr * (0.55 + 0.45 * math.cos(math.pi * part))
+    return config.lr * warmup_cosine(step, steps=config.steps, warmup=config.warmup_steps, floor=0.1)
 
 
 def train_t5(
