@@ -28,12 +28,14 @@ class Batch:
         ids: (b, n) int64.
         text: (b, text_slots, d) vectors, or None when the layout has no text span.
         text_mask: (b, text_slots) bool, True where a vector is; None without text.
+        inputs: (b, n) int64 that the model reads in place of ``ids``, see ``drop_context``; None reads ``ids``.
     """
 
     layout: Layout
     ids: Tensor
     text: Tensor | None = None
     text_mask: Tensor | None = None
+    inputs: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -156,6 +158,38 @@ def draw_group(groups: list[Group], shares: Tensor, generator: torch.Generator) 
         The group.
     """
     return groups[int(torch.multinomial(shares, 1, generator=generator))]
+
+
+def drop_context(ids: Tensor, layout: Layout, *, share: float, generator: torch.Generator) -> Tensor:
+    """Overwrite part of what was already written, in the inputs only (word dropout, Bowman et al. 2016).
+
+    A model that sees every earlier token learns to continue long before it learns to choose: what the caption says is
+    told again by the first few tokens, so that reading the caption pays a hundredth of a nat. Where tokens are missing
+    the caption is the only source, and a model used to wrong tokens is less led astray by its own. Half of the
+    sequences stay whole; the others lose a share of their output content drawn from [0, ``share``], replaced by ids
+    drawn from the place's own block.
+
+    Args:
+        ids: (b, n) sequences.
+        layout: their places.
+        share: largest share that is overwritten, in [0, 1].
+        generator: decides everything.
+
+    Returns:
+        (b, n) int64, equal to ``ids`` in the prefix and at markers.
+
+    Raises:
+        ValueError: if ``share`` lies outside [0, 1].
+    """
+    if not 0 <= share <= 1:
+        raise ValueError(f"context dropout ({share}) must lie in [0, 1]")
+    b, n = ids.shape
+    first, stop = layout.blocks.unbind(1)
+    content = (torch.arange(n) >= layout.prefix_length) & (stop - first > 1)
+    rate = share * (2 * torch.rand(b, 1, generator=generator) - 1)  # negative for half of them
+    dropped = (torch.rand(b, n, generator=generator) < rate) & content
+    other = first + (torch.rand(b, n, generator=generator) * (stop - first)).long()
+    return torch.where(dropped, other, ids)
 
 
 def fit_text(vectors: Tensor, mask: Tensor, slots: int) -> tuple[Tensor, Tensor]:

@@ -58,6 +58,7 @@ def prefix_lm_loss(
     z_loss: float = 0.0,
     audio_lead_weight: float = 1.0,
     audio_lead_frames: int = 4,
+    first_slice_weight: float = 1.0,
 ) -> LMLoss:
     """Loss of a batch; the head is evaluated on the output rows only.
 
@@ -67,10 +68,10 @@ def prefix_lm_loss(
         full_softmax: True scores every place against the whole vocabulary.
         z_loss: weight of the squared log-partition, which keeps logits small (PaLM uses 1e-4); block softmax only.
         audio_lead_weight: weight of the first frames of every audio level, against 1 for all other places. A tone's
-            first
-            code decides its pitch and all later ones repeat it, so that without a weight a small model learns to
-            continue long before it learns to choose.
+            first code decides its pitch and all later ones repeat it, so that without a weight a small model learns
+            to continue long before it learns to choose.
         audio_lead_frames: how many frames are "first".
+        first_slice_weight: the same for the first slice of visual tokens, which decides what is seen.
 
     Returns:
         The loss and its parts.
@@ -81,12 +82,15 @@ def prefix_lm_loss(
     if full_softmax and z_loss:
         raise ValueError("z_loss needs the partition function, which the fused full softmax does not return")
     layout = batch.layout
-    hidden = model(batch.ids, layout, text=batch.text, text_mask=batch.text_mask)
+    inputs = batch.ids if batch.inputs is None else batch.inputs
+    hidden = model(inputs, layout, text=batch.text, text_mask=batch.text_mask)
     sums: dict[str, Tensor] = {}
     hits: dict[str, Tensor] = {}
     places: dict[str, int] = {}
     extra = lead = hidden.new_zeros((), dtype=torch.float32)
-    num_leading = 0
+    lead_weights = 0.0
+    visual = layout.find("visual_out")
+    slice_places = visual.shape[1] * visual.shape[2] if visual is not None and visual.offset == 0 else 0
     for run in layout.runs:
         rows = hidden[:, run.start - 1 : run.stop - 1]  # the row before a place predicts it
         targets = batch.ids[:, run.start : run.stop]
@@ -100,16 +104,18 @@ def prefix_lm_loss(
                 hits[run.kind] = hits.get(run.kind, 0) + (logits.argmax(-1) == inside).sum()
             if z_loss:
                 extra = extra + logits.logsumexp(-1).square().sum()
-        if run.kind == "audio" and audio_lead_weight != 1.0:
-            leading = losses[:, :audio_lead_frames]
-            lead = lead + leading.sum()
-            num_leading += leading.numel()
+        number, weight = {
+            "visual": (slice_places, first_slice_weight),
+            "audio": (audio_lead_frames, audio_lead_weight),
+        }.get(run.kind, (0, 1.0))
+        leading = losses[:, :number]
+        lead = lead + (weight - 1.0) * leading.sum()
+        lead_weights += (weight - 1.0) * leading.numel()
         sums[run.kind] = sums.get(run.kind, 0) + losses.sum()
         places[run.kind] = places.get(run.kind, 0) + targets.numel()
     num_targets = sum(places.values())
-    further = audio_lead_weight - 1.0
-    total = torch.stack(list(sums.values())).sum() + z_loss * extra + further * lead
-    total = total / (num_targets + further * num_leading)
+    total = torch.stack(list(sums.values())).sum() + z_loss * extra + lead
+    total = total / (num_targets + lead_weights)
     return LMLoss(
         total=total,
         nats={kind: s.detach() / places[kind] for kind, s in sums.items()},

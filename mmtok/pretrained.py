@@ -18,7 +18,7 @@ from torch import nn
 P = TypeVar("P")
 # what we read of a hub repository; never pickles
 _WANTED = ["*.json", "*.safetensors", "*.model", "*.md"]
-_ROW_SCALE = "::row_scale"  # suffix of the scales beside an int8 matrix
+ROW_SCALE = "::row_scale"  # suffix of the scales beside an int8 matrix
 _KEPT = (torch.float16, torch.bfloat16, torch.float32)
 
 
@@ -152,7 +152,7 @@ def save_module(
         kept = tensor.detach().cpu().contiguous()
         if dtype is torch.int8 and kept.dtype in _KEPT:
             if kept.ndim >= 2 and kept.numel() >= 4096:
-                tensors[name], tensors[name + _ROW_SCALE] = _rounded_rows(kept)
+                tensors[name], tensors[name + ROW_SCALE] = _rounded_rows(kept)
             else:
                 tensors[name] = kept.half()
             continue
@@ -184,10 +184,10 @@ def load_tensors(folder: Path) -> dict[str, torch.Tensor]:
         tensors = load_file(file)
     except SafetensorError as fault:
         raise ValueError(f"{file} is damaged: {fault}") from fault
-    for name in [k for k in tensors if k.endswith(_ROW_SCALE)]:
-        scale, matrix = tensors.pop(name), tensors[name.removesuffix(_ROW_SCALE)]
+    for name in [k for k in tensors if k.endswith(ROW_SCALE)]:
+        scale, matrix = tensors.pop(name), tensors[name.removesuffix(ROW_SCALE)]
         rows = matrix.float().flatten(1) * scale[:, None]
-        tensors[name.removesuffix(_ROW_SCALE)] = rows.view(matrix.shape)
+        tensors[name.removesuffix(ROW_SCALE)] = rows.view(matrix.shape)
     return {k: v.float() if v.is_floating_point() else v for k, v in tensors.items()}
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from llm.batching import Batch, Group, draw_group, fit_text, group_shares, make_groups
+from llm.batching import Batch, Group, draw_group, drop_context, fit_text, group_shares, make_groups
 from llm.code_init import start_from_code_vectors
 from llm.config import LMConfig, preset
 from llm.loss import LMLoss, prefix_lm_loss
@@ -59,10 +59,12 @@ class LMTrainConfig:
         image_share: share of image steps in the first quarter and afterwards; None follows ``task_weights``.
         silent_share: part of the steps of tasks that write picture and sound which write the picture alone.
         text_dropout: share of captions hidden, which trains the null branch of guidance.
+        context_dropout: largest share of a sequence's own tokens hidden from it, see ``llm.batching.drop_context``.
         full_softmax: True trains over the whole vocabulary instead of the valid block.
         z_loss: weight of the squared log-partition.
         audio_lead_weight: weight of the first frames of every audio level, see llm/loss.py.
         audio_lead_frames: how many frames are first.
+        first_slice_weight: weight of the first slice of visual tokens.
         ema: decay of the averaged weights that are saved; 0 saves the weights themselves.
         validation_rows: last rows of the cache, kept out of training.
         validate_every: steps between validations.
@@ -85,10 +87,12 @@ class LMTrainConfig:
     image_share: tuple[float, float] | None = None
     silent_share: float = 0.0
     text_dropout: float = 0.1
+    context_dropout: float = 0.0
     full_softmax: bool = False
     z_loss: float = 0.0
     audio_lead_weight: float = 1.0
     audio_lead_frames: int = 4
+    first_slice_weight: float = 1.0
     ema: float = 0.0
     validation_rows: int = 8
     validate_every: int = 200
@@ -144,6 +148,7 @@ def make_batch(
     tokens: TokenSet,
     captions: CaptionVectors,
     text_dropout: float,
+    context_dropout: float = 0.0,
     generator: torch.Generator,
     device: torch.device,
 ) -> Batch:
@@ -155,6 +160,7 @@ def make_batch(
         tokens: the cache.
         captions: vectors of its captions.
         text_dropout: probability that a caption is hidden.
+        context_dropout: largest share of a sequence's own tokens that is hidden from it.
         generator: draws which.
         device: where the batch goes.
 
@@ -166,10 +172,13 @@ def make_batch(
     content = task_content(group.task, group.clip, visual=visual, audio=audio, given=group.given)
     ids, _ = group.layout.fill(content, len(rows))
     dropped = torch.rand(len(rows), generator=generator) < text_dropout
+    inputs = None
+    if context_dropout:
+        inputs = drop_context(ids, group.layout, share=context_dropout, generator=generator).to(device)
     if not group.layout.text_slots:
-        return Batch(group.layout, ids.to(device))
+        return Batch(group.layout, ids.to(device), inputs=inputs)
     text, mask = captions(rows)
-    return Batch(group.layout, ids.to(device), text.to(device), (mask & ~dropped[:, None]).to(device))
+    return Batch(group.layout, ids.to(device), text.to(device), (mask & ~dropped[:, None]).to(device), inputs)
 
 
 def learning_rate(config: LMTrainConfig, step: int) -> float:
@@ -364,6 +373,7 @@ def train_lm(
             tokens=tokens,
             captions=captions,
             text_dropout=config.text_dropout,
+            context_dropout=config.context_dropout,
             generator=own,
             device=compute.device,
         )
@@ -375,6 +385,7 @@ def train_lm(
                 z_loss=config.z_loss,
                 audio_lead_weight=config.audio_lead_weight,
                 audio_lead_frames=config.audio_lead_frames,
+                first_slice_weight=config.first_slice_weight,
             )
         loss.total.backward()
         norm = nn.utils.clip_grad_norm_(model.parameters(), config.clip)

@@ -9,6 +9,7 @@ resumes, so the same command goes on after a kill. The last step gathers the par
 from __future__ import annotations
 
 import json
+import os
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,13 +22,14 @@ from llm.model import PrefixLM
 from mmtok.audio.soundstream import SoundStream
 from mmtok.text.t5 import T5TextEncoder
 from mmtok.visual.magvit2 import Magvit2
-from recipes.bundle import BundleConfig, write_bundle
+from recipes.bundle import Bundle, BundleConfig, write_bundle
 from recipes.config import to_dict
 from recipes.corpora.folder import MediaFolder, clip_pool, sound_pool
 from recipes.corpora.shapes import ShapesCorpus
 from recipes.corpora.sources import MixedClips, MixedSounds
 from recipes.device import Compute
 from recipes.encode_dataset import EncodeConfig, encode_shapes
+from recipes.run import write_atomically
 from recipes.tokens import TokenSet
 from recipes.train_lm import LMTrainConfig, train_lm
 from recipes.train_magvit2 import Magvit2TrainConfig, train_magvit2
@@ -45,6 +47,14 @@ STORED_AS = {
     "lm": torch.int8,
     "superres": torch.int8,
 }
+PART_CLASSES: dict[str, Any] = {
+    "visual": Magvit2,
+    "audio": SoundStream,
+    "text": T5TextEncoder,
+    "lm": PrefixLM,
+    "superres": SuperResTransformer,
+}
+TOKENIZERS = ("text", "visual", "audio")
 STAGES = ("text", "visual", "audio", "tokens", "lm", "superres", "bundle")
 
 
@@ -90,6 +100,8 @@ def train_tiny(
     media: MediaFolder | None = None,
     stages: tuple[str, ...] = STAGES,
     name: str = "tiny",
+    tokenizers: Bundle | None = None,
+    command: str = "",
 ) -> Path:
     """Run the stages that are not finished yet.
 
@@ -100,6 +112,8 @@ def train_tiny(
         media: real clips and sounds for the tokenizers, or None.
         stages: which stages to run, in the order of ``STAGES``.
         name: of the model, for its card.
+        tokenizers: a finished model whose text encoder, visual and sound tokenizers are taken instead of training them.
+        command: what was typed, for the model's card.
 
     Returns:
         The bundle's folder.
@@ -120,9 +134,13 @@ def train_tiny(
         "tokens": lambda: _tokens(config, folder, compute),
         "lm": lambda: _lm(config, folder, compute),
         "superres": lambda: _superres(config, folder, compute),
-        "bundle": lambda: _bundle(config, folder, media, name),
+        "bundle": lambda: _bundle(config, folder, compute, media, name=name, tokenizers=tokenizers, command=command),
     }
     for stage in STAGES:
+        if tokenizers is not None and stage in TOKENIZERS:
+            _take(tokenizers, stage, folder)
+            print(f"{stage}: taken from {tokenizers.folder.name}")
+            continue
         if stage not in stages:
             continue
         if stage not in ("tokens", "bundle") and (folder / stage / "model" / "config.json").exists():
@@ -195,22 +213,51 @@ def _superres(config: TinyConfig, folder: Path, compute: Compute) -> None:
     )
 
 
-def _bundle(config: TinyConfig, folder: Path, media: MediaFolder | None, name: str) -> None:
+def _take(bundle: Bundle, part: str, folder: Path) -> None:
+    """Put a finished model's part where its stage would have left it, with the numbers it was trained with."""
+    if not bundle.has(part):
+        raise ValueError(f"{bundle.folder} has no {part} part to take")
+    numbers = bundle.card.get("training", {}).get(part, {})
+    PART_CLASSES[part].from_pretrained(bundle.part(part)).save_pretrained(folder / part / "model")
+    write_atomically(folder / part / "config.json", json.dumps(numbers, indent=1) + "\n")
+
+
+def _minutes(folder: Path, part: str) -> float | None:
+    """Time that a stage's loop ran, over all its sittings."""
+    log = folder / part / "log.jsonl"
+    last = log.read_text().splitlines()[-1:] if log.exists() else []
+    return round(json.loads(last[0])["perf/seconds"] / 60, 1) if last else None
+
+
+def _bundle(
+    config: TinyConfig,
+    folder: Path,
+    compute: Compute,
+    media: MediaFolder | None,
+    *,
+    name: str,
+    tokenizers: Bundle | None,
+    command: str,
+) -> None:
     """Copy the parts, rounded as they are stored, beside cinepoet.json; the card says how each stage was really run."""
-    classes: dict[str, Any] = {
-        "visual": Magvit2,
-        "audio": SoundStream,
-        "text": T5TextEncoder,
-        "lm": PrefixLM,
-        "superres": SuperResTransformer,
-    }
-    for part, cls in classes.items():
+    for part, cls in PART_CLASSES.items():
         model = cls.from_pretrained(folder / part / "model")
         model.save_pretrained(folder / "bundle" / part, dtype=STORED_AS[part])
-    card = {
+    gpu = compute.device.type == "cuda"
+    machine = torch.cuda.get_device_name(compute.device) if gpu else f"{os.cpu_count()} CPU cores"
+    card: dict[str, Any] = {
         "name": name,
         "licence": "Apache-2.0",
         "data": "corpus shapes (made up)" + (f", {len(media.licences)} listed media files" if media else ""),
-        "training": {s: json.loads((folder / s / "config.json").read_text()) for s in classes},
+        "command": command,
+        "machine": f"{machine}, torch {torch.__version__}",
+        "seed": config.seed,
+        "minutes": {part: m for part in PART_CLASSES if (m := _minutes(folder, part)) is not None},
+        "training": {part: json.loads((folder / part / "config.json").read_text()) for part in PART_CLASSES},
     }
+    if tokenizers is not None:  # they were not trained here
+        theirs = tokenizers.card
+        card["data"] = theirs.get("data", f"that of {tokenizers.folder.name}")
+        card["command"] = f"{theirs.get('command', 'not recorded')}; then {command}"
+        card["minutes"] |= {part: m for part, m in theirs.get("minutes", {}).items() if part in TOKENIZERS}
     write_bundle(folder / "bundle", config.bundle, card)

@@ -9,13 +9,14 @@ from typing import Any
 
 from recipes.commands.common import add_model, add_seed, check_folder, compute_of, number
 
-SUMMARY = "measure a model: prompt adherence on unseen combinations, or reconstruction"
+SUMMARY = "measure a model: prompt adherence on unseen combinations, or reconstruction; write its card"
 EXAMPLES = """\
   cinepoet evaluate shapes --prompts 200 --out results
   cinepoet evaluate shapes --prompts 20 --no-upscale
   cinepoet evaluate reconstruction --media my_clips --out results
+  cinepoet evaluate card --model runs/tiny/bundle --results results   # writes README.md from both
 """
-KINDS = ("shapes", "reconstruction")
+KINDS = ("shapes", "reconstruction", "card")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     Args:
         parser: of the command.
     """
-    parser.add_argument("kind", choices=KINDS, metavar="shapes|reconstruction", help="what is measured")
+    parser.add_argument("kind", choices=KINDS, metavar="|".join(KINDS), help="what is measured")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="also write the figures there as JSON")
     add_model(parser)
     shapes = parser.add_argument_group("shapes: films from captions that training never saw, read by analyzers")
@@ -38,6 +39,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     back.add_argument("--media-list", type=Path, metavar="CSV", help="path,split,licence of the files to use")
     back.add_argument("--scenes", type=number(int, 1), metavar="N", help="how many scenes (default: 200)")
+    card = parser.add_argument_group("card: the model's README.md from both measurements")
+    card.add_argument("--results", type=Path, metavar="FOLDER", help="the --out of the measurements")
+    card.add_argument("--notes", type=Path, metavar="F.md", help="Markdown to end with, such as known limits")
     back.add_argument("--size", type=number(int, 8), metavar="PX", help="side of the pictures (default: 128)")
 
 
@@ -50,15 +54,18 @@ def run(args: argparse.Namespace) -> int:
     Returns:
         The exit code.
     """
-    others = {
-        "shapes": ("media", "media_list", "scenes", "size"),
-        "reconstruction": ("prompts", "batch_size", "no_upscale"),
+    own = {
+        "shapes": ("prompts", "batch_size", "no_upscale", "out"),
+        "reconstruction": ("media", "media_list", "scenes", "size", "out"),
+        "card": ("results", "notes"),
     }
-    for name in others[args.kind]:
+    for name in sorted({n for names in own.values() for n in names} - set(own[args.kind])):
         if getattr(args, name) not in (None, False):
             raise ValueError(f"--{name.replace('_', '-')} has no meaning for evaluate {args.kind}")
     if args.media_list is not None and args.media is None:
         raise ValueError("--media-list says which files of --media to use; give --media too")
+    if args.kind == "card":
+        return _card(args)
     from recipes.bundle import open_bundle
     from recipes.pipeline import CinePoetPipeline
 
@@ -67,6 +74,18 @@ def run(args: argparse.Namespace) -> int:
         check_folder(args.out)
     result = _shapes(args, pipe) if args.kind == "shapes" else _reconstruction(args, pipe)
     print(json.dumps(result, indent=1))
+    return 0
+
+
+def _card(args: argparse.Namespace) -> int:
+    if args.results is None:
+        raise ValueError("evaluate card needs --results, the folder with both measurements")
+    if args.notes is not None and not args.notes.is_file():
+        raise FileNotFoundError(f"notes file {args.notes} does not exist")
+    from recipes.bundle import open_bundle
+    from recipes.model_card import write_card
+
+    print(write_card(open_bundle(args.model), args.results, args.notes.read_text() if args.notes else ""))
     return 0
 
 

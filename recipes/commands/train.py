@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from pathlib import Path
 
 from recipes.commands.common import add_device, check_folder, compute_of
@@ -12,6 +13,7 @@ EXAMPLES = """\
   cinepoet train smoke                                        # every stage in under two minutes, to see it run
   cinepoet train tiny --media my_clips --out runs/tiny        # the embedded default; the same command resumes
   cinepoet train tiny --stages lm,superres,bundle lm.steps=9000 --out runs/tiny
+  cinepoet train tiny --tokenizers tiny --out runs/mine      # language model and super-resolution only
   cinepoet generate "a red circle" --model runs/tiny/bundle --out film.mp4
 """
 PRESETS = ("tiny", "smoke")
@@ -31,6 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--stages", metavar="A,B", help="only these, such as visual,tokens (default: all)")
     parser.add_argument("--media", type=Path, metavar="FOLDER", help="real clips and sounds for the tokenizers")
     parser.add_argument("--media-list", type=Path, metavar="CSV", help="path,split,licence of the files to use")
+    parser.add_argument("--tokenizers", metavar="MODEL", help="take text, visual and sound tokenizers from this model")
     add_device(parser)
 
 
@@ -49,9 +52,11 @@ def run(args: argparse.Namespace) -> int:
         raise FileNotFoundError(f"media folder {args.media} does not exist")
     import yaml
 
+    from recipes.bundle import open_bundle
     from recipes.config import load_config, to_dict
+    from recipes.device import keep_freed_memory
     from recipes.run import write_atomically
-    from recipes.train_tiny import STAGES, TinyConfig, train_tiny
+    from recipes.train_tiny import STAGES, TOKENIZERS, TinyConfig, train_tiny
 
     file = args.config or _CONFIGS / f"{args.preset}.yaml"
     config = load_config(TinyConfig, file, args.changes)
@@ -60,6 +65,12 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f"unknown stages {', '.join(unknown)}; known: {', '.join(STAGES)}")
     if not stages:
         raise ValueError(f"--stages names none; known: {', '.join(STAGES)}")
+    tokenizers = open_bundle(args.tokenizers) if args.tokenizers is not None else None
+    if tokenizers is not None and args.stages is not None and (trained := sorted(set(stages) & set(TOKENIZERS))):
+        raise ValueError(f"--tokenizers replaces the stages {', '.join(trained)}; leave them out of --stages")
+    if tokenizers is not None and args.media is not None:
+        raise ValueError("--media trains tokenizers, --tokenizers takes finished ones; give one of them")
+    keep_freed_memory()
     compute = compute_of(args)
     media = None
     if args.media is not None:
@@ -74,5 +85,24 @@ def run(args: argparse.Namespace) -> int:
     resolved = yaml.safe_dump(to_dict(config), sort_keys=False)
     print(resolved)
     write_atomically(out / "config.yaml", resolved)
-    train_tiny(config, out, compute=compute, media=media, stages=stages, name=args.preset)
+    train_tiny(
+        config,
+        out,
+        compute=compute,
+        media=media,
+        stages=stages,
+        name=args.preset,
+        tokenizers=tokenizers,
+        command=_typed(args),
+    )
     return 0
+
+
+def _typed(args: argparse.Namespace) -> str:
+    """The command again, without what only says where and on what it ran."""
+    words = ["cinepoet", "train", args.preset, *args.changes]
+    for option in ("config", "media", "media_list", "tokenizers"):
+        value = getattr(args, option)
+        if value is not None:
+            words += ["--" + option.replace("_", "-"), str(value)]
+    return shlex.join(words)

@@ -36,7 +36,8 @@ TIMBRES: dict[str, tuple[float, ...]] = {  # amplitude of harmonics 1, 2, ...
     "blue": (1.0, 0.6, 0.35, 0.2),
     "purple": (1.0, 0.8),
 }
-PITCHES_HZ: dict[str, float] = {"circle": 240.0, "square": 281.0, "triangle": 329.0, "star": 385.0, "cross": 450.0}
+# Primes: no whole number of periods fills a codec's frame, so a steady tone is not one code repeated.
+PITCHES_HZ: dict[str, float] = {"circle": 241.0, "square": 281.0, "triangle": 331.0, "star": 389.0, "cross": 449.0}
 SHAPES = tuple(PITCHES_HZ)
 MOTIONS: dict[
     str, tuple[tuple[str, str], ...]
@@ -52,8 +53,9 @@ MOTIONS: dict[
 }
 TONES = {"dark": -0.62, "light": 0.5}  # grey level of the background in [-1, 1]
 TEXTURES = ("plain", "striped", "dotted")
+ROOM_TONE = 0.003  # RMS of the hiss under every tone; no real recording is digitally silent between its partials
 _BOUNCE_S = CLIP_S / 2  # a bouncing shape touches the floor then, and once a clip length later again
-_FLOOR, _BOUNCE_HEIGHT = 0.35, 0.7
+_FLOOR, _BOUNCE_HEIGHT = 0.3, 0.6
 
 
 def is_heldout(colour: str, shape: str, motion: str) -> bool:
@@ -83,13 +85,14 @@ class Scene:
         motion: a key of ``MOTIONS``; a circle never spins (nobody would see it).
         tone: "dark" or "light" background.
         texture: one of ``TEXTURES``.
-        offset: place across the direction of motion, in [-0.25, 0.25].
-        radius: mean radius, in [0.40, 0.46].
+        offset: place across the direction of motion, in [-0.2, 0.2].
+        radius: mean radius, in [0.50, 0.56].
         shade: slope of the background's grey, as (x, y).
         angle: direction of the texture, radians.
         phase: of the texture, radians.
         template: which caption template, 0 to 5.
         wording: which verb phrase, 0 or 1.
+        hiss: seed of the room tone.
     """
 
     shape: str
@@ -98,12 +101,13 @@ class Scene:
     tone: str = "dark"
     texture: str = "plain"
     offset: float = 0.0
-    radius: float = 0.43
+    radius: float = 0.53
     shade: tuple[float, float] = (0.0, 0.0)
     angle: float = 0.0
     phase: float = 0.0
     template: int = 0
     wording: int = 0
+    hiss: int = 0
 
     @cached_property
     def caption(self) -> str:
@@ -162,13 +166,14 @@ class ShapesCorpus:
             motion=motion,
             tone=str(draw.choice(list(TONES))),
             texture=TEXTURES[draw.integers(len(TEXTURES))],
-            offset=float(draw.uniform(-0.25, 0.25)),
-            radius=float(draw.uniform(0.40, 0.46)),
+            offset=float(draw.uniform(-0.2, 0.2)),
+            radius=float(draw.uniform(0.50, 0.56)),
             shade=(float(draw.uniform(-0.15, 0.15)), float(draw.uniform(-0.15, 0.15))),
             angle=float(draw.integers(4) * math.pi / 4),
             phase=float(draw.uniform(0, 2 * math.pi)),
             template=int(draw.integers(6)),
             wording=int(draw.random() < 0.25),
+            hiss=int(draw.integers(2**31)),
         )
 
 
@@ -211,7 +216,7 @@ def trajectory(scene: Scene, time_s: Tensor) -> tuple[Tensor, Tensor, Tensor, Te
     part = time_s / CLIP_S
     zero = torch.zeros_like(part)
     x, y, scale, turn = zero + scene.offset, zero, zero + 1, zero
-    run = 0.76 * part - 0.38
+    run = 0.64 * part - 0.32
     if scene.motion in ("left", "right"):
         x, y = (run if scene.motion == "right" else -run), zero + scene.offset
     elif scene.motion in ("up", "down"):
@@ -220,7 +225,7 @@ def trajectory(scene: Scene, time_s: Tensor) -> tuple[Tensor, Tensor, Tensor, Te
         y = _FLOOR - _BOUNCE_HEIGHT * torch.cos(math.pi * part).abs()
     elif scene.motion in ("grows", "shrinks"):
         through = part if scene.motion == "grows" else 1 - part
-        scale = 0.55 + 0.75 * through
+        scale = 0.5 + 0.7 * through
     elif scene.motion == "spins":
         turn = 1.2 * math.pi * part
     return x, y, scale, turn
@@ -284,11 +289,11 @@ def render_audio(scene: Scene, *, num_samples: int = 34000, sample_rate: int = 1
     tone = tone / sum(harmonics)
 
     x, y, scale, _ = trajectory(scene, time_s)
-    loud = 0.35 + 0.65 * (scale - 0.55) / 0.75 if scene.motion in ("grows", "shrinks") else torch.ones_like(time_s)
+    loud = 0.35 + 0.65 * (scale - 0.5) / 0.7 if scene.motion in ("grows", "shrinks") else torch.ones_like(time_s)
     if scene.motion in ("left", "right"):
-        loud = 1 - 1.2 * x.abs()  # nearest in the middle
+        loud = 1 - 1.4 * x.abs()  # nearest in the middle
     elif scene.motion in ("up", "down"):
-        loud = 0.65 - 0.75 * y  # louder when higher
+        loud = 0.65 - 0.9 * y  # louder when higher
     elif scene.motion == "spins":
         loud = 0.7 + 0.3 * torch.cos(2 * math.pi * 4 * time_s)
     elif scene.motion == "bounces":
@@ -297,7 +302,8 @@ def render_audio(scene: Scene, *, num_samples: int = 34000, sample_rate: int = 1
         click = torch.exp(-400 * since) * torch.sin(2 * math.pi * 2500 * since)
         tone = tone + torch.where((since < 0.02) & (time_s >= _BOUNCE_S), 1.2 * click, 0.0)
     fade = (torch.minimum(time_s, (num_samples / sample_rate) - time_s) / 0.01).clamp(0, 1)
-    mono = 0.5 * tone * loud.clamp(min=0.1) * fade
+    hiss = np.random.default_rng(scene.hiss).standard_normal(num_samples)  # a longer sound begins like a shorter one
+    mono = 0.5 * tone * loud.clamp(min=0.1) * fade + ROOM_TONE * torch.from_numpy(hiss)
     if channels == 1:
         return mono[None].float().clamp(-1, 1)
     pan = (x.clamp(-1, 1) + 1) * math.pi / 4

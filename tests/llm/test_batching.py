@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from llm.batching import draw_group, fit_text, group_shares, make_groups
+from llm.batching import draw_group, drop_context, fit_text, group_shares, make_groups
 from llm.tasks import Clip
 from mmtok.vocabulary import Vocabulary
 
@@ -112,3 +112,22 @@ def test_silent_share_moves_weight_to_sequences_without_sound():
     assert torch.equal(silent.layout.template[:same], whole.layout.template[:same])
     with pytest.raises(ValueError, match=r"silent_share \(2\) must lie in \[0, 1\]"):
         make_groups(weights, vocabulary, clip, text_slots=4, silent_share=2)
+
+
+def test_context_is_dropped_from_half_of_the_sequences_in_the_output_only():
+    layout = groups()[0].layout
+    generator = torch.Generator().manual_seed(0)
+    first, stop = layout.blocks.unbind(1)
+    ids = first + (torch.rand(400, layout.length, generator=generator) * (stop - first)).long()
+    dropped = drop_context(ids, layout, share=0.8, generator=generator)
+    changed = dropped != ids
+    assert not changed[:, : layout.prefix_length].any()
+    assert not changed[:, stop - first == 1].any()
+    assert ((dropped >= first) & (dropped < stop)).all()
+    content = changed[:, (torch.arange(layout.length) >= layout.prefix_length) & (stop - first > 1)].float().mean(1)
+    assert 0.4 < float((content > 0).float().mean()) < 0.6
+    assert 0.6 < float(content.max()) <= 0.95
+    assert 0.15 < float(content.mean()) < 0.25  # half of them, 0.4 on average
+    assert torch.equal(drop_context(ids, layout, share=0.0, generator=generator), ids)
+    with pytest.raises(ValueError, match="context dropout"):
+        drop_context(ids, layout, share=1.5, generator=generator)

@@ -110,13 +110,48 @@ def test_lead_weight_is_a_weighted_mean_of_places():
 
     hidden = model(ids, layout)
     weighted = weights = 0.0
+    lead = {"audio": (2, 5.0), "visual": (4, 3.0)}  # places and weight; a slice holds 2 x 2
     for run in layout.runs:
         logits = model.logits(hidden[:, run.start - 1 : run.stop - 1], run.block).float()
         for i in range(run.stop - run.start):
-            weight = 5.0 if run.kind == "audio" and i < 2 else 1.0
+            places, more = lead.get(run.kind, (0, 1.0))
+            weight = more if i < places else 1.0
             target = ids[:, run.start + i] - run.block.start
             weighted += weight * torch.nn.functional.cross_entropy(logits[:, i], target, reduction="sum")
             weights += weight * len(ids)
-    got = prefix_lm_loss(model, batch, audio_lead_weight=5.0, audio_lead_frames=2)
+    got = prefix_lm_loss(model, batch, audio_lead_weight=5.0, audio_lead_frames=2, first_slice_weight=3.0)
     torch.testing.assert_close(got.total, weighted / weights)
     assert got.nats["audio"] == plain.nats["audio"]
+
+
+def test_the_first_slice_weight_leaves_outputs_alone_that_begin_later():
+    torch.manual_seed(0)
+    small = {"dim": 32, "num_layers": 1, "num_heads": 2, "num_kv_heads": 1, "head_dim": 16, "hidden_dim": 48}
+    sizes = {"visual_codes": 16, "audio_levels": 0, "audio_codes": 0, "text_dim": 8, "text_slots": 2}
+    model = PrefixLM(preset("tiny", **sizes, **small)).eval()
+    layout = task_layout("continue_video", model.vocabulary, Clip((3, 2, 2)), text_slots=2, given=1)
+    codes = torch.randint(16, (2, 1, 3, 2, 2))
+    ids, _ = layout.fill({"visual_in": codes[:, :, :1], "visual_out": codes[:, :, 1:]}, 2)
+    batch = Batch(layout, ids, torch.randn(2, 2, 8), torch.ones(2, 2, dtype=torch.bool))
+    assert torch.equal(prefix_lm_loss(model, batch).total, prefix_lm_loss(model, batch, first_slice_weight=9.0).total)
+
+
+def test_the_model_reads_the_inputs_and_is_scored_on_the_ids():
+    torch.manual_seed(0)
+    small = {"dim": 32, "num_layers": 1, "num_heads": 2, "num_kv_heads": 1, "head_dim": 16, "hidden_dim": 48}
+    sizes = {"visual_codes": 16, "audio_levels": 0, "audio_codes": 0, "text_dim": 8}
+    model = PrefixLM(preset("tiny", **sizes, **small)).eval()
+    layout = task_layout("unconditional", model.vocabulary, Clip((2, 2, 2)), text_slots=0)
+    ids, _ = layout.fill({"visual_out": torch.randint(16, (2, 1, 2, 2, 2))}, 2)
+    other = ids.clone()
+    last = layout.segment("visual_out").stop - 1  # read by the end marker's prediction only, which has one id to choose
+    other[:, last - 1] = torch.where(
+        ids[:, last - 1] == model.vocabulary.visual.start, ids[:, last - 1] + 1, ids[:, last - 1] - 1
+    )
+    plain = prefix_lm_loss(model, Batch(layout, ids)).nats["visual"]
+    changed = prefix_lm_loss(model, Batch(layout, ids, inputs=other)).nats["visual"]
+    hidden = model(other, layout)[:, layout.segment("visual_out").start - 1 : last]
+    logits = model.logits(hidden, model.vocabulary.visual).float()
+    targets = ids[:, layout.segment("visual_out").start : last + 1] - model.vocabulary.visual.start
+    assert changed != plain
+    torch.testing.assert_close(changed, torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten()))

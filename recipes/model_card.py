@@ -1,0 +1,175 @@
+"""The model card: README.md of a bundle, written from what was measured and from how its parts were trained."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from mmtok.pretrained import ROW_SCALE
+from recipes.bundle import PARTS, Bundle
+from recipes.run import write_atomically
+
+SHAPES_FILE, RECONSTRUCTION_FILE = "result.json", "reconstruction.json"
+_ROWS = {  # of the table of prompt adherence
+    "ground_truth": "ground truth, {low}",
+    "reconstructed": "ground truth behind the tokenizers, {low}",
+    "reconstructed_upscaled": "ground truth behind the tokenizers, {high}",
+    "generated": "generated, {low}",
+    "upscaled": "generated, after super-resolution, {high}",
+}
+
+
+def _parameters(folder: Path) -> int:
+    from safetensors import safe_open
+
+    with safe_open(folder / "model.safetensors", "pt") as file:
+        shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118 - no mapping
+    total = 0
+    for name, shape in shapes.items():
+        if name.endswith(ROW_SCALE):  # of a matrix stored as int8, not a weight
+            continue
+        size = 1
+        for length in shape:
+            size *= length
+        total += size
+    return total
+
+
+def _read(folder: Path, name: str) -> dict[str, Any]:
+    file = folder / name
+    if not file.is_file():
+        raise FileNotFoundError(
+            f"{file} does not exist; make it with cinepoet evaluate "
+            f"{'shapes' if name == SHAPES_FILE else 'reconstruction'} --out {folder}"
+        )
+    result = json.loads(file.read_text())
+    if not isinstance(result, dict) or "protocol" not in result:
+        raise ValueError(f"{file} holds no measurement")
+    return result
+
+
+def _table(header: list[str], rows: list[list[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _adherence(shapes: dict[str, Any], names: dict[str, str]) -> str:
+    attributes = list(shapes["generated"])
+    rows = [
+        [title.format(**names), *(f"{shapes[key][a]:.1f} %" for a in attributes)]
+        for key, title in _ROWS.items()
+        if key in shapes
+    ]
+    return _table(["", *attributes], rows)
+
+
+def _percent_list(levels: list[dict[str, float]]) -> str:
+    return ", ".join(f"{100 * level['used']:.0f} %" for level in levels)
+
+
+def _codes(use: dict[str, float]) -> str:
+    return f"{100 * use['used']:.0f} %, {use['entropy_bits']:.1f} bits"
+
+
+def _reconstruction(result: dict[str, Any]) -> str:
+    rows = [
+        ["pictures, held-out shapes", f"{result['shapes/psnr_db']:.1f} dB"],
+        [
+            f"sounds, held-out shapes: log-mel distance (silence {result['shapes/log_mel_distance_silence']:.2f})",
+            f"{result['shapes/log_mel_distance']:.2f}",
+        ],
+        ["visual codes in use, shapes", _codes(result["shapes/visual_codes"])],
+        ["audio codes in use by level, shapes", _percent_list(result["shapes/audio_codes"])],
+    ]
+    if "real/psnr_db" in result:
+        silence = result["real/log_mel_distance_silence"]
+        rows += [
+            [f"pictures, {result['real/clips']} real clips kept out of training", f"{result['real/psnr_db']:.1f} dB"],
+            [
+                f"sounds, {result['real/sounds']} real pieces kept out of training: log-mel distance (silence "
+                f"{silence:.2f})",
+                f"{result['real/log_mel_distance']:.2f}",
+            ],
+            ["visual codes in use, shapes and real", _codes(result["all/visual_codes"])],
+            ["audio codes in use by level, shapes and real", _percent_list(result["all/audio_codes"])],
+        ]
+    return _table(["", "measured"], rows)
+
+
+def model_card(bundle: Bundle, results: Path, notes: str = "") -> str:
+    """The card as text.
+
+    Args:
+        bundle: the model.
+        results: folder with what ``cinepoet evaluate shapes`` and ``reconstruction`` wrote under ``--out``.
+        notes: Markdown put behind the figures, such as known limits.
+
+    Returns:
+        Markdown.
+
+    Raises:
+        FileNotFoundError: if a measurement is not in ``results``.
+        ValueError: if one is damaged.
+    """
+    shapes, reconstruction = _read(results, SHAPES_FILE), _read(results, RECONSTRUCTION_FILE)
+    card, config = bundle.card, bundle.config
+    names = {"low": f"{config.size}x{config.size}", "high": f"{config.upscaled_size}x{config.upscaled_size}"}
+    seconds = config.num_frames / config.fps
+    parts = [part for part in PARTS if bundle.has(part)]
+    minutes = card.get("minutes", {})
+    training = card.get("training", {})
+    table = _table(
+        ["part", "parameters", "steps", "minutes"],
+        [
+            [
+                part,
+                f"{_parameters(bundle.part(part)) / 1e6:.1f} M",
+                _steps(training.get(part, {})),
+                f"{minutes[part]:.0f}" if part in minutes else "not recorded",
+            ]
+            for part in parts
+        ],
+    )
+    size_mb = sum(f.stat().st_size for f in bundle.folder.rglob("*") if f.is_file()) / 1e6
+    sections = [
+        f"# cinepoet {card.get('name', bundle.folder.name)}",
+        f"{config.num_frames} pictures of {names['low']} at {config.fps:g} per second with {seconds:g} s of sound"
+        + (f", then {names['high']}" if config.upscaled_size else "")
+        + f". {size_mb:.1f} MB on disk. Licence {card.get('licence', 'not stated')}.",
+        table,
+        "## How it was made",
+        f"Command: `{card['command']}`." if "command" in card else "",
+        f"Data: {card.get('data', 'not stated')}. Seed {card.get('seed', 'not recorded')}. "
+        f"Machine: {card.get('machine', 'not recorded')}. `cinepoet.json` holds every number of every stage.",
+        "## Measured",
+        shapes["protocol"] + f"; {shapes['seconds_per_film']} s a film in batches.",
+        _adherence(shapes, names),
+        reconstruction["protocol"] + ".",
+        _reconstruction(reconstruction),
+        notes.strip(),
+    ]
+    return "\n\n".join(s for s in sections if s) + "\n"
+
+
+def _steps(numbers: dict[str, Any]) -> str:
+    if "steps" in numbers:
+        return f"{numbers['steps']:,}"
+    if "video_steps" in numbers:
+        return f"{numbers['image_steps']:,} on images, {numbers['video_steps']:,} on clips"
+    return "not recorded"
+
+
+def write_card(bundle: Bundle, results: Path, notes: str = "") -> Path:
+    """Write README.md into the bundle.
+
+    Args:
+        bundle: as in ``model_card``.
+        results: as in ``model_card``.
+        notes: as in ``model_card``.
+
+    Returns:
+        The file.
+    """
+    write_atomically(bundle.folder / "README.md", model_card(bundle, results, notes))
+    return bundle.folder / "README.md"

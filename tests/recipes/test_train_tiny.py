@@ -1,0 +1,96 @@
+"""The whole line from nothing, as one command: every stage of the smoke preset, what it leaves and how it goes on."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from mmtok.media.container import probe
+from recipes.bundle import PARTS, open_bundle
+from recipes.cli import main
+
+Command = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("train") / "run"
+    assert main(["train", "smoke", "--out", str(folder)]) == 0
+    return folder
+
+
+@pytest.fixture
+def cinepoet(capsys: pytest.CaptureFixture[str]) -> Command:
+    def run(*words: object) -> tuple[int, str, str]:
+        code = main([str(word) for word in words])
+        shown = capsys.readouterr()
+        return code, shown.out, shown.err
+
+    return run
+
+
+def test_one_command_makes_a_model_that_makes_films(trained: Path, cinepoet: Command, tmp_path: Path) -> None:
+    for part in PARTS:
+        assert (trained / part / "curves.png").stat().st_size > 5000
+        assert (trained / "bundle" / part / "model.safetensors").exists()
+    card = open_bundle(trained / "bundle").card
+    assert card["command"] == "cinepoet train smoke" and card["seed"] == 0
+    assert set(card["minutes"]) == set(card["training"]) == set(PARTS)
+    film = tmp_path / "film.mp4"
+    code, _, _ = cinepoet("generate", "a red circle moves left", "--model", trained / "bundle", "--out", film)
+    info = probe(film)
+    assert code == 0 and (info.width, info.height, info.has_audio) == (64, 64, True)
+
+
+def test_the_same_command_repeats_nothing(trained: Path, cinepoet: Command) -> None:
+    before = (trained / "lm" / "model" / "model.safetensors").stat().st_mtime_ns
+    code, shown, _ = cinepoet("train", "smoke", "--out", trained)
+    assert code == 0 and shown.count("finished before, kept") == len(PARTS)
+    assert (trained / "lm" / "model" / "model.safetensors").stat().st_mtime_ns == before
+
+
+def test_other_numbers_are_refused_for_a_finished_stage(trained: Path, cinepoet: Command, tmp_path: Path) -> None:
+    shutil.copytree(trained, tmp_path / "run")
+    code, _, fault = cinepoet("train", "smoke", "audio.lr=0.5", "--stages", "audio", "--out", tmp_path / "run")
+    assert code == 2 and "was trained with other numbers" in fault
+
+
+def test_tokenizers_of_a_finished_model_serve_another(trained: Path, cinepoet: Command, tmp_path: Path) -> None:
+    words = ("train", "smoke", "lm.steps=2", "superres.steps=2", "--tokenizers", trained / "bundle")
+    code, shown, fault = cinepoet(*words, "--out", tmp_path)
+    assert code == 0, fault
+    assert "visual: taken from bundle" in shown
+    for part in ("visual", "audio", "text"):
+        theirs, ours = (load_file(f / "bundle" / part / "model.safetensors") for f in (trained, tmp_path))
+        assert theirs.keys() == ours.keys() and all(theirs[k].equal(ours[k]) for k in theirs)
+    card, first = (open_bundle(f / "bundle").card for f in (tmp_path, trained))
+    assert card["training"]["visual"] == first["training"]["visual"]
+    assert card["minutes"]["visual"] == first["minutes"]["visual"]
+    assert card["training"]["lm"]["steps"] == 2
+    assert card["command"].startswith("cinepoet train smoke; then cinepoet train smoke lm.steps=2")
+
+
+def test_the_card_tells_what_was_measured(trained: Path, cinepoet: Command, tmp_path: Path) -> None:
+    shutil.copytree(trained / "bundle", tmp_path / "bundle")
+    model, results = tmp_path / "bundle", tmp_path / "results"
+    code, _, fault = cinepoet("evaluate", "card", "--model", model, "--results", results)
+    assert code == 2 and "make it with cinepoet evaluate shapes" in fault
+    words = ("--model", model, "--out", results)
+    assert cinepoet("evaluate", "shapes", "--prompts", 2, *words)[0] == 0
+    assert cinepoet("evaluate", "reconstruction", "--scenes", 2, "--size", 64, *words)[0] == 0
+    (tmp_path / "limits.md").write_text("## Limits\n\nIt makes noise.\n")
+    words = ("evaluate", "card", "--model", model, "--results", results)
+    assert cinepoet(*words, "--notes", tmp_path / "limits.md")[0] == 0
+    text = (model / "README.md").read_text()
+    measured = json.loads((results / "reconstruction.json").read_text())["shapes/psnr_db"]
+    assert text.startswith("# cinepoet smoke\n") and text.endswith("It makes noise.\n")
+    assert f"{measured:.1f} dB" in text and "`cinepoet train smoke`" in text and "| lm | " in text
+    (results / "result.json").write_text("[]")
+    code, _, fault = cinepoet(*words)
+    assert code == 2 and "holds no measurement" in fault
+    assert text == (model / "README.md").read_text()
