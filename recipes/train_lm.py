@@ -1,4 +1,4 @@
-"""Train the prefix language model on a token cache: AdamW, length groups, text dropout, block softmax.
+"""Train the prefix language model on a token cache: AdamW or Muon, length groups, text dropout, block softmax.
 
 Each step draws one task (llm/batching.py), rows of the cache and which captions to drop from generators that depend
 on the seed, the rank and the step only, so a resumed run draws what it would have drawn.
@@ -26,6 +26,8 @@ from recipes.run import Run, step_generator
 from recipes.schedule import follow_weights, warmup_cosine
 from recipes.tokens import TokenSet
 
+OPTIMIZERS = ("adamw", "muon")
+
 
 def _default_weights() -> dict[str, float]:
     return {
@@ -50,6 +52,7 @@ class LMTrainConfig:
         text_slots: places for text in a sequence.
         steps: optimizer steps.
         tokens_per_step: places in a batch, over which the batch size of each task follows.
+        optimizer: "adamw", or "muon" for the layers' matrices, see ``make_optimizers``.
         lr: peak learning rate.
         final_lr: learning rate at the end, as a part of the peak.
         warmup: steps of linear warm-up.
@@ -78,6 +81,7 @@ class LMTrainConfig:
     text_slots: int = 32
     steps: int = 20
     tokens_per_step: int = 4096
+    optimizer: str = "adamw"
     lr: float = 1e-3
     final_lr: float = 0.02
     warmup: int = 10
@@ -194,23 +198,41 @@ def learning_rate(config: LMTrainConfig, step: int) -> float:
     return config.lr * warmup_cosine(step, steps=config.steps, warmup=config.warmup, floor=config.final_lr)
 
 
-def make_optimizer(model: nn.Module, config: LMTrainConfig) -> torch.optim.AdamW:
-    """AdamW (0.9, 0.98) that decays the layers' matrices and leaves norms and tables alone.
+def make_optimizers(model: PrefixLM, config: LMTrainConfig) -> dict[str, torch.optim.Optimizer]:
+    """One AdamW (0.9, 0.98), or Muon for the layers' matrices beside an AdamW for the rest.
+
+    Matrices are decayed, norms and tables are not. Muon (Jordan et al. 2024) makes all directions of a matrix' step
+    equally long, which serves what the loss rarely asks for, such as reading the caption's shape. Its steps have the
+    root mean square of AdamW's (arXiv 2502.16982), so that both follow one learning rate.
 
     Args:
         model: the language model.
         config: the run.
 
     Returns:
-        The optimizer.
+        Name in the checkpoint to optimizer.
+
+    Raises:
+        ValueError: for an unknown optimizer.
     """
+    if config.optimizer not in OPTIMIZERS:
+        raise ValueError(f"unknown optimizer {config.optimizer!r}; known: {', '.join(OPTIMIZERS)}")
+    matrices: list[nn.Parameter] = []
     decayed: list[nn.Parameter] = []
     kept: list[nn.Parameter] = []
     for name, weight in model.named_parameters():
         table = name.startswith("positions.") or "embed_tokens" in name
-        (kept if weight.ndim < 2 or table else decayed).append(weight)
+        inside = ".layers." in name and weight.ndim == 2 and config.optimizer == "muon"
+        (matrices if inside else kept if weight.ndim < 2 or table else decayed).append(weight)
     groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": kept, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=config.lr, betas=(0.9, 0.98), fused=True)
+    made: dict[str, torch.optim.Optimizer] = {
+        "optimizer": torch.optim.AdamW(groups, lr=config.lr, betas=(0.9, 0.98), fused=True)
+    }
+    if matrices:
+        made["muon"] = torch.optim.Muon(
+            matrices, lr=config.lr, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw"
+        )
+    return made
 
 
 def lm_config(config: LMTrainConfig, tokens: TokenSet, text_dim: int) -> LMConfig:
@@ -349,8 +371,8 @@ def train_lm(
     groups = make_groups(
         config.task_weights, model.vocabulary, clip, text_slots=config.text_slots, silent_share=config.silent_share
     )
-    optimizer = make_optimizer(model, config)
-    parts: dict[str, nn.Module | torch.optim.Optimizer] = {"model": model, "optimizer": optimizer}
+    optimizers = make_optimizers(model, config)
+    parts: dict[str, nn.Module | torch.optim.Optimizer] = {"model": model, **optimizers}
     averaged = copy.deepcopy(model).requires_grad_(False) if config.ema else model
     if config.ema:
         parts["ema"] = averaged
@@ -389,10 +411,11 @@ def train_lm(
             )
         loss.total.backward()
         norm = nn.utils.clip_grad_norm_(model.parameters(), config.clip)
-        for table in optimizer.param_groups:
-            table["lr"] = learning_rate(config, step)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+        for optimizer in optimizers.values():
+            for table in optimizer.param_groups:
+                table["lr"] = learning_rate(config, step)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
         if config.ema:
             follow_weights(averaged, model, decay=config.ema, step=step)
 

@@ -11,7 +11,7 @@ from llm.config import PRESETS
 from llm.model import PrefixLM
 from recipes.device import choose_compute
 from recipes.tokens import TokenSet
-from recipes.train_lm import CaptionVectors, LMTrainConfig, learning_rate, lm_config, make_optimizer, train_lm
+from recipes.train_lm import CaptionVectors, LMTrainConfig, learning_rate, lm_config, make_optimizers, train_lm
 
 COMPUTE = choose_compute("cpu", "float32")
 CAPTIONS = ["a red ball", "a blue box", "a green star falls"]
@@ -109,8 +109,9 @@ def test_silent_clips_train_the_tasks_without_sound(tmp_path):
         run(tmp_path / "b", make_config(), make_tokens(silent=True))
 
 
-def test_resuming_equals_not_stopping(tmp_path, monkeypatch):
-    config = make_config(ema=0.5)
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_resuming_equals_not_stopping(tmp_path, monkeypatch, optimizer):
+    config = make_config(ema=0.5, optimizer=optimizer, context_dropout=0.5, first_slice_weight=2.0)
     straight = run(tmp_path / "straight", config)
 
     loss, calls = recipe.prefix_lm_loss, []
@@ -189,11 +190,29 @@ def test_learning_rate_rises_then_falls():
 
 def test_norms_and_tables_are_not_decayed():
     model = PrefixLM(lm_config(make_config(), make_tokens(), 8))
-    decayed, kept = make_optimizer(model, make_config()).param_groups
+    decayed, kept = make_optimizers(model, make_config())["optimizer"].param_groups
     assert (decayed["weight_decay"], kept["weight_decay"]) == (0.05, 0.0)
     assert {id(p) for p in kept["params"]} >= {id(model.model.norm.weight), id(model.model.embed_tokens.weight)}
     count = len(decayed["params"]) + len(kept["params"])
     assert count == len(list(model.parameters()))
+
+
+def test_muon_takes_the_matrices_of_the_layers_and_adamw_the_rest():
+    model = PrefixLM(lm_config(make_config(), make_tokens(), 8))
+    made = make_optimizers(model, make_config(optimizer="muon"))
+    inside = {id(p) for n, p in model.named_parameters() if ".layers." in n and p.ndim == 2}
+    assert {id(p) for group in made["muon"].param_groups for p in group["params"]} == inside
+    others = {id(p) for group in made["optimizer"].param_groups for p in group["params"]}
+    assert not inside & others and len(inside | others) == len(list(model.parameters()))
+    with pytest.raises(ValueError, match="unknown optimizer 'sgd'; known: adamw, muon"):
+        make_optimizers(model, make_config(optimizer="sgd"))
+
+
+def test_muon_learns_too(tmp_path):
+    weights = {"text_to_video": 1.0}
+    config = make_config(steps=50, lr=2e-2, optimizer="muon", task_weights=weights, text_dropout=0.0, validate_every=50)
+    run(tmp_path, config)
+    assert read_log(tmp_path)[-1]["val/visual_accuracy"] > 0.95
 
 
 def test_errors(tmp_path):
