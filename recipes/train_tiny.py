@@ -91,6 +91,24 @@ class TinyConfig:
     lm: LMTrainConfig = field(default_factory=LMTrainConfig)
     superres: SuperResTrainConfig = field(default_factory=SuperResTrainConfig)
 
+    def __post_init__(self) -> None:
+        for name in ("lm_tokens", "superres_tokens"):
+            encode = getattr(self, name)
+            for own, theirs in (
+                ("size", self.bundle.size),
+                ("num_frames", self.bundle.num_frames),
+                ("seed", self.seed),
+            ):
+                if getattr(encode, own) != theirs:
+                    where = "seed" if own == "seed" else f"bundle.{own}"
+                    raise ValueError(f"{name}.{own} is {getattr(encode, own)}, but {where} is {theirs}")
+        if not self.superres_tokens.upscale:
+            raise ValueError("superres_tokens.upscale must be true: super-resolution learns from both sizes")
+        if self.bundle.upscaled_size != 2 * self.bundle.size:
+            raise ValueError(
+                f"bundle.upscaled_size is {self.bundle.upscaled_size}, super-resolution makes {2 * self.bundle.size}"
+            )
+
 
 def train_tiny(
     config: TinyConfig,
@@ -169,13 +187,27 @@ def _visual(
     large = 2 * config.bundle.size
     real = clip_pool(media.train_video, size=large + 16, num_frames=frames) if media else None
     source = MixedClips(corpus, real, real_share=config.real_share, large=large, pool=config.scenes_pool)
+    _same_data(config, folder / "visual", media)
     train_magvit2(config.visual, folder / "visual", clip_source=source, compute=compute)
 
 
 def _audio(config: TinyConfig, folder: Path, compute: Compute, corpus: ShapesCorpus, media: MediaFolder | None) -> None:
     real = sound_pool(media.train_audio + media.train_video) if media else None
     source = MixedSounds(corpus, real, real_share=config.real_share, pool=4 * config.scenes_pool)
+    _same_data(config, folder / "audio", media)
     train_soundstream(config.audio, folder / "audio", sound_source=source, compute=compute)
+
+
+def _same_data(config: TinyConfig, folder: Path, media: MediaFolder | None) -> None:
+    """Refuse to go on with a stopped run on other data: its curve would have a hidden step."""
+    files = [] if media is None else [p.relative_to(media.root) for p in media.train]
+    share = config.real_share if media is not None else 0.0
+    told = [f"corpus seed {config.seed}", f"scenes_pool {config.scenes_pool}", f"real_share {share}"]
+    identity = "\n".join([*told, *map(str, files)]) + "\n"
+    record = folder / "data.txt"
+    if (folder / "checkpoint.pt").exists() and record.exists() and record.read_text() != identity:
+        raise ValueError(f"{folder} was started with other data (see data.txt in it); delete it or use another --out")
+    write_atomically(record, identity)
 
 
 def _stored(folder: Path, part: str, compute: Compute) -> Any:
@@ -248,7 +280,7 @@ def _bundle(
     card: dict[str, Any] = {
         "name": name,
         "licence": "Apache-2.0",
-        "data": "corpus shapes (made up)" + (f", {len(media.licences)} listed media files" if media else ""),
+        "data": "corpus shapes (made up)" + (f", {len(media.train)} media files" if media else ""),
         "command": command,
         "machine": f"{machine}, torch {torch.__version__}",
         "seed": config.seed,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,7 +12,7 @@ from typing import Any
 
 
 def number(kind: Callable[[str], Any], least: float | None = None, most: float | None = None) -> Callable[[str], Any]:
-    """A checked number for ``type=``, refusing NaN.
+    """A checked number for ``type=``, refusing NaN and infinity.
 
     Args:
         kind: int or float.
@@ -28,7 +29,9 @@ def number(kind: Callable[[str], Any], least: float | None = None, most: float |
         except ValueError:
             word = "a whole number" if kind is int else "a number"
             raise argparse.ArgumentTypeError(f"expected {word}, got {text!r}") from None
-        if value != value or (least is not None and value < least) or (most is not None and value > most):
+        if not math.isfinite(value):
+            raise argparse.ArgumentTypeError(f"must be a finite number, got {text}")
+        if (least is not None and value < least) or (most is not None and value > most):
             bounds = [f"{word} {n}" for word, n in (("at least", least), ("at most", most)) if n is not None]
             raise argparse.ArgumentTypeError(f"must be {' and '.join(bounds)}, got {text}")
         return value

@@ -41,6 +41,11 @@ class MediaFolder:
     measure_audio: tuple[Path, ...]
     licences: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def train(self) -> tuple[Path, ...]:
+        """All files that may train."""
+        return self.train_video + self.train_audio
+
     @classmethod
     def open(cls, root: str | Path, listing: str | Path | None = None) -> MediaFolder:
         """Look through a folder.

@@ -60,6 +60,28 @@ def test_other_numbers_are_refused_for_a_finished_stage(trained: Path, cinepoet:
     assert code == 2 and "was trained with other numbers" in fault
 
 
+def test_numbers_that_contradict_each_other_are_refused(cinepoet: Command, tmp_path: Path) -> None:
+    for change, told in (
+        ("bundle.size=64", "lm_tokens.size is 32, but bundle.size is 64"),
+        ("superres_tokens.seed=4", "superres_tokens.seed is 4, but seed is 0"),
+        ("lm_tokens.num_frames=9", "lm_tokens.num_frames is 9, but bundle.num_frames is 17"),
+        ("superres_tokens.upscale=false", "superres_tokens.upscale must be true"),
+        ("bundle.upscaled_size=32", "bundle.upscaled_size is 32, super-resolution makes 64"),
+    ):
+        code, _, fault = cinepoet("train", "smoke", change, "--out", tmp_path / "run")
+        assert code == 2 and told in fault and fault.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_stopped_run_does_not_go_on_with_other_data(trained: Path, cinepoet: Command, tmp_path: Path) -> None:
+    shutil.copytree(trained, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "audio" / "model")
+    words = ("train", "smoke", "--stages", "audio", "--out", tmp_path / "run")
+    code, _, fault = cinepoet(*words, "scenes_pool=14")
+    assert code == 2 and "was started with other data" in fault
+    assert cinepoet(*words)[0] == 0
+
+
 def test_tokenizers_of_a_finished_model_serve_another(trained: Path, cinepoet: Command, tmp_path: Path) -> None:
     words = ("train", "smoke", "lm.steps=2", "superres.steps=2", "--tokenizers", trained / "bundle")
     code, shown, fault = cinepoet(*words, "--out", tmp_path)
