@@ -623,13 +623,21 @@ class CinePoetPipeline:
         return self._sharpen(low.to(self.compute.device), self._embed(prompts, []), context)
 
     @torch.inference_mode()
-    def upscale(self, video: Tensor, *, prompt: str | None = None, generator: torch.Generator | None = None) -> Tensor:
+    def upscale(
+        self,
+        video: Tensor,
+        *,
+        prompt: str | None = None,
+        generator: torch.Generator | None = None,
+        notes: list[str] | None = None,
+    ) -> Tensor:
         """Sharpen any video, clip by clip; each clip after the first starts with the last second before it.
 
         Args:
             video: (3, t, h, w) or (b, 3, t, h, w) in [-1, 1].
             prompt: what is seen, or None.
             generator: CPU generator.
+            notes: receives what a user should know, such as a prompt that was cut.
 
         Returns:
             (b, 3, t, s, s) in [-1, 1] with s = ``config.upscaled_size``.
@@ -637,7 +645,7 @@ class CinePoetPipeline:
         self.seconds = {}
         generator = generator if generator is not None else torch.Generator().manual_seed(0)
         context = {"sampling": {"generator": generator}}
-        text = self._embed([prompt], []) if prompt else None
+        text = self._embed([prompt], notes if notes is not None else []) if prompt else None
         small = self.fit(video).to(self.compute.device)
         out: Tensor | None = None
         total, clip = small.shape[2], self.config.num_frames

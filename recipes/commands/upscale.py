@@ -74,7 +74,11 @@ def run(args: argparse.Namespace) -> int:
         samples = round(frames.shape[1] / fps * _SOUND_HZ)
         channels = 2 if (info.channels or 1) > 1 else 1
         sound = read_audio(args.video, sample_rate=_SOUND_HZ, num_samples=samples, channels=channels).samples
-    sharp = pipe.upscale(frames, prompt=prompt, generator=torch.Generator().manual_seed(args.seed))[0]
+    notes: list[str] = []
+    generator = torch.Generator().manual_seed(args.seed)
+    sharp = pipe.upscale(frames, prompt=prompt, generator=generator, notes=notes)[0]
+    for line in notes:
+        note(line)
     write_film(args.out, sharp, fps=fps, audio=sound, sample_rate=_SOUND_HZ)
     print(describe_film(args.out, sharp, fps, sound is not None))
     return 0

@@ -195,10 +195,12 @@ def test_tokens_decode_to_what_reconstruct_gives(cinepoet: Cinepoet, bundle: Pat
 
 def test_upscale_keeps_length_and_sound(cinepoet: Cinepoet, bundle: Path, tmp_path: Path, clip: Path) -> None:
     out = tmp_path / "sharp.mp4"
-    code, _, err = cinepoet("upscale", clip, "--model", bundle, "--prompt", PROMPT, "--seconds", 2.5, "--out", out)
+    words = ("--prompt", (PROMPT + " ") * 12 + "zebra", "--seconds", 2.5)
+    code, _, err = cinepoet("upscale", clip, "--model", bundle, *words, "--out", out)
     assert code == 0, err
     assert film_facts(out) == (20, 8.0, (64, 64), 2.5)
     assert "note:" in err and "3.0 s long" in err
+    assert re.search(r"note: the prompt is longer than 16 tokens; left out: '.*zebra'", err)
 
 
 def test_demo(cinepoet: Cinepoet, bundle: Path, tmp_path: Path) -> None:
