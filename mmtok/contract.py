@@ -105,3 +105,22 @@ def require_video(video: Tensor) -> None:
     low, high = torch.aminmax(video.detach())
     if not (low >= -1.01 and high <= 1.01):
         raise ValueError(f"video must lie in [-1, 1], got values in [{low:.3g}, {high:.3g}]; scale x / 127.5 - 1")
+
+
+def check_codes(codes: Tensor, *, num_codebooks: int, codebook_size: int) -> None:
+    """Raise unless ``codes`` are integers (b, k, t, h, w) below ``codebook_size``.
+
+    Args:
+        codes: the tensor to check.
+        num_codebooks: k.
+        codebook_size: entries of one codebook.
+
+    Raises:
+        ValueError: on a wrong shape, type or range.
+    """
+    if codes.ndim != 5 or codes.shape[1] != num_codebooks or codes.is_floating_point():
+        raise ValueError(
+            f"codes must be integers of shape (b, {num_codebooks}, t, h, w), got {codes.dtype} {tuple(codes.shape)}"
+        )
+    if codes.numel() and (int(codes.min()) < 0 or int(codes.max()) >= codebook_size):
+        raise ValueError(f"codes must lie in [0, {codebook_size}), got [{int(codes.min())}, {int(codes.max())}]")

@@ -10,12 +10,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmtok.nn.streaming import is_first, is_streaming, with_past
+
 
 class CausalConv3d(nn.Conv3d):
     """A 3-D convolution whose output frame ``i`` depends on input frames up to ``i * stride_t`` only.
 
     The past is padded with zeros, so an image (one frame) meets the last temporal slice of the kernel and nothing
-    else. That is what makes a model trained on images first the inflation of an image model by construction.
+    else: a model trained on images first is the inflation of an image model by construction. Inside
+    ``mmtok.nn.streaming`` the past is that of the chunks before.
 
     Args:
         in_channels: channels read.
@@ -23,6 +26,7 @@ class CausalConv3d(nn.Conv3d):
         kernel_size: odd in height and width, ordered time, height, width.
         stride: ordered like ``kernel_size``; ``t`` frames become ``(t - 1) // stride_t + 1``.
         bias: whether a bias is added.
+        repeat_first: the past is filled with copies of the first frame (Cosmos, VidTok 1.1) instead of zeros.
 
     Raises:
         ValueError: for an even kernel in space.
@@ -36,11 +40,13 @@ class CausalConv3d(nn.Conv3d):
         *,
         stride: tuple[int, int, int] = (1, 1, 1),
         bias: bool = True,
+        repeat_first: bool = False,
     ):
         if kernel_size[1] % 2 == 0 or kernel_size[2] % 2 == 0:
             raise ValueError(f"kernel_size {kernel_size} must be odd in height and width")
         space = (kernel_size[1] // 2, kernel_size[2] // 2)
         super().__init__(in_channels, out_channels, kernel_size, stride=stride, padding=(0, *space), bias=bias)
+        self.repeat_first = repeat_first
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve.
@@ -52,10 +58,11 @@ class CausalConv3d(nn.Conv3d):
             (b, c_out, (t - 1) // stride_t + 1, h_out, w_out).
         """
         past = self.kernel_size[0] - 1
-        if past and x.shape[2] == 1:  # the zeros of the past add nothing: a third of the work gives the same image
-            return F.conv3d(x, self.weight[:, :, -1:], self.bias, self.stride, self.padding)  # type: ignore[arg-type]
-        if past:
-            x = F.pad(x, (0, 0, 0, 0, past, 0))
+        if past and x.shape[2] == 1 and not is_streaming():
+            # one picture meets one slice of the kernel (or, repeated, their sum): a third of the work
+            weight = self.weight.sum(2, keepdim=True) if self.repeat_first else self.weight[:, :, -1:]
+            return F.conv3d(x, weight, self.bias, self.stride, self.padding)  # type: ignore[arg-type]
+        x = with_past(self, x, past, stride=self.stride[0], repeat_first=self.repeat_first)
         return super().forward(x)
 
 
@@ -118,6 +125,6 @@ class DepthToSpaceUpsample(nn.Module):
             (b, c, ft * (t - 1) + 1, h * fh, w * fw).
         """
         x = depth_to_space(self.conv(x), self.factor)
-        if self.factor[0] == 1:
+        if self.factor[0] == 1 or not is_first(self):
             return x
         return x[:, :, 1:] if self.dropped_frame == 0 else torch.cat((x[:, :, :1], x[:, :, 2:]), dim=2)

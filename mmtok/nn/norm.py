@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmtok.nn.streaming import is_first
+
 
 def frame_group_norm(x: Tensor, groups: int, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
     """Group norm with the statistics of each frame by itself.
@@ -103,12 +105,13 @@ class AdaptiveGroupNorm(nn.Module):
             return x * gamma[..., None, None, None] + beta[..., None, None, None]
         # a linear map and nearest copies commute, so the maps run on the small grid
         latent = latent.movedim(1, -1)  # (b, t, h, w, d)
-        gamma, beta = self._enlarge(self.gamma(latent)), self._enlarge(self.beta(latent))
+        dropped = self.upsample[0] - 1 if is_first(self) else 0
+        gamma, beta = (self._enlarge(linear(latent))[:, dropped:].movedim(-1, 1) for linear in (self.gamma, self.beta))
         return torch.addcmul(x + beta, x, gamma)
 
     def _enlarge(self, y: Tensor) -> Tensor:
-        """(b, t, h, w, c) on the latent's grid to (b, c, ...) on the features' grid."""
+        """(b, t, h, w, c) on the latent's grid, copied to the features' grid."""
         for axis, factor in zip((1, 2, 3), self.upsample, strict=True):
             if factor > 1:
                 y = y.repeat_interleave(factor, dim=axis)
-        return y[:, self.upsample[0] - 1 :].movedim(-1, 1)
+        return y

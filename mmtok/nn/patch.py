@@ -14,6 +14,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from mmtok.nn.streaming import is_first
+
 
 def haar_matrix(patch_size: tuple[int, int, int]) -> Tensor:
     """The Haar packet of one patch as a matrix.
@@ -77,11 +79,20 @@ class HaarPatch(nn.Module):
         super().__init__()
         self.patch_size, self.channels = patch_size, channels
         self.out_channels = channels * math.prod(patch_size)
+        self.normalize = normalize
+        n = math.prod(patch_size)
+        self.register_buffer("matrix", torch.empty(n * channels, n * channels), persistent=False)
+        self.register_buffer("sizes", torch.empty(n * channels), persistent=False)
+        self.reset_buffers()
+
+    def reset_buffers(self) -> None:
+        """Fill the constants, also after ``to_empty``."""
+        if self.matrix.is_meta:
+            return
         # (voxel, channel) to (band, channel): one matrix product on runs that are contiguous in both layouts
-        matrix = torch.kron(haar_matrix(patch_size), torch.eye(channels))
-        self.register_buffer("matrix", matrix, persistent=False)
-        sizes = band_sizes(patch_size) if normalize else torch.ones(math.prod(patch_size))
-        self.register_buffer("sizes", sizes.repeat_interleave(channels), persistent=False)
+        self.matrix.copy_(torch.kron(haar_matrix(self.patch_size), torch.eye(self.channels)))
+        sizes = band_sizes(self.patch_size) if self.normalize else torch.ones(math.prod(self.patch_size))
+        self.sizes.copy_(sizes.repeat_interleave(self.channels))
 
     def forward(self, video: Tensor) -> Tensor:
         """Clip to coefficients, in float32 whatever the autocast.
@@ -97,12 +108,13 @@ class HaarPatch(nn.Module):
         """
         pt, ph, pw = self.patch_size
         b, c, t, h, w = video.shape
-        if (t - 1) % pt or h % ph or w % pw:
+        copies = pt - 1 if is_first(self) else 0  # of frame 0, at the start of a clip
+        if (t + copies) % pt or h % ph or w % pw:
             raise ValueError(f"a clip of {t} x {h} x {w} does not divide into patches {self.patch_size} after frame 0")
         if self.out_channels == c:
             return video
-        video = torch.cat((video[:, :, :1].expand(-1, -1, pt - 1, -1, -1), video), dim=2).float()
-        x = video.reshape(b, c, (t - 1) // pt + 1, pt, h // ph, ph, w // pw, pw)
+        video = torch.cat((video[:, :, :1].expand(-1, -1, copies, -1, -1), video), dim=2).float()
+        x = video.reshape(b, c, (t + copies) // pt, pt, h // ph, ph, w // pw, pw)
         x = x.permute(0, 2, 4, 6, 3, 5, 7, 1).flatten(4)  # (b, t, h, w, voxel * c)
         with torch.autocast(video.device.type, enabled=False):
             return (x @ self.matrix.float().T / self.sizes.float()).permute(0, 4, 1, 2, 3)
@@ -124,4 +136,4 @@ class HaarPatch(nn.Module):
         with torch.autocast(x.device.type, enabled=False):
             x = x * self.sizes.float() @ (self.matrix.float() * math.prod(self.patch_size))
         x = x.reshape(b, t, h, w, pt, ph, pw, self.channels).permute(0, 7, 1, 4, 2, 5, 3, 6)
-        return x.reshape(b, self.channels, t * pt, h * ph, w * pw)[:, :, pt - 1 :]
+        return x.reshape(b, self.channels, t * pt, h * ph, w * pw)[:, :, pt - 1 if is_first(self) else 0 :]

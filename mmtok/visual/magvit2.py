@@ -12,20 +12,17 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmtok.contract import require_video
 from mmtok.nn.causal3d import CausalConv3d, DepthToSpaceUpsample
 from mmtok.nn.norm import AdaptiveGroupNorm, VideoGroupNorm
 from mmtok.nn.patch import HaarPatch
-from mmtok.pretrained import load_strictly, load_tensors, params_from_config, read_config, resolve_folder, save_module
+from mmtok.pretrained import load_strictly
 from mmtok.quantize.lfq import LfqLosses, codes_from_latents, lfq_losses, quantize_signs, signs_from_codes
-
-FAMILY = "magvit2"
+from mmtok.visual.grid import GridTokenizer
 
 
 @dataclass(frozen=True)
@@ -305,14 +302,15 @@ class Magvit2Output:
     losses: LfqLosses
 
 
-class Magvit2(nn.Module):
+class Magvit2(GridTokenizer):
     """The tokenizer: see the module's docstring and ``mmtok.contract.VisualTokenizer``.
 
     Args:
         params: the network's sizes.
     """
 
-    num_codebooks = 1
+    family = "magvit2"
+    params_class = Magvit2Params
 
     def __init__(self, params: Magvit2Params):
         super().__init__()
@@ -320,7 +318,7 @@ class Magvit2(nn.Module):
         self.codebook_size = 2**params.bits
         self.stride = params.stride
         self.fps = params.fps
-        self.is_causal = params.norm_scope == "frame"
+        self.is_causal = params.norm_scope == "frame" or params.temporal_kernel == 1
         self.patch = HaarPatch(params.patch_size, normalize=params.patch_normalize)
         self.encoder = Encoder(params, self.patch.out_channels)
         self.decoder = Decoder(params, self.patch.out_channels)
@@ -348,44 +346,6 @@ class Magvit2(nn.Module):
                     half = up.conv.out_channels // 2
                     up.conv.weight[half:] = up.conv.weight[:half]
 
-    def grid(self, num_frames: int, height: int, width: int) -> tuple[int, int, int]:
-        """Token grid of a clip.
-
-        Args:
-            num_frames: 1 + a multiple of the temporal stride.
-            height: pixels, a multiple of the spatial stride.
-            width: pixels, a multiple of the spatial stride.
-
-        Returns:
-            (t, h, w) tokens.
-
-        Raises:
-            ValueError: for other sizes, with the nearest lengths that fit.
-        """
-        st, sh, sw = self.stride
-        if num_frames < 1 or (num_frames - 1) % st:
-            below = self.valid_num_frames(max(num_frames, 1))
-            raise ValueError(f"num_frames ({num_frames}) must be 1 + a multiple of {st}: use {below} or {below + st}")
-        if height < sh or width < sw or height % sh or width % sw:
-            raise ValueError(f"height ({height}) and width ({width}) must be positive multiples of {sh} and {sw}")
-        return ((num_frames - 1) // st + 1, height // sh, width // sw)
-
-    def valid_num_frames(self, num_frames: int) -> int:
-        """Largest clip length that fits.
-
-        Args:
-            num_frames: frames at hand, at least 1.
-
-        Returns:
-            1 + a multiple of the temporal stride, at most ``num_frames``.
-
-        Raises:
-            ValueError: if there is no frame.
-        """
-        if num_frames < 1:
-            raise ValueError(f"num_frames ({num_frames}) must be at least 1")
-        return (num_frames - 1) // self.stride[0] * self.stride[0] + 1
-
     def encode_latents(self, video: Tensor) -> Tensor:
         """Latents before the sign.
 
@@ -394,13 +354,15 @@ class Magvit2(nn.Module):
 
         Returns:
             (b, d, t', h', w') float32.
-
-        Raises:
-            ValueError: if the clip does not fit the grid.
         """
-        self.grid(*video.shape[2:])
+        pictures = self.params.temporal_kernel == 1  # an image model sees every frame by itself
+        frames = video.shape[2]
+        if pictures:
+            video = video.transpose(1, 2).flatten(0, 1)[:, :, None]
         x = self.patch(video).contiguous(memory_format=torch.channels_last_3d)
         latents = self.encoder(x).float()
+        if pictures:
+            latents = latents[:, :, 0].unflatten(0, (-1, frames)).transpose(1, 2)
         if self.params.normalize_latents:
             latents = latents * (latents.square().mean(dim=1, keepdim=True) + 1e-6).rsqrt()
         return latents
@@ -414,8 +376,12 @@ class Magvit2(nn.Module):
         Returns:
             (b, 3, 1 + (t - 1) * stride_t, h * stride_h, w * stride_w) float32.
         """
+        pictures, frames = self.params.temporal_kernel == 1, signs.shape[2]
+        if pictures:
+            signs = signs.transpose(1, 2).flatten(0, 1)[:, :, None]
         signs = signs.contiguous(memory_format=torch.channels_last_3d)
-        return self.patch.inverse(self.decoder(signs)).float()
+        video = self.patch.inverse(self.decoder(signs)).float()
+        return video[:, :, 0].unflatten(0, (-1, frames)).transpose(1, 2) if pictures else video
 
     def forward(self, video: Tensor, *, temperature: float = 0.01) -> Magvit2Output:
         """One pass for training.
@@ -426,7 +392,11 @@ class Magvit2(nn.Module):
 
         Returns:
             Reconstruction, latents, codes and the quantiser's terms.
+
+        Raises:
+            ValueError: if the clip does not fit the grid.
         """
+        self.grid(*video.shape[2:])
         latents = self.encode_latents(video)
         reconstruction = self.decode_signs(quantize_signs(latents))
         codes = codes_from_latents(latents.detach())[:, None]
@@ -440,66 +410,27 @@ class Magvit2(nn.Module):
         """
         return signs_from_codes(torch.arange(self.codebook_size)[None], self.params.bits)[0].T.contiguous()
 
-    @torch.inference_mode()
-    def encode(self, video: Tensor) -> Tensor:
-        """Codes of a clip; a one-frame clip is an image.
+    def codes_of(self, video: Tensor) -> Tensor:
+        """Codes without checks, see ``GridTokenizer``.
 
         Args:
             video: (b, 3, t, h, w) in [-1, 1].
 
         Returns:
-            (b, 1, *grid) int64.
-
-        Raises:
-            ValueError: if the tensor is not such a clip or does not fit the grid.
+            (b, 1, t', h', w') int64.
         """
-        require_video(video)
         return codes_from_latents(self.encode_latents(video))[:, None]
 
-    @torch.inference_mode()
-    def decode(self, codes: Tensor) -> Tensor:
-        """Clip from codes.
+    def video_of(self, codes: Tensor) -> Tensor:
+        """Pixels without checks, see ``GridTokenizer``.
 
         Args:
-            codes: (b, 1, t, h, w) integers below ``codebook_size``.
+            codes: (b, 1, t, h, w) int64.
 
         Returns:
-            (b, 3, 1 + (t - 1) * stride_t, h * stride_h, w * stride_w) float32 in [-1, 1].
-
-        Raises:
-            ValueError: for another shape or a code out of range.
+            (b, 3, t', h', w') float32, not clamped.
         """
-        if codes.ndim != 5 or codes.shape[1] != 1 or codes.is_floating_point():
-            raise ValueError(f"codes must be integers of shape (b, 1, t, h, w), got {codes.dtype} {tuple(codes.shape)}")
-        return self.decode_signs(signs_from_codes(codes[:, 0], self.params.bits)).clamp(-1, 1)
-
-    def save_pretrained(self, folder: str | Path, *, dtype: torch.dtype | None = None) -> None:
-        """Write config.json and model.safetensors.
-
-        Args:
-            folder: created when absent.
-            dtype: float type on disk, or None to keep the model's.
-        """
-        save_module(self, folder, family=FAMILY, params=self.params, dtype=dtype)
-
-    @classmethod
-    def from_pretrained(cls, name: str | Path) -> Magvit2:
-        """Load a saved model in float32, ready to use.
-
-        Args:
-            name: folder or hub id.
-
-        Returns:
-            The model in eval mode.
-        """
-        folder = resolve_folder(name)
-        params = params_from_config(Magvit2Params, read_config(folder, FAMILY)["params"])
-        with torch.device("meta"):
-            model = cls(params)
-        model = model.to_empty(device="cpu")
-        model.patch = HaarPatch(params.patch_size, normalize=params.patch_normalize)
-        load_strictly(model, load_tensors(folder))
-        return model.eval()
+        return self.decode_signs(signs_from_codes(codes[:, 0], self.params.bits))
 
 
 def image_params(params: Magvit2Params) -> Magvit2Params:

@@ -1,0 +1,479 @@
+"""Cosmos' discrete video tokenizers (DV): a factorised causal network on a Haar packet, with scalar quantisation.
+
+NVIDIA's Cosmos Tokenizer, NVIDIA/Cosmos-Tokenizer and nvidia-cosmos/cosmos-predict1 (code Apache-2.0; the published
+weights have NVIDIA's Open Model License). The patch carries most of the stride, space and time are convolved in turn,
+the middle attends over each frame and then causally over time. Strictly causal: an image's codes are the first slice of
+those of any clip that starts with it. Shape letters: b batch, c channels, t h w time/height/width, d latent channels.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mmtok.nn.causal3d import CausalConv3d
+from mmtok.nn.norm import VideoGroupNorm
+from mmtok.nn.patch import HaarPatch
+from mmtok.nn.streaming import is_first, remember, with_past
+from mmtok.quantize.fsq import fsq_codes, fsq_quantize, fsq_values
+from mmtok.visual.grid import GridTokenizer
+
+
+@dataclass(frozen=True)
+class CosmosParams:
+    """Sizes of a Cosmos DV network.
+
+    Attributes:
+        stride: frames and pixels per token, powers of two, not below the patch.
+        patch_size: side of the Haar patch, 2 or 4, in time, height and width alike.
+        z_channels: width between network and quantiser.
+        channels: base width.
+        channel_multipliers: width of each level over ``channels``.
+        num_res_blocks: residual blocks a level of the encoder; the decoder has one more.
+        levels: levels of each quantised channel.
+        fps: pictures per second; Cosmos does not bind it.
+    """
+
+    stride: tuple[int, int, int] = (4, 8, 8)
+    patch_size: int = 4
+    z_channels: int = 16
+    channels: int = 128
+    channel_multipliers: tuple[int, ...] = (2, 4, 4)
+    num_res_blocks: int = 2
+    levels: tuple[int, ...] = (8, 8, 8, 5, 5, 5)
+    fps: float = 24.0
+
+    def __post_init__(self) -> None:
+        if self.stride[1] != self.stride[2]:
+            raise ValueError(f"stride {self.stride} must be the same in height and width")
+        for name, factor in (("patch_size", self.patch_size), ("stride", self.stride[0]), ("stride", self.stride[1])):
+            if factor < self.patch_size or factor & (factor - 1):
+                raise ValueError(f"{name} ({factor}) must be a power of two, at least the patch ({self.patch_size})")
+        if max(self.doublings) > len(self.channel_multipliers) - 1:
+            raise ValueError(f"stride {self.stride} needs more than {len(self.channel_multipliers)} levels")
+
+    @property
+    def doublings(self) -> tuple[int, int]:
+        """Halvings of time and of space behind the patch."""
+        return (self.stride[0] // self.patch_size).bit_length() - 1, (
+            self.stride[1] // self.patch_size
+        ).bit_length() - 1
+
+    def down_step(self, level: int) -> tuple[bool, bool]:
+        """Whether the encoder halves time and space behind ``level``.
+
+        Args:
+            level: 0 is the finest.
+
+        Returns:
+            Time, space.
+        """
+        time, space = self.doublings
+        return level < time, level < space
+
+    def up_step(self, level: int) -> tuple[bool, bool]:
+        """Whether the decoder doubles time and space behind ``level``.
+
+        Args:
+            level: 0 is the finest.
+
+        Returns:
+            Time, space.
+        """
+        time, space = self.doublings
+        above = len(self.channel_multipliers) - 1 - level  # levels done before
+        doubles_time = 0 < above < time + 1
+        return doubles_time, doubles_time or (above < space and space > time)
+
+
+def _conv(in_channels: int, out_channels: int, kernel_size: tuple[int, int, int], **options: object) -> CausalConv3d:
+    return CausalConv3d(in_channels, out_channels, kernel_size, repeat_first=True, **options)  # type: ignore[arg-type]
+
+
+def _factorized(in_channels: int, out_channels: int) -> nn.Sequential:
+    """A convolution over space, then one over time."""
+    return nn.Sequential(_conv(in_channels, out_channels, (1, 3, 3)), _conv(out_channels, out_channels, (3, 1, 1)))
+
+
+def _norm(channels: int) -> VideoGroupNorm:
+    return VideoGroupNorm(1, channels, scope="frame", eps=1e-6)
+
+
+class ResBlock(nn.Module):
+    """Norm, swish, factorised convolution, twice, beside the identity (or a pointwise convolution).
+
+    Args:
+        in_channels: channels read.
+        out_channels: channels written.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int):
+        super().__init__()
+        self.norm1, self.conv1 = _norm(in_channels), _factorized(in_channels, out_channels)
+        self.norm2, self.conv2 = _norm(out_channels), _factorized(out_channels, out_channels)
+        self.nin_shortcut: nn.Module = nn.Identity()
+        if in_channels != out_channels:
+            self.nin_shortcut = _conv(in_channels, out_channels, (1, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Refine the features.
+
+        Args:
+            x: (b, c_in, t, h, w).
+
+        Returns:
+            (b, c_out, t, h, w).
+        """
+        y = self.conv1(F.silu(self.norm1(x)))
+        return self.nin_shortcut(x) + self.conv2(F.silu(self.norm2(y)))
+
+
+class Attention(nn.Module):
+    """One head over the places of each frame, or causally over the frames of each place.
+
+    Args:
+        channels: width.
+        over_time: which of the two.
+    """
+
+    def __init__(self, channels: int, *, over_time: bool):
+        super().__init__()
+        self.norm = _norm(channels)
+        self.q, self.k, self.v, self.proj_out = (_conv(channels, channels, (1, 1, 1)) for _ in range(4))
+        self.over_time = over_time
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Mix places.
+
+        Args:
+            x: (b, c, t, h, w).
+
+        Returns:
+            (b, c, t, h, w).
+        """
+        b, c, t, h, w = x.shape
+        y = self.norm(x)
+        order = (0, 3, 4, 2, 1) if self.over_time else (0, 2, 3, 4, 1)
+        q, k, v = (p(y).permute(order).reshape(-1, t if self.over_time else h * w, c) for p in (self.q, self.k, self.v))
+        mask = None
+        if self.over_time:
+            k, v = remember(self.k, k, 1), remember(self.v, v, 1)
+            places = torch.arange(k.shape[1], device=x.device)
+            mask = places[None] <= places[-t:, None]  # a chunk's frames come last
+        y = F.scaled_dot_product_attention(q[:, None], k[:, None], v[:, None], attn_mask=mask)[:, 0]
+        if self.over_time:
+            y = y.view(b, h, w, t, c).permute(0, 4, 3, 1, 2)
+        else:
+            y = y.view(b, t, h, w, c).permute(0, 4, 1, 2, 3)
+        return x + self.proj_out(y)
+
+
+class Downsample(nn.Module):
+    """Halve space and time, each by a strided convolution plus a mean; then a pointwise convolution.
+
+    Args:
+        channels: width.
+        time: halve time.
+        space: halve height and width.
+    """
+
+    def __init__(self, channels: int, *, time: bool, space: bool):
+        super().__init__()
+        if space:
+            self.conv1 = nn.Conv3d(channels, channels, (1, 3, 3), stride=(1, 2, 2))
+        if time:
+            self.conv2 = _conv(channels, channels, (3, 1, 1), stride=(2, 1, 1))
+        self.conv3 = _conv(channels, channels, (1, 1, 1))
+        self.time, self.space = time, space
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Reduce.
+
+        Args:
+            x: (b, c, t, h, w).
+
+        Returns:
+            (b, c, (t - 1) / 2 + 1, h / 2, w / 2), an axis that is not halved as it was.
+        """
+        if self.space:
+            mean = (x[..., ::2, ::2] + x[..., 1::2, ::2] + x[..., ::2, 1::2] + x[..., 1::2, 1::2]) / 4
+            x = self.conv1(F.pad(x, (0, 1, 0, 1))) + mean
+        if self.time:
+            pairs = with_past(self, x, 1, stride=2, repeat_first=True)
+            pairs = pairs[:, :, : pairs.shape[2] // 2 * 2]
+            x = self.conv2(x) + (pairs[:, :, ::2] + pairs[:, :, 1::2]) / 2
+        return self.conv3(x)
+
+
+class Upsample(nn.Module):
+    """Double time and space by copies, each refined by a convolution beside the identity; then a pointwise convolution.
+
+    Args:
+        channels: width.
+        time: double time; t becomes 2 t - 1.
+        space: double height and width.
+    """
+
+    def __init__(self, channels: int, *, time: bool, space: bool):
+        super().__init__()
+        if time:
+            self.conv1 = _conv(channels, channels, (3, 1, 1))
+        if space:
+            self.conv2 = _conv(channels, channels, (1, 3, 3))
+        self.conv3 = _conv(channels, channels, (1, 1, 1))
+        self.time, self.space = time, space
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Enlarge.
+
+        Args:
+            x: (b, c, t, h, w).
+
+        Returns:
+            (b, c, 2 t - 1, 2 h, 2 w), an axis that is not doubled as it was.
+        """
+        if self.time:
+            x = x.repeat_interleave(2, dim=2)[:, :, 1 if is_first(self) else 0 :]
+            x = self.conv1(x) + x
+        if self.space:
+            x = x.repeat_interleave(2, dim=3).repeat_interleave(2, dim=4)
+            x = self.conv2(x) + x
+        return self.conv3(x)
+
+
+class Middle(nn.Module):
+    """Residual block, attention over space, attention over time, residual block.
+
+    Args:
+        channels: width.
+    """
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.block_1 = ResBlock(channels, channels)
+        self.attn_1 = nn.Sequential(Attention(channels, over_time=False), Attention(channels, over_time=True))
+        self.block_2 = ResBlock(channels, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Refine the features.
+
+        Args:
+            x: (b, c, t, h, w).
+
+        Returns:
+            (b, c, t, h, w).
+        """
+        return self.block_2(self.attn_1(self.block_1(x)))
+
+
+class Level(nn.Module):
+    """Residual blocks of one width, then the step to the next level where there is one.
+
+    Args:
+        in_channels: channels read.
+        width: channels written.
+        num_blocks: residual blocks.
+        downsample: the encoder's step behind them, or None.
+        upsample: the decoder's step behind them, or None.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        width: int,
+        num_blocks: int,
+        *,
+        downsample: Downsample | None = None,
+        upsample: Upsample | None = None,
+    ):
+        super().__init__()
+        self.block = nn.ModuleList(ResBlock(in_channels if j == 0 else width, width) for j in range(num_blocks))
+        if downsample is not None:
+            self.downsample = downsample
+        if upsample is not None:
+            self.upsample = upsample
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Refine, then resize.
+
+        Args:
+            x: (b, c, t, h, w).
+
+        Returns:
+            (b, width, t', h', w').
+        """
+        for block in self.block:
+            x = block(x)
+        for step in ("downsample", "upsample"):
+            if hasattr(self, step):
+                x = getattr(self, step)(x)
+        return x
+
+
+class Encoder(nn.Module):
+    """Patched pixels to the width before the quantiser.
+
+    Args:
+        params: the network's sizes.
+        in_channels: channels after the patch.
+    """
+
+    def __init__(self, params: CosmosParams, in_channels: int):
+        super().__init__()
+        widths = [params.channels * m for m in params.channel_multipliers]
+        incoming = [params.channels, *widths[:-1]]
+        self.conv_in = _factorized(in_channels, params.channels)
+        self.down = nn.ModuleList()
+        for i, width in enumerate(widths):
+            time, space = params.down_step(i) if i < len(widths) - 1 else (False, False)
+            step = Downsample(width, time=time, space=space) if time or space else None
+            self.down.append(Level(incoming[i], width, params.num_res_blocks, downsample=step))
+        self.mid = Middle(widths[-1])
+        self.norm_out = _norm(widths[-1])
+        self.conv_out = _factorized(widths[-1], params.z_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Encode.
+
+        Args:
+            x: (b, c, t, h, w) after the patch.
+
+        Returns:
+            (b, z_channels, t', h', w').
+        """
+        x = self.conv_in(x)
+        for level in self.down:
+            x = level(x)
+        return self.conv_out(F.silu(self.norm_out(self.mid(x))))
+
+
+class Decoder(nn.Module):
+    """The width behind the quantiser to patched pixels.
+
+    Args:
+        params: the network's sizes.
+        out_channels: channels before the inverse patch.
+    """
+
+    def __init__(self, params: CosmosParams, out_channels: int):
+        super().__init__()
+        widths = [params.channels * m for m in params.channel_multipliers]
+        incoming = [*widths[1:], widths[-1]]
+        self.conv_in = _factorized(params.z_channels, widths[-1])
+        self.mid = Middle(widths[-1])
+        self.up = nn.ModuleList()  # index 0 is the finest level; they run from the last to the first
+        for i, width in enumerate(widths):
+            time, space = params.up_step(i) if i > 0 else (False, False)
+            step = Upsample(width, time=time, space=space) if time or space else None
+            self.up.append(Level(incoming[i], width, params.num_res_blocks + 1, upsample=step))
+        self.norm_out = _norm(widths[0])
+        self.conv_out = _factorized(widths[0], out_channels)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Decode.
+
+        Args:
+            z: (b, z_channels, t, h, w).
+
+        Returns:
+            (b, c, t', h', w') before the inverse patch.
+        """
+        x = self.mid(self.conv_in(z))
+        for level in reversed(self.up):
+            x = level(x)
+        return self.conv_out(F.silu(self.norm_out(x)))
+
+
+class CosmosDV(GridTokenizer):
+    """The tokenizer: see the module's docstring and ``mmtok.contract.VisualTokenizer``.
+
+    Args:
+        params: the network's sizes.
+    """
+
+    family = "cosmos-dv"
+    params_class = CosmosParams
+    is_causal = True
+
+    def __init__(self, params: CosmosParams):
+        super().__init__()
+        self.params = params
+        self.codebook_size = math.prod(params.levels)
+        self.stride, self.fps = params.stride, params.fps
+        p = params.patch_size
+        self.patch = HaarPatch((p, p, p))
+        self.encoder = Encoder(params, self.patch.out_channels)
+        self.decoder = Decoder(params, self.patch.out_channels)
+        self.quant_conv = _conv(params.z_channels, len(params.levels), (1, 1, 1))
+        self.post_quant_conv = _conv(len(params.levels), params.z_channels, (1, 1, 1))
+
+    def encode_latents(self, video: Tensor) -> Tensor:
+        """Latents before the quantiser.
+
+        Args:
+            video: (b, 3, t, h, w) in [-1, 1].
+
+        Returns:
+            (b, d, t', h', w') float32.
+        """
+        x = self.patch(video).contiguous(memory_format=torch.channels_last_3d)
+        return self.quant_conv(self.encoder(x)).float()
+
+    def decode_latents(self, values: Tensor) -> Tensor:
+        """Pixels from quantised latents, not clamped and with gradients.
+
+        Args:
+            values: (b, d, t, h, w) multiples of 1 / (L // 2).
+
+        Returns:
+            (b, 3, 1 + (t - 1) * stride_t, h * stride_h, w * stride_w) float32.
+        """
+        values = values.contiguous(memory_format=torch.channels_last_3d)
+        return self.patch.inverse(self.decoder(self.post_quant_conv(values))).float()
+
+    def forward(self, video: Tensor) -> tuple[Tensor, Tensor]:
+        """Encode and decode with gradients through the rounding.
+
+        Args:
+            video: (b, 3, t, h, w) in [-1, 1].
+
+        Returns:
+            The reconstruction (b, 3, t, h, w), not clamped, and the latents (b, d, t', h', w').
+        """
+        self.grid(*video.shape[2:])
+        latents = self.encode_latents(video)
+        return self.decode_latents(fsq_quantize(latents, self.params.levels)), latents
+
+    def codes_of(self, video: Tensor) -> Tensor:
+        """Codes without checks, see ``GridTokenizer``.
+
+        Args:
+            video: (b, 3, t, h, w) in [-1, 1].
+
+        Returns:
+            (b, 1, t', h', w') int64.
+        """
+        return fsq_codes(self.encode_latents(video), self.params.levels)[:, None]
+
+    def video_of(self, codes: Tensor) -> Tensor:
+        """Pixels without checks, see ``GridTokenizer``.
+
+        Args:
+            codes: (b, 1, t, h, w) int64.
+
+        Returns:
+            (b, 3, t', h', w') float32, not clamped.
+        """
+        return self.decode_latents(fsq_values(codes[:, 0], self.params.levels))
+
+
+PRESETS: dict[str, CosmosParams] = {
+    "cosmos-0.1-dv4x8x8": CosmosParams(stride=(4, 8, 8)),
+    "cosmos-0.1-dv8x8x8": CosmosParams(stride=(8, 8, 8)),
+    "cosmos-dv8x16x16": CosmosParams(stride=(8, 16, 16)),
+    "cosmos-tokenize1-dv4x8x8-360p": CosmosParams(stride=(4, 8, 8), patch_size=2, z_channels=256),
+}
