@@ -27,10 +27,17 @@ def _open_magvit2(video: bool) -> Callable[[dict[str, Tensor], dict[str, Any] | 
     return build
 
 
+def _vidtok(tensors: dict[str, Tensor], config: dict[str, Any] | None) -> Any:
+    from mmtok.convert.vidtok import from_upstream
+
+    return from_upstream(tensors, config)
+
+
 _BUILDERS: dict[str, Callable[[dict[str, Tensor], dict[str, Any] | None], Any]] = {
     "cosmos-dv": _cosmos,
     "open-magvit2-video": _open_magvit2(True),
     "open-magvit2-image": _open_magvit2(False),
+    "vidtok-fsq": _vidtok,
 }
 FAMILIES = tuple(sorted(_BUILDERS))
 

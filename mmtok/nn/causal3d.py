@@ -27,6 +27,8 @@ class CausalConv3d(nn.Conv3d):
         stride: ordered like ``kernel_size``; ``t`` frames become ``(t - 1) // stride_t + 1``.
         bias: whether a bias is added.
         repeat_first: the past is filled with copies of the first frame (Cosmos, VidTok 1.1) instead of zeros.
+        past: frames put before the first one; None means all of the kernel but one. With fewer, a stride takes whole
+            groups of frames (VidTok).
 
     Raises:
         ValueError: for an even kernel in space.
@@ -41,12 +43,14 @@ class CausalConv3d(nn.Conv3d):
         stride: tuple[int, int, int] = (1, 1, 1),
         bias: bool = True,
         repeat_first: bool = False,
+        past: int | None = None,
     ):
         if kernel_size[1] % 2 == 0 or kernel_size[2] % 2 == 0:
             raise ValueError(f"kernel_size {kernel_size} must be odd in height and width")
         space = (kernel_size[1] // 2, kernel_size[2] // 2)
         super().__init__(in_channels, out_channels, kernel_size, stride=stride, padding=(0, *space), bias=bias)
         self.repeat_first = repeat_first
+        self.past = kernel_size[0] - 1 if past is None else past
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve.
@@ -57,12 +61,13 @@ class CausalConv3d(nn.Conv3d):
         Returns:
             (b, c_out, (t - 1) // stride_t + 1, h_out, w_out).
         """
-        past = self.kernel_size[0] - 1
-        if past and x.shape[2] == 1 and not is_streaming():
+        if self.past and self.past == self.kernel_size[0] - 1 and x.shape[2] == 1 and not is_streaming():
             # one picture meets one slice of the kernel (or, repeated, their sum): a third of the work
             weight = self.weight.sum(2, keepdim=True) if self.repeat_first else self.weight[:, :, -1:]
             return F.conv3d(x, weight, self.bias, self.stride, self.padding)  # type: ignore[arg-type]
-        x = with_past(self, x, past, stride=self.stride[0], repeat_first=self.repeat_first)
+        x = with_past(
+            self, x, self.past, kernel=self.kernel_size[0], stride=self.stride[0], repeat_first=self.repeat_first
+        )
         return super().forward(x)
 
 

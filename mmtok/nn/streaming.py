@@ -82,20 +82,30 @@ def is_first(layer: nn.Module) -> bool:
     return first
 
 
-def with_past(layer: nn.Module, x: Tensor, past: int, *, stride: int = 1, repeat_first: bool = False) -> Tensor:
-    """Put the frames in front of ``x`` that a causal window of ``past + 1`` frames needs.
+def with_past(
+    layer: nn.Module,
+    x: Tensor,
+    past: int,
+    *,
+    kernel: int | None = None,
+    stride: int = 1,
+    repeat_first: bool = False,
+) -> Tensor:
+    """Put the frames in front of ``x`` that a causal window needs.
 
     Args:
         layer: who asks; its own past is kept.
         x: (b, c, t, h, w).
         past: frames before the clip's first.
+        kernel: frames of a window; None means ``past + 1``.
         stride: step of the window in time.
         repeat_first: fill them with copies of the first frame instead of zeros.
 
     Returns:
         (b, c, past + t, h, w) for a whole clip or a first chunk; afterwards the frames that the next windows need.
     """
-    if past == 0 and stride == 1:
+    kernel = past + 1 if kernel is None else kernel
+    if past == 0 and kernel == stride:
         return x
     stream = _current.get()
     if stream is not None and layer in stream.kept:
@@ -105,7 +115,7 @@ def with_past(layer: nn.Module, x: Tensor, past: int, *, stride: int = 1, repeat
         front = first if repeat_first else torch.zeros_like(first)
         x = torch.cat((front.expand(-1, -1, past, -1, -1), x), 2)
     if stream is not None:
-        windows = max(0, (x.shape[2] - past - 1) // stride + 1)
+        windows = max(0, (x.shape[2] - kernel) // stride + 1)
         stream.kept[layer] = x[:, :, windows * stride :].clone()
     return x
 

@@ -17,6 +17,8 @@ CASES = (
     "cosmos_dv8x16x16_a",
     "open_magvit2_video_a",
     "open_magvit2_video_b",
+    "vidtok_fsq_488_v1_0_a",
+    "vidtok_fsq_488_v1_1_b",
 )
 
 
@@ -33,6 +35,8 @@ def case(request, shared):
 @pytest.mark.parametrize("inferred", [False, True])
 def test_codes_are_identical_and_pictures_close(case, kind, inferred):
     family, config, weights, tensors = case
+    if inferred and config.get("version") == "v1_1":
+        pytest.skip("VidTok's versions have the same shapes, so 1.1 must be named")
     model = from_upstream(family, weights, None if inferred else config)
     video = tensors[f"input.{kind}"]
     codes = model.encode(video)

@@ -1,0 +1,513 @@
+"""VidTok's causal tokenizers with scalar quantisation (FSQ), versions 1.0 and 1.1.
+
+Tang et al. 2024, "VidTok: A Versatile and Open-Source Video Tokenizer", arXiv 2412.13061; microsoft/VidTok, code and
+weights MIT. Each level has a residual block over space, then one over time; the middle is 3-D. Upstream reshapes to 2-D
+and 1-D convolutions; here they are 3-D ones with kernels of 1 on the other axes, which never transpose. The clip is
+filled in front to whole groups of frames, so 1 + k * stride_t frames give 1 + k slices, and what the filling makes is
+cut away. Shape letters: b batch, c channels, t h w time/height/width, d latent channels.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mmtok.nn.causal3d import CausalConv3d
+from mmtok.nn.streaming import is_first, with_past
+from mmtok.quantize.fsq import fsq_codes, fsq_quantize, fsq_values
+from mmtok.visual.grid import GridTokenizer
+
+VERSIONS = ("v1_0", "v1_1")
+
+
+@dataclass(frozen=True)
+class VidTokParams:
+    """Sizes of a VidTok FSQ network.
+
+    Attributes:
+        version: "v1_0" (zeros before the clip, doubling time by copies) or "v1_1" (first frame repeated, linear).
+        channels: base width.
+        channel_multipliers: width of each level; space is halved between all of them.
+        num_res_blocks: pairs of blocks a level of the encoder; the decoder has one more.
+        temporal_down: levels of the encoder behind which time is halved.
+        temporal_up: levels of the decoder behind which time is doubled, as many.
+        levels: levels of each quantised channel.
+        fps: pictures per second of the training clips.
+    """
+
+    version: str = "v1_0"
+    channels: int = 128
+    channel_multipliers: tuple[int, ...] = (1, 2, 4, 4)
+    num_res_blocks: int = 2
+    temporal_down: tuple[int, ...] = (1, 2)
+    temporal_up: tuple[int, ...] = (1, 2)
+    levels: tuple[int, ...] = (8, 8, 8, 8, 8, 8)
+    fps: float = 30.0
+
+    def __post_init__(self) -> None:
+        if self.version not in VERSIONS:
+            raise ValueError(f"unknown VidTok version {self.version!r}; known: {', '.join(VERSIONS)}")
+        if len(self.temporal_down) != len(self.temporal_up):
+            raise ValueError(f"temporal_down {self.temporal_down} and temporal_up {self.temporal_up} differ in length")
+
+    @property
+    def stride(self) -> tuple[int, int, int]:
+        """Frames and pixels per token."""
+        space = 2 ** (len(self.channel_multipliers) - 1)
+        return (2 ** len(self.temporal_down), space, space)
+
+    @property
+    def repeat_first(self) -> bool:
+        """Whether the past of a clip is its first frame instead of zeros."""
+        return self.version == "v1_1"
+
+
+class ChannelNorm(nn.LayerNorm):
+    """Layer norm over the channels of every place.
+
+    Args:
+        channels: width.
+    """
+
+    def __init__(self, channels: int):
+        super().__init__(channels, eps=1e-6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise.
+
+        Args:
+            x: (b, c, t, h, w).
+
+        Returns:
+            The same shape.
+        """
+        return super().forward(x.movedim(1, -1)).movedim(-1, 1)  # in the channels-last layout both moves are views
+
+
+class ResBlock(nn.Module):
+    """Norm, swish, convolution, twice, beside the identity (or a pointwise convolution).
+
+    Args:
+        in_channels: channels read.
+        out_channels: channels written.
+        kernel_size: (1, 3, 3) over space, (3, 1, 1) over time, (3, 3, 3) over both.
+        repeat_first: see ``CausalConv3d``.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: tuple[int, int, int], *, repeat_first: bool):
+        super().__init__()
+        self.norm1 = ChannelNorm(in_channels)
+        self.conv1 = CausalConv3d(in_channels, out_channels, kernel_size, repeat_first=repeat_first)
+        self.norm2 = ChannelNorm(out_channels)
+        self.conv2 = CausalConv3d(out_channels, out_channels, kernel_size, repeat_first=repeat_first)
+        self.nin_shortcut: nn.Module = nn.Identity()
+        if in_channels != out_channels:
+            self.nin_shortcut = CausalConv3d(in_channels, out_channels, (1, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Refine the features.
+
+        Args:
+            x: (b, c_in, t, h, w).
+
+        Returns:
+            (b, c_out, t, h, w).
+        """
+        y = self.conv1(F.silu(self.norm1(x)))
+        return self.nin_shortcut(x) + self.conv2(F.silu(self.norm2(y)))
+
+
+class Attention(nn.Module):
+    """One head over the places of each frame.
+
+    Args:
+        channels: width.
+    """
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.norm = ChannelNorm(channels)
+        self.q, self.k, self.v, self.proj_out = (CausalConv3d(channels, channels, (1, 1, 1)) for _ in range(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Mix the places of a frame.
+
+        Args:
+            x: (b, c, t, h, w).
+
+        Returns:
+            (b, c, t, h, w).
+        """
+        b, c, t, h, w = x.shape
+        y = self.norm(x)
+        q, k, v = (p(y).movedim(1, -1).reshape(b * t, 1, h * w, c) for p in (self.q, self.k, self.v))
+        y = F.scaled_dot_product_attention(q, k, v)[:, 0].view(b, t, h, w, c).movedim(-1, 1)
+        return x + self.proj_out(y)
+
+
+class Middle(nn.Module):
+    """3-D residual block, attention over space, 3-D residual block.
+
+    Args:
+        channels: width.
+        repeat_first: see ``CausalConv3d``.
+    """
+
+    def __init__(self, channels: int, *, repeat_first: bool):
+        super().__init__()
+        self.block_1 = ResBlock(channels, channels, (3, 3, 3), repeat_first=repeat_first)
+        self.attn_1 = Attention(channels)
+        self.block_2 = ResBlock(channels, channels, (3, 3, 3), repeat_first=repeat_first)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Refine the features.
+
+        Args:
+            x: (b, c, t, h, w).
+
+        Returns:
+            (b, c, t, h, w).
+        """
+        return self.block_2(self.attn_1(self.block_1(x)))
+
+
+class SpaceDown(nn.Module):
+    """Halve height and width: a strided convolution, zeros on the right and below.
+
+    Args:
+        channels: width.
+    """
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.conv = nn.Conv3d(channels, channels, (1, 3, 3), stride=(1, 2, 2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Reduce.
+
+        Args:
+            x: (b, c, t, h, w).
+
+        Returns:
+            (b, c, t, h / 2, w / 2).
+        """
+        return self.conv(F.pad(x, (0, 1, 0, 1)))
+
+
+class SpaceUp(nn.Module):
+    """Double height and width: copies, then a convolution.
+
+    Args:
+        channels: width.
+    """
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.conv = CausalConv3d(channels, channels, (1, 3, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Enlarge.
+
+        Args:
+            x: (b, c, t, h, w).
+
+        Returns:
+            (b, c, t, 2 h, 2 w).
+        """
+        return self.conv(x.repeat_interleave(2, dim=3).repeat_interleave(2, dim=4))
+
+
+class TimeDown(nn.Module):
+    """Halve time: a learned mix of a mean over three frames and a strided convolution.
+
+    Args:
+        channels: width.
+        repeat_first: see ``CausalConv3d``.
+    """
+
+    def __init__(self, channels: int, *, repeat_first: bool):
+        super().__init__()
+        self.mix_factor = nn.Parameter(torch.tensor([2.0]))
+        self.conv = CausalConv3d(channels, channels, (3, 3, 3), stride=(2, 1, 1), repeat_first=repeat_first, past=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Reduce.
+
+        Args:
+            x: (b, c, t, h, w), t even.
+
+        Returns:
+            (b, c, t / 2, h, w).
+        """
+        share = torch.sigmoid(self.mix_factor).to(x.dtype)
+        y = with_past(self, x, 1, kernel=3, stride=2, repeat_first=self.conv.repeat_first)
+        windows = (y.shape[2] - 3) // 2 + 1
+        mean = sum(y[:, :, i : i + 2 * windows - 1 : 2] for i in range(3)) / 3
+        return share * mean + (1 - share) * self.conv(x)
+
+
+class TimeUp(nn.Module):
+    """Double time: a learned mix of copied (or linearly interpolated) frames and their convolution.
+
+    Args:
+        channels: width.
+        repeat_first: see ``CausalConv3d``.
+        apart: frames at the start of a clip that are interpolated by themselves, or 0 for copies instead.
+    """
+
+    def __init__(self, channels: int, *, repeat_first: bool, apart: int):
+        super().__init__()
+        self.mix_factor = nn.Parameter(torch.tensor([2.0]))
+        self.conv = CausalConv3d(channels, channels, (3, 3, 3), repeat_first=repeat_first)
+        self.apart = apart
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Enlarge.
+
+        Args:
+            x: (b, c, t, h, w).
+
+        Returns:
+            (b, c, 2 t, h, w).
+        """
+        if not self.apart:
+            y = x.repeat_interleave(2, dim=2)
+        else:
+            cut = self.apart if is_first(self) else 0
+            parts = [part for part in (x[:, :, :cut], x[:, :, cut:]) if part.shape[2]]
+            y = torch.cat([_double_linearly(part) for part in parts], 2)
+        share = torch.sigmoid(self.mix_factor).to(x.dtype)
+        return share * y + (1 - share) * self.conv(y)
+
+
+def _double_linearly(x: Tensor) -> Tensor:
+    """Twice the frames, each a quarter of the way between two neighbours; the ends repeat."""
+    before, after = torch.cat((x[:, :, :1], x[:, :, :-1]), 2), torch.cat((x[:, :, 1:], x[:, :, -1:]), 2)
+    return torch.stack((0.75 * x + 0.25 * before, 0.75 * x + 0.25 * after), 3).flatten(2, 3)
+
+
+class Level(nn.Module):
+    """Residual blocks of one axis and width, with the step to the next level.
+
+    Args:
+        in_channels: channels read by the first block.
+        width: channels of the others.
+        num_blocks: how many.
+        kernel_size: of their convolutions.
+        repeat_first: see ``CausalConv3d``.
+        downsample: the encoder's step, or None.
+        upsample: the decoder's step, or None.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        width: int,
+        num_blocks: int,
+        kernel_size: tuple[int, int, int],
+        *,
+        repeat_first: bool,
+        downsample: nn.Module | None = None,
+        upsample: nn.Module | None = None,
+    ):
+        super().__init__()
+        self.block = nn.ModuleList(
+            ResBlock(in_channels if j == 0 else width, width, kernel_size, repeat_first=repeat_first)
+            for j in range(num_blocks)
+        )
+        if downsample is not None:
+            self.downsample = downsample
+        if upsample is not None:
+            self.upsample = upsample
+
+
+def _run_levels(x: Tensor, space: Level, time: Level, step: str) -> Tensor:
+    """A level: blocks over space and time in turn, then both steps."""
+    for over_space, over_time in zip(space.block, time.block, strict=True):
+        x = over_time(over_space(x))
+    for level in (space, time):
+        if hasattr(level, step):
+            x = getattr(level, step)(x)
+    return x
+
+
+class Encoder(nn.Module):
+    """Pixels to latents.
+
+    Args:
+        params: the network's sizes.
+    """
+
+    def __init__(self, params: VidTokParams):
+        super().__init__()
+        first = params.repeat_first
+        widths = [params.channels * m for m in params.channel_multipliers]
+        incoming = [params.channels, *widths[:-1]]
+        self.conv_in = CausalConv3d(3, params.channels, (3, 3, 3), repeat_first=first)
+        self.down, self.down_temporal = nn.ModuleList(), nn.ModuleList()
+        for i, width in enumerate(widths):
+            space = SpaceDown(width) if i < len(widths) - 1 else None
+            time = TimeDown(width, repeat_first=first) if i in params.temporal_down else None
+            count = params.num_res_blocks
+            self.down.append(Level(incoming[i], width, count, (1, 3, 3), repeat_first=first, downsample=space))
+            self.down_temporal.append(Level(width, width, count, (3, 1, 1), repeat_first=first, downsample=time))
+        self.mid = Middle(widths[-1], repeat_first=first)
+        self.norm_out = ChannelNorm(widths[-1])
+        self.conv_out = CausalConv3d(widths[-1], len(params.levels), (3, 3, 3), repeat_first=first)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Encode.
+
+        Args:
+            x: (b, 3, t, h, w), t a multiple of the temporal stride.
+
+        Returns:
+            (b, d, t', h', w').
+        """
+        x = self.conv_in(x)
+        for space, time in zip(self.down, self.down_temporal, strict=True):
+            x = _run_levels(x, space, time, "downsample")  # type: ignore[arg-type]
+        return self.conv_out(F.silu(self.norm_out(self.mid(x))))
+
+
+class Decoder(nn.Module):
+    """Quantised latents to pixels.
+
+    Args:
+        params: the network's sizes.
+    """
+
+    def __init__(self, params: VidTokParams):
+        super().__init__()
+        first = params.repeat_first
+        widths = [params.channels * m for m in params.channel_multipliers]
+        incoming = [*widths[1:], widths[-1]]
+        deepest_first = sorted(params.temporal_up, reverse=True)
+        apart = {level: 2**i if params.version == "v1_1" else 0 for i, level in enumerate(deepest_first)}
+        self.conv_in = CausalConv3d(len(params.levels), widths[-1], (3, 3, 3), repeat_first=first)
+        self.mid = Middle(widths[-1], repeat_first=first)
+        self.up, self.up_temporal = nn.ModuleList(), nn.ModuleList()  # index 0 is the finest level and runs last
+        for i, width in enumerate(widths):
+            space = SpaceUp(width) if i > 0 else None
+            time = TimeUp(width, repeat_first=first, apart=apart[i]) if i in apart else None
+            count = params.num_res_blocks + 1
+            self.up.append(Level(incoming[i], width, count, (1, 3, 3), repeat_first=first, upsample=space))
+            self.up_temporal.append(Level(width, width, count, (3, 1, 1), repeat_first=first, upsample=time))
+        self.norm_out = ChannelNorm(widths[0])
+        self.conv_out = CausalConv3d(widths[0], 3, (3, 3, 3), repeat_first=first)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Decode.
+
+        Args:
+            z: (b, d, t, h, w).
+
+        Returns:
+            (b, 3, t * stride_t, h', w').
+        """
+        x = self.mid(self.conv_in(z))
+        for i in reversed(range(len(self.up))):
+            x = _run_levels(x, self.up[i], self.up_temporal[i], "upsample")  # type: ignore[arg-type]
+        return self.conv_out(F.silu(self.norm_out(x)))
+
+
+class VidTokFSQ(GridTokenizer):
+    """The tokenizer: see the module's docstring and ``mmtok.contract.VisualTokenizer``.
+
+    The encoder is strictly causal. Version 1.1 interpolates linearly when it doubles time, so its decoder looks half a
+    frame ahead: a stream of codes gives pictures that differ at the seams (up to 0.02 in the golden case).
+
+    Args:
+        params: the network's sizes.
+    """
+
+    family = "vidtok-fsq"
+    params_class = VidTokParams
+    is_causal = True
+
+    def __init__(self, params: VidTokParams):
+        super().__init__()
+        self.params = params
+        self.codebook_size = math.prod(params.levels)
+        self.stride, self.fps = params.stride, params.fps
+        self.encoder, self.decoder = Encoder(params), Decoder(params)
+
+    def encode_latents(self, video: Tensor) -> Tensor:
+        """Latents before the quantiser.
+
+        Args:
+            video: (b, 3, t, h, w) in [-1, 1].
+
+        Returns:
+            (b, d, t', h', w') float32.
+        """
+        copies = self.stride[0] - 1 if is_first(self) else 0
+        video = torch.cat((video[:, :, :1].expand(-1, -1, copies, -1, -1), video), 2)
+        return self.encoder(video.contiguous(memory_format=torch.channels_last_3d)).float()
+
+    def decode_latents(self, values: Tensor) -> Tensor:
+        """Pixels from quantised latents, not clamped and with gradients.
+
+        Args:
+            values: (b, d, t, h, w) multiples of 1 / (L // 2).
+
+        Returns:
+            (b, 3, 1 + (t - 1) * stride_t, h * stride_h, w * stride_w) float32.
+        """
+        video = self.decoder(values.contiguous(memory_format=torch.channels_last_3d)).float()
+        return video[:, :, self.stride[0] - 1 if is_first(self) else 0 :]
+
+    def forward(self, video: Tensor) -> tuple[Tensor, Tensor]:
+        """Encode and decode with gradients through the rounding.
+
+        Args:
+            video: (b, 3, t, h, w) in [-1, 1].
+
+        Returns:
+            The reconstruction (b, 3, t, h, w), not clamped, and the latents (b, d, t', h', w').
+        """
+        self.grid(*video.shape[2:])
+        latents = self.encode_latents(video)
+        return self.decode_latents(fsq_quantize(latents, self.params.levels)), latents
+
+    def codes_of(self, video: Tensor) -> Tensor:
+        """Codes without checks, see ``GridTokenizer``.
+
+        Args:
+            video: (b, 3, t, h, w) in [-1, 1].
+
+        Returns:
+            (b, 1, t', h', w') int64.
+        """
+        return fsq_codes(self.encode_latents(video), self.params.levels)[:, None]
+
+    def video_of(self, codes: Tensor) -> Tensor:
+        """Pixels without checks, see ``GridTokenizer``.
+
+        Args:
+            codes: (b, 1, t, h, w) int64.
+
+        Returns:
+            (b, 3, t', h', w') float32, not clamped.
+        """
+        return self.decode_latents(fsq_values(codes[:, 0], self.params.levels))
+
+
+_488, _41616 = (1, 2, 4, 4), (1, 2, 4, 4, 4)
+PRESETS: dict[str, VidTokParams] = {
+    "vidtok-fsq-488-262144": VidTokParams(),
+    "vidtok-fsq-488-32768": VidTokParams(levels=(8,) * 5),
+    "vidtok-fsq-488-4096": VidTokParams(levels=(8,) * 4),
+    "vidtok-fsq-41616-262144": VidTokParams(channel_multipliers=_41616, temporal_down=(2, 3), temporal_up=(1, 2)),
+    "vidtok-fsq-488-32768-v1.1": VidTokParams(version="v1_1", levels=(8,) * 5),
+    "vidtok-fsq-41616-262144-v1.1": VidTokParams(
+        version="v1_1", channel_multipliers=_41616, temporal_down=(2, 3), temporal_up=(1, 2)
+    ),
+    "vidtok-fsq-888-32768-v1.1": VidTokParams(
+        version="v1_1", levels=(8,) * 5, temporal_down=(0, 1, 2), temporal_up=(1, 2, 3)
+    ),
+}
