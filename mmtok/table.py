@@ -15,6 +15,7 @@ class Family:
         name: the class; it has ``from_pretrained(folder_or_hub_id)``.
         about: one line for ``cinepoet models``.
         paper: where it comes from.
+        weights: licence of the published weights, "" where there are none but ours.
     """
 
     kind: str
@@ -22,11 +23,28 @@ class Family:
     name: str
     about: str
     paper: str
+    weights: str = ""
 
 
 FAMILIES: dict[str, Family] = {
     "magvit2": Family(
         "visual", "mmtok.visual.magvit2", "Magvit2", "causal 3-D CNN with lookup-free quantization", "arXiv 2310.05737"
+    ),
+    "cosmos-dv": Family(
+        "visual",
+        "mmtok.visual.cosmos",
+        "CosmosDV",
+        "factorised causal CNN on a Haar packet with scalar quantization",
+        "NVIDIA/Cosmos-Tokenizer",
+        "NVIDIA Open Model License",
+    ),
+    "vidtok-fsq": Family(
+        "visual",
+        "mmtok.visual.vidtok",
+        "VidTokFSQ",
+        "causal CNN over space and time in turn with scalar quantization",
+        "arXiv 2412.13061",
+        "MIT",
     ),
     "soundstream": Family(
         "audio", "mmtok.audio.soundstream", "SoundStream", "causal CNN with residual quantization", "arXiv 2107.03312"

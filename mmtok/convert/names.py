@@ -47,6 +47,8 @@ def fill(module: nn.Module, tensors: dict[str, Tensor], to_ours: dict[str, str],
         got, want = tuple(tensors[name].shape), tuple(own[to_ours[name]].shape)
         if [n for n in got if n != 1] != [n for n in want if n != 1]:
             shapes.append(f"{name} is {got}, expected {want}")
+        elif not tensors[name].is_floating_point():
+            shapes.append(f"{name} holds {tensors[name].dtype}, expected floats")
     if missing or unknown or shapes:
         told = [
             f"{title}: {', '.join(names[:8])}{' and ' + str(len(names) - 8) + ' more' if len(names) > 8 else ''}"

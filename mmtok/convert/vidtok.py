@@ -92,13 +92,13 @@ def infer_config(tensors: dict[str, Tensor], *, version: str) -> dict[str, Any]:
     return {"version": version, "levels": [8] * z, "encoder_decoder": network}
 
 
-def from_upstream(tensors: dict[str, Tensor], config: dict[str, Any] | None, *, version: str = "v1_0") -> VidTokFSQ:
+def from_upstream(tensors: dict[str, Tensor], config: dict[str, Any] | None) -> VidTokFSQ:
     """Our module with published weights.
 
     Args:
         tensors: published name to tensor, as under ``state_dict`` of the file.
-        config: the upstream constructor's arguments, or None to read the sizes off the shapes.
-        version: of the weights when there is no config.
+        config: the upstream constructor's arguments; without ``encoder_decoder`` the sizes are read off the shapes and
+            only ``version`` ("v1_0" unless it says "v1_1") is taken from it.
 
     Returns:
         The tokenizer in eval mode, float32.
@@ -107,6 +107,8 @@ def from_upstream(tensors: dict[str, Tensor], config: dict[str, Any] | None, *, 
         ValueError: if the weights do not fit.
     """
     live = {n: t for n, t in tensors.items() if not _EXTRA.match(n)}
-    model = VidTokFSQ.empty(params_from_upstream(config or infer_config(live, version=version)))
+    if config is None or "encoder_decoder" not in config:
+        config = infer_config(live, version=(config or {}).get("version", "v1_0"))
+    model = VidTokFSQ.empty(params_from_upstream(config))
     fill(model, live, upstream_names(model), family="VidTok FSQ")
     return model.eval()

@@ -21,11 +21,18 @@ from torch import Tensor, nn
 
 
 class Stream:
-    """What the layers of one network keep between the chunks of one clip."""
+    """What the layers of one network keep between the chunks of one clip.
+
+    Attributes:
+        kept: each layer's tensor.
+        seen: layers that were called before.
+        last: whether the chunk being read ends the clip.
+    """
 
     def __init__(self) -> None:
         self.kept: dict[nn.Module, Tensor] = {}
         self.seen: set[nn.Module] = set()
+        self.last = False
 
     def num_bytes(self) -> int:
         """Memory held.
@@ -40,15 +47,17 @@ _current: ContextVar[Stream | None] = ContextVar("stream", default=None)
 
 
 @contextlib.contextmanager
-def streaming(stream: Stream) -> Iterator[None]:
+def streaming(stream: Stream, *, last: bool = False) -> Iterator[None]:
     """Layers called inside read and write ``stream``.
 
     Args:
         stream: of this clip.
+        last: True for the chunk that ends the clip; layers that look ahead hold frames back until then.
 
     Yields:
         Nothing.
     """
+    stream.last = last
     token = _current.set(stream)
     try:
         yield
@@ -63,6 +72,16 @@ def is_streaming() -> bool:
         True inside ``streaming``.
     """
     return _current.get() is not None
+
+
+def is_last() -> bool:
+    """Whether the clip ends with this call.
+
+    Returns:
+        True for a whole clip and for a stream's last chunk.
+    """
+    stream = _current.get()
+    return stream is None or stream.last
 
 
 def is_first(layer: nn.Module) -> bool:
@@ -118,6 +137,25 @@ def with_past(
         windows = max(0, (x.shape[2] - kernel) // stride + 1)
         stream.kept[layer] = x[:, :, windows * stride :].clone()
     return x
+
+
+def swap(layer: nn.Module, kept: Tensor | None) -> Tensor | None:
+    """What ``layer`` kept, and what it keeps from now on.
+
+    Args:
+        layer: who asks.
+        kept: for the next chunk.
+
+    Returns:
+        What it kept before; None at the start and for a whole clip.
+    """
+    stream = _current.get()
+    if stream is None:
+        return None
+    before = stream.kept.pop(layer, None)
+    if kept is not None:
+        stream.kept[layer] = kept
+    return before
 
 
 def remember(layer: nn.Module, x: Tensor, dim: int) -> Tensor:

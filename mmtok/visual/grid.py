@@ -169,18 +169,26 @@ class GridTokenizer(nn.Module):
             clamp: bring the result into [-1, 1].
 
         Yields:
-            (b, 3, t', h', w') float32: 1 + (t - 1) * stride_t frames for the first chunk, t * stride_t afterwards.
+            (b, 3, t', h', w') float32: 1 + (t - 1) * stride_t frames for the first chunk, t * stride_t afterwards; a
+            decoder that looks ahead (VidTok 1.1) holds some back until the next chunk.
 
         Raises:
             ValueError: for codes out of range, or when the network looks ahead.
         """
         self._require_causal()
-        stream = Stream()
+        stream, waiting = Stream(), None
         for chunk in chunks:
             check_codes(chunk, num_codebooks=self.num_codebooks, codebook_size=self.codebook_size)
-            with torch.inference_mode(), streaming(stream):
-                video = self.video_of(chunk)
-            yield video.clamp(-1, 1) if clamp else video
+            if waiting is not None:
+                yield self._decode_chunk(waiting, stream, last=False, clamp=clamp)
+            waiting = chunk
+        if waiting is not None:
+            yield self._decode_chunk(waiting, stream, last=True, clamp=clamp)
+
+    def _decode_chunk(self, codes: Tensor, stream: Stream, *, last: bool, clamp: bool) -> Tensor:
+        with torch.inference_mode(), streaming(stream, last=last):
+            video = self.video_of(codes)
+        return video.clamp(-1, 1) if clamp else video
 
     @classmethod
     def empty(cls, params: Any) -> Self:

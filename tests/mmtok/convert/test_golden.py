@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
+import mmtok
 from mmtok.convert import from_upstream
 
 FAMILIES = {"open_magvit2": "open-magvit2-video", "cosmos_dv": "cosmos-dv", "vidtok": "vidtok-fsq"}
@@ -35,9 +36,9 @@ def case(request, shared):
 @pytest.mark.parametrize("inferred", [False, True])
 def test_codes_are_identical_and_pictures_close(case, kind, inferred):
     family, config, weights, tensors = case
-    if inferred and config.get("version") == "v1_1":
-        pytest.skip("VidTok's versions have the same shapes, so 1.1 must be named")
-    model = from_upstream(family, weights, None if inferred else config)
+    if inferred:  # VidTok's versions have the same shapes, so 1.1 must be named
+        config = {"version": "v1_1"} if config.get("version") == "v1_1" else None
+    model = from_upstream(family, weights, config)
     video = tensors[f"input.{kind}"]
     codes = model.encode(video)
     assert torch.equal(codes[:, 0], tensors[f"output.{kind}.indices"])
@@ -46,3 +47,44 @@ def test_codes_are_identical_and_pictures_close(case, kind, inferred):
     again = model.decode(codes, clamp=False)
     torch.testing.assert_close(again, tensors[f"output.{kind}.recon"], atol=2e-4, rtol=0)
     assert model.decode(codes).abs().max() <= 1
+
+
+def test_streams_equal_whole_clips(case):
+    family, config, weights, tensors = case
+    model = from_upstream(family, weights, config)
+    video = tensors["input.video"]
+    st = model.stride[0]
+    whole = model.encode(video)
+    if not model.is_causal:
+        with pytest.raises(ValueError, match="cannot stream"):
+            list(model.encode_stream([video[:, :, :1]]))
+        return
+    for first in (1, 1 + st):
+        cuts = [video[:, :, :first], *video[:, :, first:].split(st, 2)]
+        assert torch.equal(torch.cat(list(model.encode_stream(cuts)), 2), whole)
+    for size in (1, 2):
+        pictures = torch.cat(list(model.decode_stream(whole.split(size, 2), clamp=False)), 2)
+        torch.testing.assert_close(pictures, model.decode(whole, clamp=False), atol=1e-4, rtol=0)
+
+
+def test_wrong_weights_are_told_in_their_own_names(case):
+    family, config, weights, _ = case
+    first, *rest = sorted(weights)
+    damaged = {n: weights[n] for n in rest[:-1]} | {"stranger.weight": torch.ones(2), rest[-1]: torch.ones(3, 3, 3)}
+    with pytest.raises(ValueError, match="are not") as fault:
+        from_upstream(family, damaged, config)
+    told = str(fault.value)
+    assert first in told and "stranger.weight" in told and f"{rest[-1]} is (3, 3, 3), expected" in told
+    whole = weights | {first: weights[first].to(torch.int32)}
+    with pytest.raises(ValueError, match=r"holds torch\.int32, expected floats"):
+        from_upstream(family, whole, config)
+    for other in sorted(set(FAMILIES.values()) - {family}):
+        with pytest.raises(ValueError, match="these weights are not"):
+            from_upstream(other, weights)
+
+
+def test_saved_and_loaded_again(case, tmp_path):
+    family, config, weights, tensors = case
+    from_upstream(family, weights, config).save_pretrained(tmp_path)
+    model = mmtok.load(tmp_path)
+    assert torch.equal(model.encode(tensors["input.video"])[:, 0], tensors["output.video.indices"])

@@ -1,0 +1,212 @@
+"""Weights out of published files, without running anything that lies in them.
+
+    .safetensors          as it is
+    .ckpt .pt .pth        zip archives of torch.save: weights under ``state_dict``, ``model`` or at the top
+    .jit                  TorchScript archives (Cosmos): the attributes of the module tree; its code is never read
+
+A pickle is a program. Ours runs with five harmless words: ordered dictionaries, storages, the tensor rebuilder, the
+lists of TorchScript, and, for ``__torch__`` classes, an object that only holds attributes. Any other word is refused by
+name before it could do a thing.
+"""
+
+from __future__ import annotations
+
+import collections
+import io
+import pickle
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+_PICKLE_MOST = 256 << 20  # bytes; names and shapes of the largest published model take 1 MB
+_STORAGES = {
+    "DoubleStorage": torch.float64,
+    "FloatStorage": torch.float32,
+    "HalfStorage": torch.float16,
+    "BFloat16Storage": torch.bfloat16,
+    "LongStorage": torch.int64,
+    "IntStorage": torch.int32,
+    "ShortStorage": torch.int16,
+    "CharStorage": torch.int8,
+    "ByteStorage": torch.uint8,
+    "BoolStorage": torch.bool,
+}
+
+
+class _Holder:
+    """A module of a TorchScript archive: attributes and nothing else."""
+
+    def __init__(self, *_: Any):
+        self.attributes: dict[str, Any] = {}
+
+    def __setstate__(self, state: Any) -> None:
+        if isinstance(state, dict):
+            self.attributes = state
+
+
+def _rebuild_tensor(storage: Tensor, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: Any) -> Tensor:
+    return torch.as_strided(storage, size, stride, offset)  # checks that it stays inside the storage
+
+
+def _same(value: Any, *_: Any) -> Any:
+    return value
+
+
+class _Reader(pickle.Unpickler):
+    """The pickle of one archive.
+
+    Args:
+        archive: the open zip.
+        root: folder of its data.
+    """
+
+    def __init__(self, archive: zipfile.ZipFile, root: str, data: bytes):
+        super().__init__(io.BytesIO(data))
+        self.archive, self.root = archive, root
+        self.storages: dict[str, Tensor] = {}
+
+    def find_class(self, module: str, name: str) -> Any:
+        """What a word of the pickle means.
+
+        Args:
+            module: where upstream imports it from.
+            name: the word.
+
+        Returns:
+            A harmless stand-in.
+
+        Raises:
+            pickle.UnpicklingError: for every other word.
+        """
+        if (module, name) == ("collections", "OrderedDict"):
+            return collections.OrderedDict
+        if module == "torch" and name in _STORAGES:
+            return _STORAGES[name]
+        if module == "torch._utils" and name == "_rebuild_tensor_v2":
+            return _rebuild_tensor
+        if module == "torch._utils" and name == "_rebuild_parameter":
+            return _same
+        if module == "torch.jit._pickle" and (name.startswith("build_") or name == "restore_type_tag"):
+            return _same
+        if module == "__torch__" or module.startswith("__torch__."):
+            return _Holder
+        raise pickle.UnpicklingError(f"it asks to run {module}.{name}")
+
+    def persistent_load(self, pid: Any) -> Tensor:
+        """A storage of the archive.
+
+        Args:
+            pid: ("storage", type, key, device, length).
+
+        Returns:
+            (length,) tensor.
+
+        Raises:
+            pickle.UnpicklingError: for another kind of reference, or a length that is not in the file.
+        """
+        if not (isinstance(pid, tuple) and len(pid) >= 5 and pid[0] == "storage" and isinstance(pid[1], torch.dtype)):
+            raise pickle.UnpicklingError(f"unknown reference {str(pid)[:60]!r}")
+        dtype, key, length = pid[1], str(pid[2]), int(pid[4])
+        if key not in self.storages:
+            data = bytearray(self.archive.read(f"{self.root}data/{key}"))
+            if len(data) != length * dtype.itemsize:
+                raise pickle.UnpicklingError(
+                    f"storage {key} holds {len(data)} bytes, expected {length * dtype.itemsize}"
+                )
+            self.storages[key] = torch.frombuffer(data, dtype=dtype) if data else torch.empty(0, dtype=dtype)
+        return self.storages[key]
+
+
+def _open_archive(path: Path) -> tuple[Any, bool]:
+    """The unpickled top of a zip archive, and whether it is TorchScript."""
+    with zipfile.ZipFile(path) as archive:
+        names = {e.filename: e.file_size for e in archive.infolist()}
+        tops = [n for n in names if n.count("/") <= 1 and n.rsplit("/", 1)[-1] == "data.pkl"]
+        if len(tops) != 1:
+            raise ValueError("it is a zip archive but holds no torch data")
+        root = tops[0].removesuffix("data.pkl")
+        read = [e for e in archive.infolist() if e.filename == tops[0] or e.filename.startswith(f"{root}data/")]
+        if any(e.compress_type != zipfile.ZIP_STORED for e in read):
+            raise ValueError("its data are compressed, which torch never does")
+        if sum(e.file_size for e in read) > path.stat().st_size:
+            raise ValueError("its entries overlap")
+        if names[tops[0]] > _PICKLE_MOST:
+            raise ValueError(f"its pickle takes {names[tops[0]] >> 20} MB")
+        script = any(n.startswith(f"{root}code/") for n in names)
+        return _Reader(archive, root, archive.read(tops[0])).load(), script
+
+
+def _tensors_of(value: Any, prefix: str = "") -> dict[str, Tensor]:
+    """Tensors in a tree of modules or dictionaries, names joined with dots."""
+    if isinstance(value, Tensor):
+        return {prefix: value}
+    children = value.attributes if isinstance(value, _Holder) else value if isinstance(value, dict) else {}
+    found: dict[str, Tensor] = {}
+    for name, child in children.items():
+        found |= _tensors_of(child, f"{prefix}.{name}" if prefix else str(name))
+    return found
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
+    """All tensors of a published file.
+
+    Args:
+        path: .safetensors, a torch.save archive or a TorchScript archive; told apart by content.
+
+    Returns:
+        Name to tensor, in the types of the file.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: in one line, if it is damaged, of another format, or asks to run code.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"weights file {path} does not exist")
+    try:
+        if not zipfile.is_zipfile(path):
+            return _read_safetensors(path)
+        top, script = _open_archive(path)
+    except (
+        pickle.UnpicklingError,
+        zipfile.BadZipFile,
+        ValueError,
+        KeyError,
+        EOFError,
+        AttributeError,
+        IndexError,
+        TypeError,
+        RuntimeError,
+        RecursionError,
+        MemoryError,
+        OSError,
+    ) as fault:
+        reason = str(fault).splitlines()[0] if str(fault) else type(fault).__name__
+        raise ValueError(f"{path} cannot be read as weights: {reason}") from fault
+    if not script and isinstance(top, dict):
+        for key in ("state_dict", "model"):
+            if isinstance(top.get(key), dict):
+                top = top[key]
+                break
+    tensors = _tensors_of(top)
+    if not tensors:
+        raise ValueError(f"{path} holds no tensors")
+    return tensors
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    with path.open("rb") as file:
+        start = file.read(9)
+    if start[8:9] != b"{":
+        hint = " (an old torch.save file? save it again with a torch of today)" if start[:1] == b"\x80" else ""
+        raise ValueError(f"it is neither safetensors nor a torch archive{hint}")
+    try:
+        tensors = load_file(path)
+    except SafetensorError as fault:
+        raise ValueError(str(fault)) from fault
+    return tensors
