@@ -28,7 +28,12 @@ class Family:
 
 FAMILIES: dict[str, Family] = {
     "magvit2": Family(
-        "visual", "mmtok.visual.magvit2", "Magvit2", "causal 3-D CNN with lookup-free quantization", "arXiv 2310.05737"
+        "visual",
+        "mmtok.visual.magvit2",
+        "Magvit2",
+        "causal 3-D CNN with lookup-free quantization",
+        "arXiv 2310.05737",
+        "Open-MAGVIT2's: Apache-2.0",
     ),
     "cosmos-dv": Family(
         "visual",

@@ -24,6 +24,7 @@ COMMANDS = {
     "upscale": "recipes.commands.upscale",
     "train": "recipes.commands.train",
     "evaluate": "recipes.commands.evaluate",
+    "convert": "recipes.commands.convert",
     "models": "recipes.commands.models",
     "doctor": "recipes.doctor",
 }

@@ -42,6 +42,26 @@ _BUILDERS: dict[str, Callable[[dict[str, Tensor], dict[str, Any] | None], Any]] 
 FAMILIES = tuple(sorted(_BUILDERS))
 
 
+_MARKS = {  # names that only this family has
+    "cosmos-dv": ("encoder.conv_in.0.conv3d.weight", "network.encoder.conv_in.0.conv3d.weight"),
+    "open-magvit2-video": ("encoder.conv_out.conv_1.weight",),
+    "open-magvit2-image": ("decoder.adaptive.0.gamma.weight",),
+    "vidtok-fsq": ("encoder.down_temporal.0.block.0.conv1.conv.weight",),
+}
+
+
+def identify(state_dict: Mapping[str, Tensor]) -> str | None:
+    """Family of published weights, by their names.
+
+    Args:
+        state_dict: published name to tensor.
+
+    Returns:
+        One of ``FAMILIES``, or None.
+    """
+    return next((family for family, marks in _MARKS.items() if any(m in state_dict for m in marks)), None)
+
+
 def from_upstream(family: str, state_dict: Mapping[str, Tensor], config: dict[str, Any] | None = None) -> Any:
     """Build our module from published weights.
 
@@ -58,4 +78,7 @@ def from_upstream(family: str, state_dict: Mapping[str, Tensor], config: dict[st
     """
     if family not in _BUILDERS:
         raise ValueError(f"unknown family {family!r}; known: {', '.join(FAMILIES)}")
+    found = identify(state_dict)
+    if found not in (None, family):
+        raise ValueError(f"these weights are {found}, not {family}")
     return _BUILDERS[family](dict(state_dict), config)

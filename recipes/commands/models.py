@@ -50,6 +50,8 @@ def run(args: argparse.Namespace) -> int:
 
     for name, family in FAMILIES.items():
         print(f"  {name:<12} {family.kind:<7} {family.about} ({family.paper})")
+        if family.weights:
+            print(f"  {'':<12} {'':<7} published weights: {family.weights} (cinepoet convert)")
     return 0
 
 

@@ -10,7 +10,8 @@ import torch
 from safetensors import safe_open
 
 import mmtok
-from mmtok.convert import from_upstream
+from mmtok.convert import from_upstream, identify
+from recipes.cli import main
 
 FAMILIES = {"open_magvit2": "open-magvit2-video", "cosmos_dv": "cosmos-dv", "vidtok": "vidtok-fsq"}
 CASES = (
@@ -79,8 +80,9 @@ def test_wrong_weights_are_told_in_their_own_names(case):
     with pytest.raises(ValueError, match=r"holds torch\.int32, expected floats"):
         from_upstream(family, whole, config)
     for other in sorted(set(FAMILIES.values()) - {family}):
-        with pytest.raises(ValueError, match="these weights are not"):
+        with pytest.raises(ValueError, match=f"these weights are {family}, not {other}"):
             from_upstream(other, weights)
+    assert identify(weights) == family and identify({"other": weights[first]}) is None
 
 
 def test_saved_and_loaded_again(case, tmp_path):
@@ -88,3 +90,17 @@ def test_saved_and_loaded_again(case, tmp_path):
     from_upstream(family, weights, config).save_pretrained(tmp_path)
     model = mmtok.load(tmp_path)
     assert torch.equal(model.encode(tensors["input.video"])[:, 0], tensors["output.video.indices"])
+
+
+def test_the_command(case, tmp_path, capsys):
+    family, config, weights, tensors = case
+    torch.save({"state_dict": weights}, tmp_path / "a.ckpt")
+    words = ["convert", str(tmp_path / "a.ckpt"), "--out", str(tmp_path / "model")]
+    if family == "vidtok-fsq":
+        words += ["--version", config["version"]]
+    assert main(words) == 0
+    assert f"model: {family}, " in capsys.readouterr().out
+    model = mmtok.load(tmp_path / "model")
+    assert torch.equal(model.encode(tensors["input.image"])[:, 0], tensors["output.image.indices"])
+    assert main([*words[:4], "--family", "open-magvit2-image"]) == 2
+    assert f"these weights are {family}" in capsys.readouterr().err
