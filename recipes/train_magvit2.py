@@ -20,7 +20,7 @@ from torch import Tensor
 
 from mmtok.losses.visual import reconstruction_losses
 from mmtok.metrics.visual import CodebookUse, psnr_db
-from mmtok.quantize.lfq import entropy_weight
+from mmtok.quantize.lfq import entropy_weight, signs_from_codes
 from mmtok.visual.magvit2 import Magvit2, Magvit2Output, magvit2
 from recipes.corpora.shapes import ShapesCorpus, render_video
 from recipes.device import Compute
@@ -36,9 +36,12 @@ class Magvit2TrainConfig:
 
     Attributes:
         preset: size of a new model, a key of ``mmtok.visual.magvit2.PRESETS``.
+        init: folder of a tokenizer to start from instead of random weights.
         seed: decides weights, data and their order.
         image_steps: steps on one-frame clips, first.
         video_steps: steps on clips of ``num_frames``.
+        decoder_steps: last steps, in which only the decoder learns, for the squared error alone: codes stay as they
+            are, pictures come closer.
         image_batch_size: images a step, at the first of ``sizes``.
         video_batch_size: clips a step, at the first of ``sizes``; other sizes get the same number of pixels.
         num_frames: frames of a clip, 1 + a multiple of the temporal stride.
@@ -64,9 +67,11 @@ class Magvit2TrainConfig:
     """
 
     preset: str = "tiny"
+    init: str | None = None
     seed: int = 0
     image_steps: int = 4
     video_steps: int = 4
+    decoder_steps: int = 0
     image_batch_size: int = 4
     video_batch_size: int = 2
     num_frames: int = 17
@@ -91,10 +96,18 @@ class Magvit2TrainConfig:
     save_every_s: float = 120.0
 
     def __post_init__(self) -> None:
-        if self.image_steps < 0 or self.video_steps < 0 or self.image_steps + self.video_steps < 1:
-            raise ValueError(f"image_steps ({self.image_steps}) + video_steps ({self.video_steps}) must be at least 1")
+        if min(self.image_steps, self.video_steps, self.decoder_steps) < 0 or self.total_steps < 1:
+            raise ValueError(
+                f"image_steps ({self.image_steps}) + video_steps ({self.video_steps}) + decoder_steps "
+                f"({self.decoder_steps}) must be at least 1"
+            )
         if not self.sizes:
             raise ValueError("sizes must name at least one size")
+
+    @property
+    def total_steps(self) -> int:
+        """All optimizer steps."""
+        return self.image_steps + self.video_steps + self.decoder_steps
 
 
 class ShapesClips:
@@ -228,6 +241,24 @@ def magvit2_loss(
     return loss, output, logged
 
 
+def decoder_loss(model: Magvit2, video: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor | float]]:
+    """The objective of the last steps: the decoder's squared error behind codes that do not move.
+
+    Args:
+        model: the tokenizer; its encoder receives no gradient.
+        video: (b, 3, t, h, w) in [-1, 1].
+
+    Returns:
+        The loss, the codes (b, 1, t', h', w') and the terms by log name.
+    """
+    with torch.no_grad():
+        codes = model.codes_of(video)
+    reconstruction = model.decode_signs(signs_from_codes(codes[:, 0], model.params.bits))
+    loss = torch.nn.functional.mse_loss(reconstruction, video)
+    psnr = psnr_db(reconstruction.detach().clamp(-1, 1), video).clamp_max(99).mean()
+    return loss, codes, {"train/loss": loss.detach(), "train/psnr_db": psnr, "train/l2": loss.detach()}
+
+
 def learning_rate_at(step: int, config: Magvit2TrainConfig) -> float:
     """Linear warm-up, then half a cosine down to the final share.
 
@@ -238,7 +269,7 @@ def learning_rate_at(step: int, config: Magvit2TrainConfig) -> float:
     Returns:
         The learning rate of ``step``.
     """
-    total = config.image_steps + config.video_steps
+    total = config.total_steps
     floor = config.final_learning_rate
     return config.learning_rate * warmup_cosine(step, steps=total, warmup=config.warmup_steps, floor=floor)
 
@@ -291,7 +322,6 @@ def train_magvit2(
     *,
     clip_source: ClipSource,
     compute: Compute,
-    init: Path | None = None,
 ) -> Path:
     """Train, or continue a stopped run, and write the averaged model.
 
@@ -301,13 +331,12 @@ def train_magvit2(
         clip_source: ``(generator, batch_size, num_frames, size) -> (b, 3, t, size, size)`` in [-1, 1], a function of
             its arguments only.
         compute: device and precision.
-        init: a saved tokenizer to start from instead of random weights.
 
     Returns:
         The model's folder, ``folder / "model"``.
     """
     torch.manual_seed(config.seed)
-    model = Magvit2.from_pretrained(init) if init is not None else magvit2(config.preset)
+    model = Magvit2.from_pretrained(config.init) if config.init is not None else magvit2(config.preset)
     model = model.to(compute.device, memory_format=torch.channels_last_3d).train()  # type: ignore[call-overload]
     ema = Ema(model, config.ema_decay)
     matrices = [p for p in model.parameters() if p.ndim > 1]
@@ -316,7 +345,7 @@ def train_magvit2(
     optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.99))
     use = CodebookUse(model.codebook_size, config.use_window)
 
-    total = config.image_steps + config.video_steps
+    total = config.total_steps
     parts: dict[str, Any] = {"model": model, "ema": ema, "optimizer": optimizer, "use": use}
     run = Run(Path(folder), title="magvit2", total_steps=total, config=config, save_every_s=config.save_every_s)
     sheet = Path(folder) / "reconstructions.png"
@@ -331,13 +360,17 @@ def train_magvit2(
             group["lr"] = learning_rate_at(step, config)
         video = draw_batch(config, clip_source, step).to(compute.device)
         with compute.autocast():
-            loss, output, logged = magvit2_loss(model, video, config, step)
+            if step < config.image_steps + config.video_steps:
+                loss, output, logged = magvit2_loss(model, video, config, step)
+                codes = output.codes
+            else:
+                loss, codes, logged = decoder_loss(model, video)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.grad_clip)
         optimizer.step()
         ema.update(model)
-        use.update(output.codes)
+        use.update(codes)
 
         if step % config.log_every == 0 or step + 1 == total:
             share, bits = use.read()

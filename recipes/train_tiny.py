@@ -116,7 +116,7 @@ def train_tiny(
     *,
     compute: Compute,
     media: MediaFolder | None = None,
-    stages: tuple[str, ...] = STAGES,
+    stages: tuple[str, ...] | None = None,
     name: str = "tiny",
     tokenizers: Bundle | None = None,
     command: str = "",
@@ -128,9 +128,10 @@ def train_tiny(
         folder: one folder a stage lies in it.
         compute: device and precision.
         media: real clips and sounds for the tokenizers, or None.
-        stages: which stages to run, in the order of ``STAGES``.
+        stages: which stages to run, in the order of ``STAGES``; None runs all that ``tokenizers`` leaves.
         name: of the model, for its card.
-        tokenizers: a finished model whose text encoder, visual and sound tokenizers are taken instead of training them.
+        tokenizers: a finished model whose text encoder, visual and sound tokenizers are taken where ``stages`` does not
+            name them.
         command: what was typed, for the model's card.
 
     Returns:
@@ -140,6 +141,8 @@ def train_tiny(
         ValueError: for an unknown stage.
         FileNotFoundError: if a stage that another one needs has not been run.
     """
+    if stages is None:
+        stages = STAGES if tokenizers is None else tuple(s for s in STAGES if s not in TOKENIZERS)
     if unknown := sorted(set(stages) - set(STAGES)):
         raise ValueError(f"unknown stages {unknown}; known: {', '.join(STAGES)}")
     print(f"training on {compute.reason}")
@@ -155,7 +158,7 @@ def train_tiny(
         "bundle": lambda: _bundle(config, folder, compute, media, name=name, tokenizers=tokenizers, command=command),
     }
     for stage in STAGES:
-        if tokenizers is not None and stage in TOKENIZERS:
+        if tokenizers is not None and stage in TOKENIZERS and stage not in stages:
             _take(tokenizers, stage, folder)
             print(f"{stage}: taken from {tokenizers.folder.name}")
             continue
@@ -291,5 +294,6 @@ def _bundle(
         theirs = tokenizers.card
         card["data"] = theirs.get("data", f"that of {tokenizers.folder.name}")
         card["command"] = f"{theirs.get('command', 'not recorded')}; then {command}"
-        card["minutes"] |= {part: m for part, m in theirs.get("minutes", {}).items() if part in TOKENIZERS}
+        taken = {part: m for part, m in theirs.get("minutes", {}).items() if part in TOKENIZERS}
+        card["minutes"] = taken | card["minutes"]
     write_bundle(folder / "bundle", config.bundle, card)

@@ -33,7 +33,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--stages", metavar="A,B", help="only these, such as visual,tokens (default: all)")
     parser.add_argument("--media", type=Path, metavar="FOLDER", help="real clips and sounds for the tokenizers")
     parser.add_argument("--media-list", type=Path, metavar="CSV", help="path,split,licence of the files to use")
-    parser.add_argument("--tokenizers", metavar="MODEL", help="take text, visual and sound tokenizers from this model")
+    parser.add_argument(
+        "--tokenizers", metavar="MODEL", help="take the tokenizers that --stages leaves from this model"
+    )
     add_device(parser)
 
 
@@ -60,16 +62,15 @@ def run(args: argparse.Namespace) -> int:
 
     file = args.config or _CONFIGS / f"{args.preset}.yaml"
     config = load_config(TinyConfig, file, args.changes)
-    stages = STAGES if args.stages is None else tuple(s.strip() for s in args.stages.split(",") if s.strip())
-    if unknown := sorted(set(stages) - set(STAGES)):
+    stages = None if args.stages is None else tuple(s.strip() for s in args.stages.split(",") if s.strip())
+    if unknown := sorted(set(stages or ()) - set(STAGES)):
         raise ValueError(f"unknown stages {', '.join(unknown)}; known: {', '.join(STAGES)}")
-    if not stages:
+    if stages == ():
         raise ValueError(f"--stages names none; known: {', '.join(STAGES)}")
     tokenizers = open_bundle(args.tokenizers) if args.tokenizers is not None else None
-    if tokenizers is not None and args.stages is not None and (trained := sorted(set(stages) & set(TOKENIZERS))):
-        raise ValueError(f"--tokenizers replaces the stages {', '.join(trained)}; leave them out of --stages")
-    if tokenizers is not None and args.media is not None:
-        raise ValueError("--media trains tokenizers, --tokenizers takes finished ones; give one of them")
+    trained = set(stages or ()) & set(TOKENIZERS)
+    if tokenizers is not None and args.media is not None and not trained:
+        raise ValueError("--media trains tokenizers and --tokenizers takes finished ones; name in --stages which train")
     keep_freed_memory()
     compute = compute_of(args)
     media = None
