@@ -1,7 +1,8 @@
 """Weights out of published files, without running anything that lies in them.
 
     .safetensors          as it is
-    .ckpt .pt .pth        zip archives of torch.save: weights under ``state_dict``, ``model`` or at the top
+    .ckpt .pt .pth        torch.save: weights under ``state_dict``, ``model`` or at the top; files from before torch 1.6
+                          go to torch's own weights-only reader
     .jit                  TorchScript archives (Cosmos): the attributes of the module tree; its code is never read
 
 A pickle is a program. Ours runs with five harmless words: ordered dictionaries, storages, the tensor rebuilder, the
@@ -169,11 +170,19 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise FileNotFoundError(f"weights file {path} does not exist")
     try:
-        if not zipfile.is_zipfile(path):
-            return _read_safetensors(path)
-        top, script = _open_archive(path)
+        with path.open("rb") as file:
+            start = file.read(9)
+        if zipfile.is_zipfile(path):
+            top, script = _open_archive(path)
+        elif start[:1] == b"\x80":  # before torch 1.6; torch's own restricted reader knows the layout
+            top, script = torch.load(path, map_location="cpu", weights_only=True), False
+        elif start[8:9] == b"{":
+            return load_file(path)
+        else:
+            raise ValueError("it is neither safetensors nor a torch archive")
     except (
         pickle.UnpicklingError,
+        SafetensorError,
         zipfile.BadZipFile,
         ValueError,
         KeyError,
@@ -196,17 +205,4 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
     tensors = _tensors_of(top)
     if not tensors:
         raise ValueError(f"{path} holds no tensors")
-    return tensors
-
-
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    with path.open("rb") as file:
-        start = file.read(9)
-    if start[8:9] != b"{":
-        hint = " (an old torch.save file? save it again with a torch of today)" if start[:1] == b"\x80" else ""
-        raise ValueError(f"it is neither safetensors nor a torch archive{hint}")
-    try:
-        tensors = load_file(path)
-    except SafetensorError as fault:
-        raise ValueError(str(fault)) from fault
     return tensors

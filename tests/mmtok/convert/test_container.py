@@ -63,6 +63,15 @@ def test_torch_archives(model: Outer, tmp_path: Path, wrap) -> None:
     assert_same(read_checkpoint(tmp_path / "a.ckpt"), dict(model.state_dict()))
 
 
+def test_archives_from_before_torch_1_6(model: Outer, tmp_path: Path) -> None:
+    torch.save({"state_dict": model.state_dict()}, tmp_path / "a.pth", _use_new_zipfile_serialization=False)
+    assert_same(read_checkpoint(tmp_path / "a.pth"), dict(model.state_dict()))
+    torch.save({"w": Bomb()}, tmp_path / "b.pth", _use_new_zipfile_serialization=False)
+    with pytest.raises(ValueError, match="cannot be read as weights") as fault:
+        read_checkpoint(tmp_path / "b.pth")
+    assert "\n" not in str(fault.value)
+
+
 def test_views_of_one_storage_and_parameters(tmp_path: Path) -> None:
     base = torch.arange(12.0)
     state = {

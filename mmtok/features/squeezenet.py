@@ -1,0 +1,149 @@
+"""SqueezeNet v1.0 (Iandola et al. 2016, arXiv 1602.07360): ImageNet features of 1.2 M weights, for losses and metrics.
+
+Read from an .npz of plain arrays (conv1, fire2.squeeze, fire2.expand1x1, ... conv10, each .weight and .bias, OIHW) in
+the Caffe convention: 227 x 227 pixels, BGR, 0 to 255, minus (104, 117, 123). Shape letters: b batch, h w height/width.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mmtok.pretrained import load_strictly
+
+SIZE = 227
+FEATURES = 512  # of the last pooled layer
+_WIDTHS = {  # squeeze, expand
+    "fire2": (16, 64),
+    "fire3": (16, 64),
+    "fire4": (32, 128),
+    "fire5": (32, 128),
+    "fire6": (48, 192),
+    "fire7": (48, 192),
+    "fire8": (64, 256),
+    "fire9": (64, 256),
+}
+_POOL_AFTER = ("fire4", "fire8")
+
+
+class _Fire(nn.Module):
+    """A 1x1 convolution to few channels, then 1x1 and 3x3 ones side by side."""
+
+    def __init__(self, in_channels: int, squeeze: int, expand: int):
+        super().__init__()
+        self.squeeze = nn.Conv2d(in_channels, squeeze, 1)
+        self.expand1x1 = nn.Conv2d(squeeze, expand, 1)
+        self.expand3x3 = nn.Conv2d(squeeze, expand, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.squeeze(x))
+        return torch.cat((F.relu(self.expand1x1(x)), F.relu(self.expand3x3(x))), 1)
+
+
+class SqueezeNet(nn.Module):
+    """The network, frozen, in evaluation mode.
+
+    Attributes:
+        source: what its weights are, with a hash, for protocols.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 96, 7, stride=2)
+        channels = 96
+        for name, (squeeze, expand) in _WIDTHS.items():
+            self.add_module(name, _Fire(channels, squeeze, expand))
+            channels = 2 * expand
+        self.conv10 = nn.Conv2d(channels, 1000, 1)
+        self.register_buffer("mean", torch.tensor([104.0, 117.0, 123.0]).view(3, 1, 1), persistent=False)
+        self.source = "SqueezeNet v1.0, random weights"
+        self.requires_grad_(False).eval()
+
+    @classmethod
+    def from_npz(cls, path: str | Path) -> SqueezeNet:
+        """The network with published weights.
+
+        Args:
+            path: .npz of plain arrays.
+
+        Returns:
+            The network.
+
+        Raises:
+            FileNotFoundError: if there is no such file.
+            ValueError: if it does not hold these arrays.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise FileNotFoundError(f"SqueezeNet weights {path} do not exist")
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                tensors = {name: torch.from_numpy(file[name]).float() for name in file.files}
+        except (ValueError, OSError, EOFError) as fault:
+            raise ValueError(f"{path} is not an .npz of plain arrays: {fault}") from fault
+        model = cls()
+        load_strictly(model, tensors)
+        model.source = f"SqueezeNet v1.0, sha256 {hashlib.sha256(path.read_bytes()).hexdigest()[:12]}"
+        return model
+
+    def prepare(self, images: Tensor) -> Tensor:
+        """Pictures as the network wants them.
+
+        Args:
+            images: (b, 3, h, w) RGB in [-1, 1].
+
+        Returns:
+            (b, 3, 227, 227): bicubic with antialiasing, BGR, 0 to 255, minus the mean.
+        """
+        x = images.float()
+        if x.shape[-2:] != (SIZE, SIZE):
+            x = F.interpolate(x, size=(SIZE, SIZE), mode="bicubic", antialias=True).clamp(-1, 1)
+        assert isinstance(self.mean, Tensor), "registered above"
+        return (x.flip(1) + 1) * 127.5 - self.mean
+
+    def layers(self, images: Tensor) -> list[Tensor]:
+        """Activations on the way, for perceptual losses.
+
+        Args:
+            images: (b, 3, h, w) RGB in [-1, 1].
+
+        Returns:
+            Outputs of conv1, fire4, fire8 and fire9, each (b, c, h', w').
+        """
+        x = F.relu(self.conv1(self.prepare(images)))
+        kept = [x]
+        x = F.max_pool2d(x, 3, 2, ceil_mode=True)
+        for name in _WIDTHS:
+            x = getattr(self, name)(x)
+            if name in (*_POOL_AFTER, "fire9"):
+                kept.append(x)
+            if name in _POOL_AFTER:
+                x = F.max_pool2d(x, 3, 2, ceil_mode=True)
+        return kept
+
+    def features(self, images: Tensor) -> Tensor:
+        """One vector a picture, for distribution distances.
+
+        Args:
+            images: (b, 3, h, w) RGB in [-1, 1].
+
+        Returns:
+            (b, 512), the mean over places of the last layer before the classifier.
+        """
+        return self.layers(images)[-1].mean((2, 3))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Class scores.
+
+        Args:
+            images: (b, 3, h, w) RGB in [-1, 1].
+
+        Returns:
+            (b, 1000) before the softmax.
+        """
+        return F.relu(self.conv10(self.layers(images)[-1])).mean((2, 3))

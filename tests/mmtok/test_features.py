@@ -1,0 +1,106 @@
+"""Frozen networks and the distances on them, against published facts and second ways of computing."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from mmtok.features.squeezenet import FEATURES, SqueezeNet
+from mmtok.features.vgg import LPIPS, VGG16, WIDTHS, perceptual_loss
+from mmtok.media.video import read_video
+from mmtok.metrics.frechet import frechet_distance
+
+
+def test_squeezenet_sees_what_its_publishers_say(shared: Path) -> None:
+    model = SqueezeNet.from_npz(shared / "models" / "squeezenet_v1_0" / "squeezenet_v1_0.npz")
+    assert sum(p.numel() for p in model.parameters()) == 1_248_424
+    names = (shared / "models" / "squeezenet_v1_0" / "synset_words.txt").read_text().splitlines()
+    seen = {}
+    for clip in ("bear_walking", "weightlifting", "puppy_bed"):
+        frames = read_video(shared / "data" / "clips" / f"{clip}.mp4", size=227).frames
+        scores = model(frames[:, frames.shape[1] // 2][None]).softmax(-1)[0]
+        seen[clip] = (names[int(scores.argmax())], float(scores.max()))
+    assert "brown bear" in seen["bear_walking"][0] and "barbell" in seen["weightlifting"][0]
+    assert "beagle" in seen["puppy_bed"][0]
+    assert seen["bear_walking"][1] > 0.5
+
+
+def test_squeezenet_files(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="do not exist"):
+        SqueezeNet.from_npz(tmp_path / "no.npz")
+    np.savez(tmp_path / "other.npz", a=np.zeros(3))
+    with pytest.raises(ValueError, match="weights do not fit"):
+        SqueezeNet.from_npz(tmp_path / "other.npz")
+    np.savez(tmp_path / "code.npz", a=np.array([Path("x")], dtype=object))
+    with pytest.raises(ValueError, match=r"not an \.npz of plain arrays"):
+        SqueezeNet.from_npz(tmp_path / "code.npz")
+    model = SqueezeNet()
+    images = torch.rand(2, 3, 64, 48) * 2 - 1
+    assert model.features(images).shape == (2, FEATURES) and model(images).shape == (2, 1000)
+    white = model.prepare(torch.ones(1, 3, 227, 227))
+    assert white[0, :, 0, 0].tolist() == [255 - 104, 255 - 117, 255 - 123]  # blue first
+
+
+def test_lpips(shared: Path, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = VGG16()
+    whole = network.state_dict() | {"classifier.0.weight": torch.zeros(2, 2)}
+    torch.save(whole, tmp_path / "vgg16.pth")
+    metric = LPIPS.from_files(tmp_path / "vgg16.pth", shared / "models" / "lpips_lin_v0.1" / "vgg.pth")
+    assert [len(w) for w in metric.weights] == list(WIDTHS) and all(float(w.min()) >= 0 for w in metric.weights)
+    a, b = torch.rand(2, 2, 3, 32, 40) * 2 - 1
+    assert metric(a, a).tolist() == [0, 0]
+    assert (metric(a, b) > 0).all()
+    torch.testing.assert_close(metric(a, b), metric(b, a))
+    # a second way: by hand for one layer
+    x, y = (network.layers(v)[2] for v in (a, b))
+    unit = [v / v.norm(dim=1, keepdim=True).clamp(min=1e-10) for v in (x, y)]
+    only = LPIPS(network)
+    for i, weight in enumerate(only.weights):
+        weight.data.fill_(float(i == 2))
+    torch.testing.assert_close(only(a, b), (unit[0] - unit[1]).square().sum(1).mean((1, 2)))
+    with pytest.raises(ValueError, match="does not hold LPIPS's five layers"):
+        LPIPS.from_files(tmp_path / "vgg16.pth", tmp_path / "vgg16.pth")
+
+
+def test_perceptual_loss_trains_the_reconstruction_only() -> None:
+    torch.manual_seed(0)
+    network = SqueezeNet()
+    video = torch.rand(1, 3, 3, 32, 32) * 2 - 1
+    guess = (torch.rand(1, 3, 3, 32, 32) * 2 - 1).requires_grad_()
+    assert float(perceptual_loss(network, video, video)) == 0
+    frames = torch.tensor([1])
+    perceptual_loss(network, guess, video, frames=frames).backward()
+    assert guess.grad[:, :, 1].abs().sum() > 0 and guess.grad[:, :, [0, 2]].abs().sum() == 0
+    assert all(p.grad is None for p in network.parameters())
+
+
+def test_frechet_distance_of_known_gaussians() -> None:
+    torch.manual_seed(0)
+    a = torch.randn(20000, 3, dtype=torch.float64)
+    scaled = a * torch.tensor([1.0, 2.0, 0.5]) + torch.tensor([0.0, 0.0, 3.0])
+    # diagonal covariances: |gap|^2 + sum (s - s')^2
+    assert frechet_distance(a, scaled) == pytest.approx(9 + 1 + 0.25, rel=0.03)
+    assert frechet_distance(a, a.flip(0)) == pytest.approx(0, abs=1e-9)
+
+
+def test_frechet_distance_against_the_general_matrix_root() -> None:
+    torch.manual_seed(1)
+    a, b = torch.randn(60, 8) @ torch.randn(8, 8), torch.randn(40, 8) @ torch.randn(8, 8) + 1
+    ca, cb = (np.cov(v.double().numpy().T) for v in (a, b))
+    root = np.sqrt(np.linalg.eigvals(ca @ cb).astype(complex)).sum().real
+    gap = (a.double().mean(0) - b.double().mean(0)).square().sum().item()
+    assert frechet_distance(a, b) == pytest.approx(gap + np.trace(ca) + np.trace(cb) - 2 * root, rel=1e-6)
+
+
+def test_frechet_distance_refuses_nonsense() -> None:
+    with pytest.raises(ValueError, match="of one width"):
+        frechet_distance(torch.zeros(3, 2), torch.zeros(3, 4))
+    with pytest.raises(ValueError, match="at least two"):
+        frechet_distance(torch.zeros(1, 2), torch.zeros(3, 2))
+    with pytest.raises(ValueError, match="not finite"):
+        frechet_distance(torch.full((3, 2), float("nan")), torch.zeros(3, 2))
+    few = F.normalize(torch.randn(4, 16, generator=torch.Generator().manual_seed(0)))  # singular covariances
+    assert np.isfinite(frechet_distance(few, few + 0.1))
