@@ -1,10 +1,11 @@
-"""One progress bar with time left, for loops that are not training runs."""
+"""One progress bar with time left, for loops that are not training runs; on standard error, results stay alone."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from typing import TypeVar
 
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 T = TypeVar("T")
@@ -21,7 +22,7 @@ def track(items: Sequence[T], *, title: str) -> Iterator[T]:
         The items.
     """
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, TextColumn("left"), TimeRemainingColumn()) as bar:
+    with Progress(*columns, TextColumn("left"), TimeRemainingColumn(), console=Console(stderr=True)) as bar:
         task = bar.add_task(title, total=len(items))
         for item in items:
             yield item

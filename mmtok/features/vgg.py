@@ -72,6 +72,8 @@ class VGG16(nn.Module):
         for part in self.features:
             if isinstance(part, nn.MaxPool2d):
                 kept.append(x)
+                if len(kept) == len(WIDTHS):
+                    break
             x = part(x)
         return kept
 

@@ -14,9 +14,15 @@ EXAMPLES = """\
   cinepoet evaluate shapes --prompts 200 --out results
   cinepoet evaluate shapes --prompts 20 --no-upscale
   cinepoet evaluate reconstruction --media my_clips --out results
+  cinepoet evaluate tokenizer --tokenizer cosmos-dv --media my_clips --squeezenet squeezenet_v1_0.npz --out results
   cinepoet evaluate card --model runs/tiny/bundle --results results   # writes README.md from both
 """
-KINDS = ("shapes", "reconstruction", "card")
+KINDS = ("shapes", "reconstruction", "tokenizer", "card")
+
+_TOKENIZER_OPTIONS = (
+    *("tokenizer", "media", "media_list", "scenes", "size", "frames", "fps"),
+    *("squeezenet", "vgg", "lpips", "i3d", "batch_size", "out"),
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,6 +45,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     back.add_argument("--media-list", type=Path, metavar="CSV", help="path,split,licence of the files to use")
     back.add_argument("--scenes", type=number(int, 1), metavar="N", help="how many scenes (default: 200)")
+    single = parser.add_argument_group("tokenizer: any visual tokenizer in the field's metrics, with their protocols")
+    single.add_argument("--tokenizer", metavar="M", help="a model or a tokenizer's folder (default: tiny)")
+    single.add_argument("--frames", type=number(int, 1), metavar="N", help="frames a clip (default: 17)")
+    single.add_argument("--fps", type=number(float, 0.1), metavar="R", help="frames a second (default: its own)")
+    single.add_argument("--squeezenet", type=Path, metavar="F.npz", help="for Frechet distances of frames")
+    single.add_argument("--vgg", type=Path, metavar="F", help="torchvision's vgg16, for LPIPS")
+    single.add_argument("--lpips", type=Path, metavar="F", help="LPIPS's linear layers for VGG16")
+    single.add_argument("--i3d", type=Path, metavar="F.pt", help="TorchScript I3D for rFVD; it is run, so trust it")
     card = parser.add_argument_group("card: the model's README.md from both measurements")
     card.add_argument("--results", type=Path, metavar="FOLDER", help="the --out of the measurements")
     card.add_argument("--notes", type=Path, metavar="F.md", help="Markdown to end with, such as known limits")
@@ -57,6 +71,7 @@ def run(args: argparse.Namespace) -> int:
     own = {
         "shapes": ("prompts", "batch_size", "no_upscale", "out"),
         "reconstruction": ("media", "media_list", "scenes", "size", "out"),
+        "tokenizer": _TOKENIZER_OPTIONS,
         "card": ("results", "notes"),
     }
     for name in sorted({n for names in own.values() for n in names} - set(own[args.kind])):
@@ -66,15 +81,58 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError("--media-list says which files of --media to use; give --media too")
     if args.kind == "card":
         return _card(args)
+    if args.out is not None:
+        check_folder(args.out)
+    if args.kind == "tokenizer":
+        print(json.dumps(_tokenizer(args), indent=1))
+        return 0
     from recipes.bundle import open_bundle
     from recipes.pipeline import CinePoetPipeline
 
     pipe = CinePoetPipeline(open_bundle(args.model), compute_of(args))
-    if args.out is not None:
-        check_folder(args.out)
     result = _shapes(args, pipe) if args.kind == "shapes" else _reconstruction(args, pipe)
     print(json.dumps(result, indent=1))
     return 0
+
+
+def _tokenizer(args: argparse.Namespace) -> dict[str, Any]:
+    import torch
+
+    from recipes.commands.tokenizers import load_tokenizers
+    from recipes.corpora.folder import MediaFolder, clip_pool
+    from recipes.corpora.shapes import ShapesCorpus, render_video
+    from recipes.evaluate_reconstruction import write_reconstruction
+    from recipes.evaluate_tokenizer import evaluate_tokenizer, load_backbones
+
+    backbones = load_backbones(squeezenet=args.squeezenet, vgg=args.vgg, lpips=args.lpips, i3d=args.i3d)
+    loaded = load_tokenizers(args.tokenizer or "tiny", compute_of(args).device)
+    tokenizer = loaded.visual
+    if tokenizer is None:
+        raise ValueError(f"{loaded.source} has no visual tokenizer")
+    size, frames, fps = args.size or loaded.size, args.frames or loaded.clip, args.fps or loaded.fps
+    tokenizer.grid(frames, size, size)  # refuses sizes before the work
+    if args.media is None:
+        corpus = ShapesCorpus(0, "heldout")
+        scenes = (corpus.scene(i) for i in range(args.scenes or 100))
+        drawn = torch.stack([render_video(s, size=size, num_frames=frames) for s in scenes])
+        clips, told = ((drawn + 1) * 127.5).round().to(torch.uint8), "held-out scenes of corpus shapes at 8 fps"
+    elif args.scenes is not None:
+        raise ValueError("--scenes counts made-up scenes; it has no meaning with --media")
+    else:
+        files = MediaFolder.open(args.media, args.media_list).measure_video
+        clips = clip_pool(files, size=size, num_frames=frames, fps=fps)
+        told = (
+            f"up to 4 windows of each of {len(files)} files kept out of training, {fps:g} fps, shorter side resized "
+            "(bicubic, antialiased), centre crop, 8 bits"
+        )
+    sheet = None if args.out is None else args.out / "reconstructions.png"
+    result = evaluate_tokenizer(
+        tokenizer, clips, protocol=told, backbones=backbones, batch_size=args.batch_size or 4, sheet=sheet
+    )
+    result = {"tokenizer": loaded.source} | result
+    if args.out is not None:
+        write_reconstruction(result, args.out / "tokenizer.json")
+    return result
 
 
 def _card(args: argparse.Namespace) -> int:
