@@ -26,17 +26,21 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from recipes.config import to_dict
 
 
-def step_generator(seed: int, step: int) -> torch.Generator:
-    """A generator that depends on (seed, step) only.
+def step_generator(seed: int, step: int, example: int | None = None) -> torch.Generator:
+    """A generator that depends on (seed, step, example) only.
 
     Args:
         seed: the run's seed.
         step: the optimizer step, from 0.
+        example: number in the batch, or None for what the whole step shares.
 
     Returns:
         A CPU generator.
     """
-    return torch.Generator().manual_seed((seed * 1_000_003 + step) % (2**63 - 1))
+    number = seed * 1_000_003 + step
+    if example is not None:
+        number = (number * 4_294_967_291 + example + 1) ^ 0x5DEECE66D
+    return torch.Generator().manual_seed(number % (2**63 - 1))
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -61,11 +65,21 @@ class Run:
         total_steps: optimizer steps of the whole run.
         config: a dataclass, saved as config.json; a run whose saved config differs refuses to resume.
         save_every_s: seconds between checkpoints.
+        writes: False for a process that only takes part: it reads the checkpoint and leaves all files alone.
     """
 
-    def __init__(self, folder: Path, *, title: str, total_steps: int, config: Any, save_every_s: float = 120.0):
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        title: str,
+        total_steps: int,
+        config: Any,
+        save_every_s: float = 120.0,
+        writes: bool = True,
+    ):
         self.folder, self.title, self.total_steps = Path(folder), title, total_steps
-        self.save_every_s = save_every_s
+        self.save_every_s, self.writes = save_every_s, writes
         self.folder.mkdir(parents=True, exist_ok=True)
         self._config = json.dumps(to_dict(config), indent=1, sort_keys=True)
         self._checkpoint = self.folder / "checkpoint.pt"
@@ -89,8 +103,9 @@ class Run:
         """
         config_file = self.folder / "config.json"
         if not self._checkpoint.exists():
-            write_atomically(config_file, self._config)
-            self._log.unlink(missing_ok=True)
+            if self.writes:
+                write_atomically(config_file, self._config)
+                self._log.unlink(missing_ok=True)
             return 0
         if config_file.read_text() != self._config:
             raise ValueError(f"{self.folder} holds a run with another config; use a new folder or delete it")
@@ -99,6 +114,8 @@ class Run:
             part.load_state_dict(state["parts"][name])
         torch.set_rng_state(state["rng"])
         self.elapsed_s = state["elapsed_s"]
+        if not self.writes:
+            return int(state["step"])
         kept = [line for line in self._log.read_text().splitlines() if json.loads(line)["step"] < state["step"]]
         write_atomically(self._log, "".join(line + "\n" for line in kept))
         return state["step"]
@@ -113,6 +130,9 @@ class Run:
             start, start + 1, ... total_steps - 1.
         """
         self._started = self._last_save = time.monotonic()
+        if not self.writes:
+            yield from range(start, self.total_steps)
+            return
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
         with Progress(*columns, TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[shown]}")) as bar:
             task = bar.add_task(self.title, total=self.total_steps, completed=start, shown="")
@@ -134,6 +154,8 @@ class Run:
         for name, value in plain.items():
             if "loss" in name and value != value:
                 raise FloatingPointError(f"{name} is not a number at step {step} of {self.title}")
+        if not self.writes:
+            return
         plain["perf/seconds"] = round(self.elapsed_s + time.monotonic() - self._started, 2)
         with self._log.open("a") as file:
             file.write(json.dumps({"step": step, **plain}) + "\n")
@@ -146,6 +168,8 @@ class Run:
             next_step: the step a resumed run starts with.
             parts: name to object with ``state_dict``.
         """
+        if not self.writes:
+            return
         elapsed = self.elapsed_s + time.monotonic() - self._started
         state = {"step": next_step, "rng": torch.get_rng_state(), "elapsed_s": elapsed}
         partial = self._checkpoint.with_suffix(".partial")

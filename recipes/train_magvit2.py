@@ -1,5 +1,8 @@
 """Train the MAGVIT-v2 tokenizer: images first, then clips, the saved model being the running average of the weights.
 
+The paper's whole recipe is here: reconstruction, a perceptual term on a frozen network, a discriminator with r1 and
+LeCam, the entropy term with its annealed weight. The small default uses neither judge nor perceptual network.
+
 The images are one-frame clips. They train the last temporal slice of every kernel and nothing else, so the second stage
 starts from what the paper gets by inflating an image model (MAGVIT-v2, appendix; see ``mmtok.visual.magvit2.inflate``).
 """
@@ -18,12 +21,17 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from mmtok.features.resnet import ResNetLogits
+from mmtok.features.squeezenet import SqueezeNet
+from mmtok.features.vgg import VGG16, perceptual_loss
 from mmtok.losses.visual import reconstruction_losses
+from mmtok.losses.visual_discriminators import LeCam, VideoDiscriminator, discriminator_loss, generator_loss, r1_penalty
 from mmtok.metrics.visual import CodebookUse, psnr_db
 from mmtok.quantize.lfq import entropy_weight, signs_from_codes
 from mmtok.visual.magvit2 import Magvit2, Magvit2Output, magvit2
 from recipes.corpora.shapes import ShapesCorpus, render_video
 from recipes.device import Compute
+from recipes.distributed import ALONE, Ranks
 from recipes.run import Run, step_generator
 from recipes.schedule import warmup_cosine
 
@@ -47,6 +55,7 @@ class Magvit2TrainConfig:
         num_frames: frames of a clip, 1 + a multiple of the temporal stride.
         sizes: heights (= widths) in pixels; every step draws one.
         learning_rate: peak.
+        betas: of Adam; (0.0, 0.99) in the paper, whose game with a judge wants no momentum.
         final_learning_rate: where the cosine ends, as a share of the peak.
         warmup_steps: linear warm-up.
         weight_decay: of the kernels and matrices.
@@ -55,6 +64,19 @@ class Magvit2TrainConfig:
         l1_weight: absolute error.
         l2_weight: squared error.
         edge_weight: error of neighbour differences.
+        perceptual_weight: distance of a frozen network's features; 0.1 in MAGVIT.
+        perceptual_network: "squeezenet:F.npz", "vgg16:F.pth", "resnet50:FOLDER" (MAGVIT's: logits at 224 pixels, a
+            transformers folder or hub id), or "random" for a network of random weights, which is for tests.
+        perceptual_frames: frames of each clip that it sees, drawn anew each step; 0 for all.
+        adversarial_weight: the judge's say; 0.1 in MAGVIT, 0 for none. It needs one size and whole clips, so it starts
+            behind the images at the earliest.
+        adversarial_start_step: first step with a judge.
+        discriminator_channels: base width of the judge, 128 in the paper.
+        discriminator_multipliers: its widths after each halving.
+        discriminator_lr_scale: its learning rate as a share of the tokenizer's.
+        r1_cost: gradient penalty on real clips, 10 in MAGVIT.
+        r1_every: steps between penalties, which are weighted by as much.
+        lecam_weight: pull towards the running mean answers, 0.001 in O2-MAGVIT2.
         commitment_weight: distance of latents from their signs.
         entropy_weight: token entropy minus codebook entropy, final value.
         entropy_boost: factor on ``entropy_weight`` at step 0.
@@ -77,6 +99,7 @@ class Magvit2TrainConfig:
     num_frames: int = 17
     sizes: tuple[int, ...] = (64,)
     learning_rate: float = 1e-3
+    betas: tuple[float, float] = (0.9, 0.99)
     final_learning_rate: float = 0.05
     warmup_steps: int = 100
     weight_decay: float = 1e-4
@@ -85,6 +108,17 @@ class Magvit2TrainConfig:
     l1_weight: float = 1.0
     l2_weight: float = 5.0
     edge_weight: float = 0.5
+    perceptual_weight: float = 0.0
+    perceptual_network: str | None = None
+    perceptual_frames: int = 4
+    adversarial_weight: float = 0.0
+    adversarial_start_step: int = 0
+    discriminator_channels: int = 128
+    discriminator_multipliers: tuple[int, ...] = (2, 4, 4, 4, 4)
+    discriminator_lr_scale: float = 1.0
+    r1_cost: float = 10.0
+    r1_every: int = 16
+    lecam_weight: float = 0.001
     commitment_weight: float = 0.25
     entropy_weight: float = 0.1
     entropy_boost: float = 3.0
@@ -103,11 +137,20 @@ class Magvit2TrainConfig:
             )
         if not self.sizes:
             raise ValueError("sizes must name at least one size")
+        if bool(self.perceptual_weight) != (self.perceptual_network is not None):
+            raise ValueError("perceptual_weight and perceptual_network go together; give both or neither")
+        if self.adversarial_weight and len(set(self.sizes)) > 1:
+            raise ValueError(f"the discriminator judges clips of one size, sizes names {sorted(set(self.sizes))}")
 
     @property
     def total_steps(self) -> int:
         """All optimizer steps."""
         return self.image_steps + self.video_steps + self.decoder_steps
+
+    @property
+    def first_judged_step(self) -> int:
+        """The step from which the discriminator takes part; beyond the end when it never does."""
+        return max(self.adversarial_start_step, self.image_steps) if self.adversarial_weight else self.total_steps
 
 
 class ShapesClips:
@@ -274,13 +317,14 @@ def learning_rate_at(step: int, config: Magvit2TrainConfig) -> float:
     return config.learning_rate * warmup_cosine(step, steps=total, warmup=config.warmup_steps, floor=floor)
 
 
-def draw_batch(config: Magvit2TrainConfig, clip_source: ClipSource, step: int) -> Tensor:
-    """The batch of a step, a function of (seed, step).
+def draw_batch(config: Magvit2TrainConfig, clip_source: ClipSource, step: int, ranks: Ranks = ALONE) -> Tensor:
+    """This process' share of a step's batch; the whole is a function of (seed, step), whoever takes which part.
 
     Args:
         config: sizes and batch sizes.
         clip_source: draws clips.
         step: optimizer step.
+        ranks: this process among others.
 
     Returns:
         (b, 3, t, size, size).
@@ -289,8 +333,119 @@ def draw_batch(config: Magvit2TrainConfig, clip_source: ClipSource, step: int) -
     size = config.sizes[int(torch.randint(len(config.sizes), (1,), generator=generator))]
     image = step < config.image_steps
     count = config.image_batch_size if image else config.video_batch_size
-    count = max(1, round(count * (config.sizes[0] / size) ** 2))
-    return clip_source(generator, count, 1 if image else config.num_frames, size)
+    count = max(ranks.world, round(count * (config.sizes[0] / size) ** 2))
+    frames = 1 if image else config.num_frames
+    drawn = (clip_source(step_generator(config.seed, step, n), 1, frames, size) for n in ranks.share(count))
+    return torch.cat(list(drawn))
+
+
+def perceptual_network(name: str) -> torch.nn.Module:
+    """A frozen network with ``layers``, by the config's name.
+
+    Args:
+        name: see ``Magvit2TrainConfig.perceptual_network``.
+
+    Returns:
+        The network.
+
+    Raises:
+        FileNotFoundError: if its file is absent.
+        ValueError: for an unknown name.
+    """
+    kind, _, path = name.partition(":")
+    if kind == "random" and not path:
+        return SqueezeNet()
+    if kind == "squeezenet" and path:
+        return SqueezeNet.from_npz(path)
+    if kind == "vgg16" and path:
+        return VGG16.from_file(path)
+    if kind == "resnet50" and path:
+        return ResNetLogits.from_pretrained(path)
+    raise ValueError(f"unknown perceptual_network {name!r}; known: squeezenet:F, vgg16:F, resnet50:FOLDER, random")
+
+
+class Judge:
+    """The discriminator's side of the game.
+
+    Args:
+        config: the run.
+        device: where it lives.
+    """
+
+    def __init__(self, config: Magvit2TrainConfig, device: torch.device):
+        size = config.sizes[0]
+        self.config = config
+        self.network = VideoDiscriminator(
+            (config.num_frames, size, size),
+            channels=config.discriminator_channels,
+            channel_multipliers=config.discriminator_multipliers,
+        ).to(device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+        self.optimizer = torch.optim.Adam(self.network.parameters(), lr=config.learning_rate, betas=(0.0, 0.99))
+        self.lecam = LeCam()
+
+    def parts(self) -> dict[str, Any]:
+        """What belongs into the checkpoint.
+
+        Returns:
+            Name to object.
+        """
+        return {"judge": self.network, "judge_optimizer": self.optimizer, "lecam": self.lecam}
+
+    def opinion(self, reconstruction: Tensor) -> Tensor:
+        """The tokenizer's adversarial term; no gradient reaches the judge.
+
+        Args:
+            reconstruction: (b, 3, t, h, w) with a graph.
+
+        Returns:
+            Scalar.
+        """
+        self.network.requires_grad_(False)
+        term = generator_loss(self.network(reconstruction))
+        self.network.requires_grad_(True)
+        return term
+
+    def learn(
+        self, video: Tensor, reconstruction: Tensor, *, step: int, lr: float, compute: Compute, ranks: Ranks
+    ) -> dict[str, Tensor | float]:
+        """One step of the judge.
+
+        Args:
+            video: (b, 3, t, h, w) real clips.
+            reconstruction: what the tokenizer made of them; detached here.
+            step: optimizer step.
+            lr: the tokenizer's learning rate of this step.
+            compute: device and precision.
+            ranks: this process among others.
+
+        Returns:
+            Terms by log name.
+        """
+        config = self.config
+        with compute.autocast():
+            real, fake = self.network(video), self.network(reconstruction.detach())
+            loss = discriminator_loss(real, fake)
+        self.lecam.update(ranks.mean(real.float().mean()), ranks.mean(fake.float().mean()))
+        logged: dict[str, Tensor | float] = {
+            "judge/loss": loss.detach(),
+            "judge/real": real.detach().float().mean(),
+            "judge/fake": fake.detach().float().mean(),
+        }
+        if config.lecam_weight:
+            pull = self.lecam(real, fake)
+            logged["judge/lecam"] = pull.detach()
+            loss = loss + config.lecam_weight * pull
+        if config.r1_cost and step % config.r1_every == 0:
+            penalty = r1_penalty(self.network, video)
+            logged["judge/r1"] = penalty.detach()
+            loss = loss + config.r1_cost * config.r1_every * penalty
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        ranks.average_gradients(self.network.parameters())
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr * config.discriminator_lr_scale
+        self.optimizer.step()
+        return logged
 
 
 @torch.no_grad()
@@ -316,12 +471,19 @@ def reconstruction_sheet(model: Magvit2, videos: list[Tensor], path: Path) -> No
     os.replace(partial, path)
 
 
+def _seen_frames(config: Magvit2TrainConfig, total: int, step: int) -> Tensor:
+    """Frames that the perceptual network sees in a step, the same on every rank."""
+    count = min(total, config.perceptual_frames or total)
+    return torch.randperm(total, generator=step_generator(config.seed + 1, step))[:count].sort().values
+
+
 def train_magvit2(
     config: Magvit2TrainConfig,
     folder: Path,
     *,
     clip_source: ClipSource,
     compute: Compute,
+    ranks: Ranks = ALONE,
 ) -> Path:
     """Train, or continue a stopped run, and write the averaged model.
 
@@ -331,6 +493,7 @@ def train_magvit2(
         clip_source: ``(generator, batch_size, num_frames, size) -> (b, 3, t, size, size)`` in [-1, 1], a function of
             its arguments only.
         compute: device and precision.
+        ranks: this process among those that train together; the first one writes.
 
     Returns:
         The model's folder, ``folder / "model"``.
@@ -342,12 +505,24 @@ def train_magvit2(
     matrices = [p for p in model.parameters() if p.ndim > 1]
     others = [p for p in model.parameters() if p.ndim <= 1]
     groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.99))
+    optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas)
     use = CodebookUse(model.codebook_size, config.use_window)
 
     total = config.total_steps
     parts: dict[str, Any] = {"model": model, "ema": ema, "optimizer": optimizer, "use": use}
-    run = Run(Path(folder), title="magvit2", total_steps=total, config=config, save_every_s=config.save_every_s)
+    network = None if config.perceptual_network is None else perceptual_network(config.perceptual_network)
+    network = None if network is None else network.to(compute.device)
+    judge = Judge(config, compute.device) if config.first_judged_step < total else None
+    if judge is not None:
+        parts |= judge.parts()
+    run = Run(
+        Path(folder),
+        title="magvit2",
+        total_steps=total,
+        config=config,
+        save_every_s=config.save_every_s,
+        writes=ranks.is_main,
+    )
     sheet = Path(folder) / "reconstructions.png"
     held = [
         clip_source(step_generator(config.seed, -1 - i), 2, config.num_frames, s) for i, s in enumerate(config.sizes)
@@ -358,17 +533,33 @@ def train_magvit2(
     for step in run.steps(run.resume(parts)):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate_at(step, config)
-        video = draw_batch(config, clip_source, step).to(compute.device)
+        video = draw_batch(config, clip_source, step, ranks).to(compute.device)
+        judged = judge is not None and config.first_judged_step <= step < config.image_steps + config.video_steps
         with compute.autocast():
             if step < config.image_steps + config.video_steps:
                 loss, output, logged = magvit2_loss(model, video, config, step)
                 codes = output.codes
+                if network is not None:
+                    frames = _seen_frames(config, video.shape[2], step).to(video.device)
+                    term = perceptual_loss(network, output.reconstruction, video, frames=frames)
+                    loss = loss + config.perceptual_weight * term
+                    logged["train/perceptual"] = term.detach()
+                if judged:
+                    assert judge is not None, "implied"
+                    term = judge.opinion(output.reconstruction)
+                    loss = loss + config.adversarial_weight * term
+                    logged["train/adversarial"] = term.detach()
             else:
                 loss, codes, logged = decoder_loss(model, video)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        ranks.average_gradients(model.parameters())
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.grad_clip)
         optimizer.step()
+        if judged:
+            assert judge is not None, "implied"
+            lr = learning_rate_at(step, config)
+            logged |= judge.learn(video, output.reconstruction, step=step, lr=lr, compute=compute, ranks=ranks)
         ema.update(model)
         use.update(codes)
 
@@ -376,12 +567,13 @@ def train_magvit2(
             share, bits = use.read()
             logged |= {"vq/use": share, "vq/entropy_bits": bits, "train/grad_norm": norm}
             run.log(step, logged | {"train/learning_rate": learning_rate_at(step, config)})
-        if time.monotonic() - last_sheet >= config.sheet_every_s:
+        if ranks.is_main and time.monotonic() - last_sheet >= config.sheet_every_s:
             reconstruction_sheet(ema.model, held, sheet)
             last_sheet = time.monotonic()
         run.maybe_save(step, parts)
 
     run.finish(parts)
-    reconstruction_sheet(ema.model, held, sheet)
-    ema.model.save_pretrained(Path(folder) / "model")
+    if ranks.is_main:
+        reconstruction_sheet(ema.model, held, sheet)
+        ema.model.save_pretrained(Path(folder) / "model")
     return Path(folder) / "model"

@@ -1,0 +1,103 @@
+"""Several processes that train one model, as torchrun starts them: each takes its share of every batch.
+
+    torchrun --nproc-per-node 2 -m recipes.cli train ...
+
+The clips of a step are drawn one by one from (seed, step, number), so the batch does not depend on the number of
+processes, and the averaged gradients are those of one process with all of it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among those that train together.
+
+    Attributes:
+        rank: its number.
+        world: how many there are.
+    """
+
+    rank: int = 0
+    world: int = 1
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes files and shows progress."""
+        return self.rank == 0
+
+    def share(self, count: int) -> range:
+        """Which of ``count`` examples this process takes.
+
+        Args:
+            count: examples of a batch.
+
+        Returns:
+            Their numbers.
+
+        Raises:
+            ValueError: if they cannot be shared evenly, which would weigh them unequally.
+        """
+        if count % self.world:
+            raise ValueError(f"a batch of {count} cannot be shared by {self.world} processes; use a multiple")
+        return range(self.rank, count, self.world)
+
+    def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Replace gradients by their mean over all processes.
+
+        Args:
+            parameters: those that were trained; parameters without a gradient are left out on all processes alike.
+        """
+        if self.world == 1:
+            return
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        if not gradients:
+            return
+        flat = torch.cat([g.flatten() for g in gradients])
+        dist.all_reduce(flat)
+        flat /= self.world
+        for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+            gradient.copy_(part.view_as(gradient))
+
+    def mean(self, value: Tensor) -> Tensor:
+        """Mean of a tensor over all processes.
+
+        Args:
+            value: of one shape on all of them.
+
+        Returns:
+            The mean, detached.
+        """
+        value = value.detach().clone()
+        if self.world > 1:
+            dist.all_reduce(value)
+            value /= self.world
+        return value
+
+
+ALONE = Ranks()
+
+
+def join(device: torch.device) -> Ranks:
+    """Find the other processes that torchrun started.
+
+    Args:
+        device: CUDA uses NCCL, anything else Gloo.
+
+    Returns:
+        This process' place; a single one without torchrun.
+    """
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if world == 1:
+        return ALONE
+    if not dist.is_initialized():
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    return Ranks(dist.get_rank(), dist.get_world_size())
