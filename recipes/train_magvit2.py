@@ -27,7 +27,7 @@ from mmtok.features.vgg import VGG16, perceptual_loss
 from mmtok.losses.visual import reconstruction_losses
 from mmtok.losses.visual_discriminators import LeCam, VideoDiscriminator, discriminator_loss, generator_loss, r1_penalty
 from mmtok.metrics.visual import CodebookUse, psnr_db
-from mmtok.quantize.lfq import entropy_weight, signs_from_codes
+from mmtok.quantize.lfq import entropy_weight
 from mmtok.visual.magvit2 import Magvit2, Magvit2Output, magvit2
 from recipes.corpora.shapes import ShapesCorpus, render_video
 from recipes.device import Compute
@@ -48,8 +48,6 @@ class Magvit2TrainConfig:
         seed: decides weights, data and their order.
         image_steps: steps on one-frame clips, first.
         video_steps: steps on clips of ``num_frames``.
-        decoder_steps: last steps, in which only the decoder learns, for the squared error alone: codes stay as they
-            are, pictures come closer.
         image_batch_size: images a step, at the first of ``sizes``.
         video_batch_size: clips a step, at the first of ``sizes``; other sizes get the same number of pixels.
         num_frames: frames of a clip, 1 + a multiple of the temporal stride.
@@ -93,7 +91,6 @@ class Magvit2TrainConfig:
     seed: int = 0
     image_steps: int = 4
     video_steps: int = 4
-    decoder_steps: int = 0
     image_batch_size: int = 4
     video_batch_size: int = 2
     num_frames: int = 17
@@ -130,10 +127,9 @@ class Magvit2TrainConfig:
     save_every_s: float = 120.0
 
     def __post_init__(self) -> None:
-        if min(self.image_steps, self.video_steps, self.decoder_steps) < 0 or self.total_steps < 1:
+        if min(self.image_steps, self.video_steps) < 0 or self.total_steps < 1:
             raise ValueError(
-                f"image_steps ({self.image_steps}) + video_steps ({self.video_steps}) + decoder_steps "
-                f"({self.decoder_steps}) must be at least 1"
+                f"image_steps ({self.image_steps}) + video_steps ({self.video_steps}) must be at least 1, none negative"
             )
         if not self.sizes:
             raise ValueError("sizes must name at least one size")
@@ -145,7 +141,7 @@ class Magvit2TrainConfig:
     @property
     def total_steps(self) -> int:
         """All optimizer steps."""
-        return self.image_steps + self.video_steps + self.decoder_steps
+        return self.image_steps + self.video_steps
 
     @property
     def first_judged_step(self) -> int:
@@ -284,24 +280,6 @@ def magvit2_loss(
     return loss, output, logged
 
 
-def decoder_loss(model: Magvit2, video: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor | float]]:
-    """The objective of the last steps: the decoder's squared error behind codes that do not move.
-
-    Args:
-        model: the tokenizer; its encoder receives no gradient.
-        video: (b, 3, t, h, w) in [-1, 1].
-
-    Returns:
-        The loss, the codes (b, 1, t', h', w') and the terms by log name.
-    """
-    with torch.no_grad():
-        codes = model.codes_of(video)
-    reconstruction = model.decode_signs(signs_from_codes(codes[:, 0], model.params.bits))
-    loss = torch.nn.functional.mse_loss(reconstruction, video)
-    psnr = psnr_db(reconstruction.detach().clamp(-1, 1), video).clamp_max(99).mean()
-    return loss, codes, {"train/loss": loss.detach(), "train/psnr_db": psnr, "train/l2": loss.detach()}
-
-
 def learning_rate_at(step: int, config: Magvit2TrainConfig) -> float:
     """Linear warm-up, then half a cosine down to the final share.
 
@@ -317,8 +295,38 @@ def learning_rate_at(step: int, config: Magvit2TrainConfig) -> float:
     return config.learning_rate * warmup_cosine(step, steps=total, warmup=config.warmup_steps, floor=floor)
 
 
+def draw_clips(
+    clip_source: ClipSource,
+    *,
+    seed: int,
+    step: int,
+    count: int,
+    num_frames: int,
+    sizes: tuple[int, ...],
+    ranks: Ranks = ALONE,
+) -> Tensor:
+    """This process' share of a step's clips; the whole is a function of (seed, step), whoever takes which part.
+
+    Args:
+        clip_source: draws clips.
+        seed: of the run.
+        step: optimizer step.
+        count: clips a step at the first of ``sizes``; other sizes get the same number of pixels.
+        num_frames: of each clip.
+        sizes: heights (= widths) in pixels, of which the step draws one.
+        ranks: this process among others.
+
+    Returns:
+        (b, 3, num_frames, size, size).
+    """
+    size = sizes[int(torch.randint(len(sizes), (1,), generator=step_generator(seed, step)))]
+    count = max(ranks.world, round(count * (sizes[0] / size) ** 2))
+    drawn = (clip_source(step_generator(seed, step, n), 1, num_frames, size) for n in ranks.share(count))
+    return torch.cat(list(drawn))
+
+
 def draw_batch(config: Magvit2TrainConfig, clip_source: ClipSource, step: int, ranks: Ranks = ALONE) -> Tensor:
-    """This process' share of a step's batch; the whole is a function of (seed, step), whoever takes which part.
+    """Images first, then clips.
 
     Args:
         config: sizes and batch sizes.
@@ -329,14 +337,16 @@ def draw_batch(config: Magvit2TrainConfig, clip_source: ClipSource, step: int, r
     Returns:
         (b, 3, t, size, size).
     """
-    generator = step_generator(config.seed, step)
-    size = config.sizes[int(torch.randint(len(config.sizes), (1,), generator=generator))]
     image = step < config.image_steps
-    count = config.image_batch_size if image else config.video_batch_size
-    count = max(ranks.world, round(count * (config.sizes[0] / size) ** 2))
-    frames = 1 if image else config.num_frames
-    drawn = (clip_source(step_generator(config.seed, step, n), 1, frames, size) for n in ranks.share(count))
-    return torch.cat(list(drawn))
+    return draw_clips(
+        clip_source,
+        seed=config.seed,
+        step=step,
+        count=config.image_batch_size if image else config.video_batch_size,
+        num_frames=1 if image else config.num_frames,
+        sizes=config.sizes,
+        ranks=ranks,
+    )
 
 
 def perceptual_network(name: str) -> torch.nn.Module:
@@ -531,42 +541,36 @@ def train_magvit2(
     last_sheet = time.monotonic()
 
     for step in run.steps(run.resume(parts)):
+        lr = learning_rate_at(step, config)
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate_at(step, config)
+            group["lr"] = lr
         video = draw_batch(config, clip_source, step, ranks).to(compute.device)
-        judged = judge is not None and config.first_judged_step <= step < config.image_steps + config.video_steps
+        playing = judge if step >= config.first_judged_step else None
         with compute.autocast():
-            if step < config.image_steps + config.video_steps:
-                loss, output, logged = magvit2_loss(model, video, config, step)
-                codes = output.codes
-                if network is not None:
-                    frames = _seen_frames(config, video.shape[2], step).to(video.device)
-                    term = perceptual_loss(network, output.reconstruction, video, frames=frames)
-                    loss = loss + config.perceptual_weight * term
-                    logged["train/perceptual"] = term.detach()
-                if judged:
-                    assert judge is not None, "implied"
-                    term = judge.opinion(output.reconstruction)
-                    loss = loss + config.adversarial_weight * term
-                    logged["train/adversarial"] = term.detach()
-            else:
-                loss, codes, logged = decoder_loss(model, video)
+            loss, output, logged = magvit2_loss(model, video, config, step)
+            if network is not None:
+                frames = _seen_frames(config, video.shape[2], step).to(video.device)
+                term = perceptual_loss(network, output.reconstruction, video, frames=frames)
+                loss = loss + config.perceptual_weight * term
+                logged["train/perceptual"] = term.detach()
+            if playing is not None:
+                term = playing.opinion(output.reconstruction)
+                loss = loss + config.adversarial_weight * term
+                logged["train/adversarial"] = term.detach()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         ranks.average_gradients(model.parameters())
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.grad_clip)
         optimizer.step()
-        if judged:
-            assert judge is not None, "implied"
-            lr = learning_rate_at(step, config)
-            logged |= judge.learn(video, output.reconstruction, step=step, lr=lr, compute=compute, ranks=ranks)
+        if playing is not None:
+            logged |= playing.learn(video, output.reconstruction, step=step, lr=lr, compute=compute, ranks=ranks)
         ema.update(model)
-        use.update(codes)
+        use.update(output.codes)
 
         if step % config.log_every == 0 or step + 1 == total:
             share, bits = use.read()
             logged |= {"vq/use": share, "vq/entropy_bits": bits, "train/grad_norm": norm}
-            run.log(step, logged | {"train/learning_rate": learning_rate_at(step, config)})
+            run.log(step, logged | {"train/learning_rate": lr})
         if ranks.is_main and time.monotonic() - last_sheet >= config.sheet_every_s:
             reconstruction_sheet(ema.model, held, sheet)
             last_sheet = time.monotonic()

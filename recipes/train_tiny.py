@@ -1,9 +1,10 @@
 """Train a complete small model from nothing: ``cinepoet train tiny`` (and ``smoke``, the same program in under two
 minutes).
 
-Stages, each with its own run folder, curves and checkpoint: text, visual, audio, then the corpus as tokens, then the
-language model and super-resolution, which read only tokens. A finished stage is not repeated and an interrupted one
-resumes, so the same command goes on after a kill. The last step gathers the parts into one bundle.
+Stages, each with its own run folder, curves and checkpoint: text, visual, a last polish of the visual decoder, audio,
+then the corpus as tokens, then the language model and super-resolution, which read only tokens. A finished stage is not
+repeated and an interrupted one resumes, so the same command goes on after a kill. The last step gathers the parts into
+one bundle.
 """
 
 from __future__ import annotations
@@ -28,9 +29,10 @@ from recipes.corpora.folder import MediaFolder, clip_pool, sound_pool
 from recipes.corpora.shapes import ShapesCorpus
 from recipes.corpora.sources import MixedClips, MixedSounds
 from recipes.device import Compute
-from recipes.encode_dataset import EncodeConfig, encode_shapes
+from recipes.encode_dataset import EncodeConfig, encode_shapes, weights_hash
 from recipes.run import write_atomically
 from recipes.tokens import TokenSet
+from recipes.train_decoder import DecoderTrainConfig, train_decoder
 from recipes.train_lm import LMTrainConfig, train_lm
 from recipes.train_magvit2 import Magvit2TrainConfig, train_magvit2
 from recipes.train_soundstream import SoundStreamTrainConfig, train_soundstream
@@ -55,7 +57,8 @@ PART_CLASSES: dict[str, Any] = {
     "superres": SuperResTransformer,
 }
 TOKENIZERS = ("text", "visual", "audio")
-STAGES = ("text", "visual", "audio", "tokens", "lm", "superres", "bundle")
+TOKENIZER_STAGES = ("text", "visual", "decoder", "audio")
+STAGES = ("text", "visual", "decoder", "audio", "tokens", "lm", "superres", "bundle")
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,7 @@ class TinyConfig:
         scenes_pool: scenes kept rendered for the tokenizers.
         text: text encoder pretraining.
         visual: visual tokenizer training.
+        decoder: the visual decoder's last steps behind codes that do not move.
         audio: sound tokenizer training.
         lm_tokens: scenes encoded for the language model.
         superres_tokens: scenes encoded for super-resolution.
@@ -85,6 +89,7 @@ class TinyConfig:
     scenes_pool: int = 192
     text: T5TrainConfig = field(default_factory=T5TrainConfig)
     visual: Magvit2TrainConfig = field(default_factory=Magvit2TrainConfig)
+    decoder: DecoderTrainConfig = field(default_factory=DecoderTrainConfig)
     audio: SoundStreamTrainConfig = field(default_factory=SoundStreamTrainConfig)
     lm_tokens: EncodeConfig = field(default_factory=EncodeConfig)
     superres_tokens: EncodeConfig = field(default_factory=lambda: EncodeConfig(upscale=True))
@@ -142,7 +147,7 @@ def train_tiny(
         FileNotFoundError: if a stage that another one needs has not been run.
     """
     if stages is None:
-        stages = STAGES if tokenizers is None else tuple(s for s in STAGES if s not in TOKENIZERS)
+        stages = STAGES if tokenizers is None else tuple(s for s in STAGES if s not in TOKENIZER_STAGES)
     if unknown := sorted(set(stages) - set(STAGES)):
         raise ValueError(f"unknown stages {unknown}; known: {', '.join(STAGES)}")
     print(f"training on {compute.reason}")
@@ -151,6 +156,7 @@ def train_tiny(
     run = {
         "text": lambda: _text(config, folder, compute, corpus),
         "visual": lambda: _visual(config, folder, compute, corpus, media),
+        "decoder": lambda: _decoder(config, folder, compute, corpus, media),
         "audio": lambda: _audio(config, folder, compute, corpus, media),
         "tokens": lambda: _tokens(config, folder, compute),
         "lm": lambda: _lm(config, folder, compute),
@@ -186,12 +192,27 @@ def _text(config: TinyConfig, folder: Path, compute: Compute, corpus: ShapesCorp
 def _visual(
     config: TinyConfig, folder: Path, compute: Compute, corpus: ShapesCorpus, media: MediaFolder | None
 ) -> None:
-    frames = config.bundle.num_frames
-    large = 2 * config.bundle.size
-    real = clip_pool(media.train_video, size=large + 16, num_frames=frames) if media else None
-    source = MixedClips(corpus, real, real_share=config.real_share, large=large, pool=config.scenes_pool)
     _same_data(config, folder / "visual", media)
-    train_magvit2(config.visual, folder / "visual", clip_source=source, compute=compute)
+    train_magvit2(config.visual, folder / "visual", clip_source=_clips(config, corpus, media), compute=compute)
+
+
+def _decoder(
+    config: TinyConfig, folder: Path, compute: Compute, corpus: ShapesCorpus, media: MediaFolder | None
+) -> None:
+    _same_data(config, folder / "decoder", media)
+    train_decoder(
+        config.decoder,
+        folder / "decoder",
+        tokenizer=folder / "visual" / "model",
+        clip_source=_clips(config, corpus, media),
+        compute=compute,
+    )
+
+
+def _clips(config: TinyConfig, corpus: ShapesCorpus, media: MediaFolder | None) -> MixedClips:
+    large = 2 * config.bundle.size
+    real = clip_pool(media.train_video, size=large + 16, num_frames=config.bundle.num_frames) if media else None
+    return MixedClips(corpus, real, real_share=config.real_share, large=large, pool=config.scenes_pool)
 
 
 def _audio(config: TinyConfig, folder: Path, compute: Compute, corpus: ShapesCorpus, media: MediaFolder | None) -> None:
@@ -252,9 +273,25 @@ def _take(bundle: Bundle, part: str, folder: Path) -> None:
     """Put a finished model's part where its stage would have left it, with the numbers it was trained with."""
     if not bundle.has(part):
         raise ValueError(f"{bundle.folder} has no {part} part to take")
-    numbers = bundle.card.get("training", {}).get(part, {})
     PART_CLASSES[part].from_pretrained(bundle.part(part)).save_pretrained(folder / part / "model")
-    write_atomically(folder / part / "config.json", json.dumps(numbers, indent=1) + "\n")
+    numbers = {part: {}} | bundle.card.get("training", {})
+    for stage in (part, "decoder") if part == "visual" and "decoder" in numbers else (part,):
+        (folder / stage).mkdir(exist_ok=True)
+        write_atomically(folder / stage / "config.json", json.dumps(numbers[stage], indent=1) + "\n")
+
+
+def _trained(folder: Path, part: str) -> Any:
+    """A part as its last stage left it."""
+    model = PART_CLASSES[part].from_pretrained(folder / part / "model")
+    finished = folder / "decoder" / "model"
+    if part != "visual" or not finished.exists():
+        return model
+    polished = Magvit2.from_pretrained(finished)
+    if weights_hash(polished.encoder) != weights_hash(model.encoder):
+        raise ValueError(
+            f"{folder / 'decoder'} belongs to another visual tokenizer; delete it, or run the decoder stage again"
+        )
+    return polished
 
 
 def _minutes(folder: Path, part: str) -> float | None:
@@ -275,11 +312,11 @@ def _bundle(
     command: str,
 ) -> None:
     """Copy the parts, rounded as they are stored, beside cinepoet.json; the card says how each stage was really run."""
-    for part, cls in PART_CLASSES.items():
-        model = cls.from_pretrained(folder / part / "model")
-        model.save_pretrained(folder / "bundle" / part, dtype=STORED_AS[part])
+    for part in PART_CLASSES:
+        _trained(folder, part).save_pretrained(folder / "bundle" / part, dtype=STORED_AS[part])
     gpu = compute.device.type == "cuda"
     machine = torch.cuda.get_device_name(compute.device) if gpu else f"{os.cpu_count()} CPU cores"
+    stages = [s for s in (*TOKENIZER_STAGES, "lm", "superres") if (folder / s / "config.json").exists()]
     card: dict[str, Any] = {
         "name": name,
         "licence": "Apache-2.0",
@@ -287,13 +324,13 @@ def _bundle(
         "command": command,
         "machine": f"{machine}, torch {torch.__version__}",
         "seed": config.seed,
-        "minutes": {part: m for part in PART_CLASSES if (m := _minutes(folder, part)) is not None},
-        "training": {part: json.loads((folder / part / "config.json").read_text()) for part in PART_CLASSES},
+        "minutes": {s: m for s in stages if (m := _minutes(folder, s)) is not None},
+        "training": {s: json.loads((folder / s / "config.json").read_text()) for s in stages},
     }
     if tokenizers is not None:  # they were not trained here
         theirs = tokenizers.card
         card["data"] = theirs.get("data", f"that of {tokenizers.folder.name}")
         card["command"] = f"{theirs.get('command', 'not recorded')}; then {command}"
-        taken = {part: m for part, m in theirs.get("minutes", {}).items() if part in TOKENIZERS}
+        taken = {part: m for part, m in theirs.get("minutes", {}).items() if part in TOKENIZER_STAGES}
         card["minutes"] = taken | card["minutes"]
     write_bundle(folder / "bundle", config.bundle, card)

@@ -49,6 +49,7 @@ class Magvit2Params:
         dropped_frame: which copy of the first frame is dropped when time is doubled, 0 or 1 (Open-MAGVIT2).
         stem_channels: width after the encoder's first convolution, or None for that of the first level (the paper has
             a multiplier of 1 there, so the two agree; Open-MAGVIT2 always starts at its base width).
+        num_decoder_mid_blocks: the decoder's blocks at the deepest grid where they differ from ``num_mid_blocks``.
         fps: pictures per second of the training clips.
     """
 
@@ -67,6 +68,7 @@ class Magvit2Params:
     norm_scope: str = "frame"
     dropped_frame: int = 0
     stem_channels: int | None = None
+    num_decoder_mid_blocks: int | None = None
     fps: float = 8.0
 
     def __post_init__(self) -> None:
@@ -242,7 +244,8 @@ class Decoder(nn.Module):
         kernel, widths = params.kernel_size, params.widths
         incoming = [*widths[1:], widths[-1]]  # width that level i receives from the one below it
         self.conv_in = CausalConv3d(params.bits, widths[-1], kernel)
-        self.mid = _res_blocks(widths[-1], widths[-1], params.num_mid_blocks, params)
+        blocks = params.num_mid_blocks if params.num_decoder_mid_blocks is None else params.num_decoder_mid_blocks
+        self.mid = _res_blocks(widths[-1], widths[-1], blocks, params)
         self.norms = nn.ModuleList(
             AdaptiveGroupNorm(
                 params.norm_groups,
@@ -481,6 +484,30 @@ def inflate(image_model: Magvit2, params: Magvit2Params) -> Magvit2:
         inflated[name] = now
     load_strictly(video_model, inflated)
     return video_model
+
+
+def deepen_decoder(model: Magvit2, num_mid_blocks: int) -> Magvit2:
+    """The model with more decoder blocks at the deepest grid; until they are trained, they change nothing.
+
+    Args:
+        model: where weights come from; left as it is.
+        num_mid_blocks: the decoder's blocks at the deepest grid from now on, at least as many as now.
+
+    Returns:
+        A new model that encodes and decodes as ``model`` does.
+
+    Raises:
+        ValueError: if it has more blocks already.
+    """
+    now = len(model.decoder.mid)
+    if num_mid_blocks < now:
+        raise ValueError(f"the decoder has {now} blocks at its deepest grid, cannot make them {num_mid_blocks}")
+    deeper = Magvit2(dataclasses.replace(model.params, num_decoder_mid_blocks=num_mid_blocks))
+    weights = model.state_dict()
+    for i in range(now, num_mid_blocks):
+        nn.init.zeros_(deeper.get_parameter(f"decoder.mid.{i}.conv2.weight"))
+    load_strictly(deeper, deeper.state_dict() | weights)
+    return deeper
 
 
 PRESETS: dict[str, Magvit2Params] = {

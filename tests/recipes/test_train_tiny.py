@@ -11,9 +11,11 @@ import pytest
 from safetensors.torch import load_file
 
 from mmtok.media.container import probe
+from mmtok.visual.magvit2 import Magvit2
 from recipes.bundle import PARTS, open_bundle
 from recipes.cli import main
 
+STAGES = (*PARTS, "decoder")
 Command = Callable[..., tuple[int, str, str]]
 
 
@@ -35,12 +37,12 @@ def cinepoet(capsys: pytest.CaptureFixture[str]) -> Command:
 
 
 def test_one_command_makes_a_model_that_makes_films(trained: Path, cinepoet: Command, tmp_path: Path) -> None:
+    assert all((trained / stage / "curves.png").stat().st_size > 5000 for stage in STAGES)
     for part in PARTS:
-        assert (trained / part / "curves.png").stat().st_size > 5000
         assert (trained / "bundle" / part / "model.safetensors").exists()
     card = open_bundle(trained / "bundle").card
     assert card["command"] == "cinepoet train smoke" and card["seed"] == 0
-    assert set(card["minutes"]) == set(card["training"]) == set(PARTS)
+    assert set(card["minutes"]) == set(card["training"]) == set(STAGES)
     film = tmp_path / "film.mp4"
     code, _, _ = cinepoet("generate", "a red circle moves left", "--model", trained / "bundle", "--out", film)
     info = probe(film)
@@ -50,7 +52,7 @@ def test_one_command_makes_a_model_that_makes_films(trained: Path, cinepoet: Com
 def test_the_same_command_repeats_nothing(trained: Path, cinepoet: Command) -> None:
     before = (trained / "lm" / "model" / "model.safetensors").stat().st_mtime_ns
     code, shown, _ = cinepoet("train", "smoke", "--out", trained)
-    assert code == 0 and shown.count("finished before, kept") == len(PARTS)
+    assert code == 0 and shown.count("finished before, kept") == len(STAGES)
     assert (trained / "lm" / "model" / "model.safetensors").stat().st_mtime_ns == before
 
 
@@ -58,6 +60,20 @@ def test_other_numbers_are_refused_for_a_finished_stage(trained: Path, cinepoet:
     shutil.copytree(trained, tmp_path / "run")
     code, _, fault = cinepoet("train", "smoke", "audio.lr=0.5", "--stages", "audio", "--out", tmp_path / "run")
     assert code == 2 and "was trained with other numbers" in fault
+
+
+def test_the_bundle_has_the_polished_decoder_and_refuses_a_foreign_one(
+    trained: Path, cinepoet: Command, tmp_path: Path
+) -> None:
+    folders = ("visual/model", "decoder/model", "bundle/visual")
+    visual, polished, stored = (Magvit2.from_pretrained(trained / f).state_dict() for f in folders)
+    assert all(polished[name].equal(weight) for name, weight in visual.items() if name.startswith("encoder."))
+    assert stored.keys() == polished.keys() > visual.keys()
+    assert all(stored[name].equal(weight.half().float()) for name, weight in polished.items())
+    shutil.copytree(trained, tmp_path / "run")
+    Magvit2(Magvit2.from_pretrained(trained / "visual/model").params).save_pretrained(tmp_path / "run/visual/model")
+    code, _, fault = cinepoet("train", "smoke", "--stages", "bundle", "--out", tmp_path / "run")
+    assert code == 2 and "belongs to another visual tokenizer" in fault
 
 
 def test_numbers_that_contradict_each_other_are_refused(cinepoet: Command, tmp_path: Path) -> None:
@@ -91,8 +107,9 @@ def test_tokenizers_of_a_finished_model_serve_another(trained: Path, cinepoet: C
         theirs, ours = (load_file(f / "bundle" / part / "model.safetensors") for f in (trained, tmp_path))
         assert theirs.keys() == ours.keys() and all(theirs[k].equal(ours[k]) for k in theirs)
     card, first = (open_bundle(f / "bundle").card for f in (tmp_path, trained))
-    assert card["training"]["visual"] == first["training"]["visual"]
-    assert card["minutes"]["visual"] == first["minutes"]["visual"]
+    for stage in ("visual", "decoder"):
+        assert card["training"][stage] == first["training"][stage]
+        assert card["minutes"][stage] == first["minutes"][stage]
     assert card["training"]["lm"]["steps"] == 2
     assert card["command"].startswith("cinepoet train smoke; then cinepoet train smoke lm.steps=2")
 

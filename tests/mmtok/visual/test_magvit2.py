@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from mmtok.contract import VisualTokenizer
-from mmtok.visual.magvit2 import PRESETS, Magvit2, Magvit2Params, image_params, inflate, magvit2
+from mmtok.visual.magvit2 import PRESETS, Magvit2, Magvit2Params, deepen_decoder, image_params, inflate, magvit2
 
 PAPER_LIKE = Magvit2Params(
     channels=8,
@@ -286,3 +286,20 @@ def test_impossible_params_are_refused(change, message):
 
 def test_presets_agree_on_the_video_poet_clock():
     assert {params.fps for params in PRESETS.values()} == {8.0}
+
+
+@pytest.mark.parametrize("params", [PAPER_LIKE, PATCHED])
+def test_a_deepened_decoder_changes_nothing_until_it_is_trained(params, tmp_path):
+    torch.manual_seed(0)
+    model = Magvit2(params).eval()
+    deeper = deepen_decoder(model, 3).eval()
+    codes = torch.randint(model.codebook_size, (1, 1, 2, 2, 2))
+    assert torch.equal(model.decode(codes), deeper.decode(codes))
+    assert len(deeper.decoder.mid) == 3 and len(deeper.encoder.mid) == len(model.encoder.mid) == 1
+    deeper.save_pretrained(tmp_path)
+    assert torch.equal(Magvit2.from_pretrained(tmp_path).decode(codes), model.decode(codes))
+    with torch.no_grad():
+        deeper.decoder.mid[2].conv2.weight.add_(0.1)
+    assert not torch.equal(model.decode(codes), deeper.decode(codes))
+    with pytest.raises(ValueError, match="has 3 blocks"):
+        deepen_decoder(deeper, 2)
