@@ -19,8 +19,7 @@ from mmtok.nn.causal3d import CausalConv3d
 from mmtok.nn.norm import VideoGroupNorm
 from mmtok.nn.patch import HaarPatch
 from mmtok.nn.streaming import is_first, remember, with_past
-from mmtok.quantize.fsq import fsq_codes, fsq_quantize, fsq_values
-from mmtok.visual.grid import GridTokenizer
+from mmtok.visual.fsq_grid import FsqGridTokenizer
 
 
 @dataclass(frozen=True)
@@ -388,7 +387,7 @@ class Decoder(nn.Module):
         return self.conv_out(F.silu(self.norm_out(x)))
 
 
-class CosmosDV(GridTokenizer):
+class CosmosDV(FsqGridTokenizer):
     """The tokenizer: see the module's docstring and ``mmtok.contract.VisualTokenizer``.
 
     Args:
@@ -401,7 +400,7 @@ class CosmosDV(GridTokenizer):
 
     def __init__(self, params: CosmosParams):
         super().__init__()
-        self.params = params
+        self.params, self.levels = params, params.levels
         self.codebook_size = math.prod(params.levels)
         self.stride, self.fps = params.stride, params.fps
         p = params.patch_size
@@ -412,63 +411,28 @@ class CosmosDV(GridTokenizer):
         self.post_quant_conv = _conv(len(params.levels), params.z_channels, (1, 1, 1))
 
     def encode_latents(self, video: Tensor) -> Tensor:
-        """Latents before the quantiser.
+        """See ``FsqGridTokenizer``.
 
         Args:
             video: (b, 3, t, h, w) in [-1, 1].
 
         Returns:
-            (b, d, t', h', w') float32.
+            Latents (b, d, t', h', w').
         """
         x = self.patch(video).contiguous(memory_format=torch.channels_last_3d)
         return self.quant_conv(self.encoder(x)).float()
 
     def decode_latents(self, values: Tensor) -> Tensor:
-        """Pixels from quantised latents, not clamped and with gradients.
+        """See ``FsqGridTokenizer``.
 
         Args:
-            values: (b, d, t, h, w) multiples of 1 / (L // 2).
+            values: (b, d, t, h, w) quantised.
 
         Returns:
-            (b, 3, 1 + (t - 1) * stride_t, h * stride_h, w * stride_w) float32.
+            Video (b, 3, t', h', w').
         """
         values = values.contiguous(memory_format=torch.channels_last_3d)
         return self.patch.inverse(self.decoder(self.post_quant_conv(values))).float()
-
-    def forward(self, video: Tensor) -> tuple[Tensor, Tensor]:
-        """Encode and decode with gradients through the rounding.
-
-        Args:
-            video: (b, 3, t, h, w) in [-1, 1].
-
-        Returns:
-            The reconstruction (b, 3, t, h, w), not clamped, and the latents (b, d, t', h', w').
-        """
-        self.grid(*video.shape[2:])
-        latents = self.encode_latents(video)
-        return self.decode_latents(fsq_quantize(latents, self.params.levels)), latents
-
-    def codes_of(self, video: Tensor) -> Tensor:
-        """Codes without checks, see ``GridTokenizer``.
-
-        Args:
-            video: (b, 3, t, h, w) in [-1, 1].
-
-        Returns:
-            (b, 1, t', h', w') int64.
-        """
-        return fsq_codes(self.encode_latents(video), self.params.levels)[:, None]
-
-    def video_of(self, codes: Tensor) -> Tensor:
-        """Pixels without checks, see ``GridTokenizer``.
-
-        Args:
-            codes: (b, 1, t, h, w) int64.
-
-        Returns:
-            (b, 3, t', h', w') float32, not clamped.
-        """
-        return self.decode_latents(fsq_values(codes[:, 0], self.params.levels))
 
 
 PRESETS: dict[str, CosmosParams] = {

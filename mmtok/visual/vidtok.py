@@ -18,8 +18,7 @@ from torch import Tensor, nn
 
 from mmtok.nn.causal3d import CausalConv3d
 from mmtok.nn.streaming import is_first, is_last, swap, with_past
-from mmtok.quantize.fsq import fsq_codes, fsq_quantize, fsq_values
-from mmtok.visual.grid import GridTokenizer
+from mmtok.visual.fsq_grid import FsqGridTokenizer
 
 VERSIONS = ("v1_0", "v1_1")
 
@@ -425,7 +424,7 @@ class Decoder(nn.Module):
         return self.conv_out(F.silu(self.norm_out(x)))
 
 
-class VidTokFSQ(GridTokenizer):
+class VidTokFSQ(FsqGridTokenizer):
     """The tokenizer: see the module's docstring and ``mmtok.contract.VisualTokenizer``.
 
     The encoder is strictly causal. Version 1.1 interpolates linearly when it doubles time, so its decoder looks up to
@@ -441,70 +440,35 @@ class VidTokFSQ(GridTokenizer):
 
     def __init__(self, params: VidTokParams):
         super().__init__()
-        self.params = params
+        self.params, self.levels = params, params.levels
         self.codebook_size = math.prod(params.levels)
         self.stride, self.fps = params.stride, params.fps
         self.encoder, self.decoder = Encoder(params), Decoder(params)
 
     def encode_latents(self, video: Tensor) -> Tensor:
-        """Latents before the quantiser.
+        """See ``FsqGridTokenizer``.
 
         Args:
             video: (b, 3, t, h, w) in [-1, 1].
 
         Returns:
-            (b, d, t', h', w') float32.
+            Latents (b, d, t', h', w').
         """
         copies = self.stride[0] - 1 if is_first(self) else 0
         video = torch.cat((video[:, :, :1].expand(-1, -1, copies, -1, -1), video), 2)
         return self.encoder(video.contiguous(memory_format=torch.channels_last_3d)).float()
 
     def decode_latents(self, values: Tensor) -> Tensor:
-        """Pixels from quantised latents, not clamped and with gradients.
+        """See ``FsqGridTokenizer``.
 
         Args:
-            values: (b, d, t, h, w) multiples of 1 / (L // 2).
+            values: (b, d, t, h, w) quantised.
 
         Returns:
-            (b, 3, 1 + (t - 1) * stride_t, h * stride_h, w * stride_w) float32.
+            Video (b, 3, t', h', w').
         """
         video = self.decoder(values.contiguous(memory_format=torch.channels_last_3d)).float()
         return video[:, :, self.stride[0] - 1 if is_first(self) else 0 :]
-
-    def forward(self, video: Tensor) -> tuple[Tensor, Tensor]:
-        """Encode and decode with gradients through the rounding.
-
-        Args:
-            video: (b, 3, t, h, w) in [-1, 1].
-
-        Returns:
-            The reconstruction (b, 3, t, h, w), not clamped, and the latents (b, d, t', h', w').
-        """
-        self.grid(*video.shape[2:])
-        latents = self.encode_latents(video)
-        return self.decode_latents(fsq_quantize(latents, self.params.levels)), latents
-
-    def codes_of(self, video: Tensor) -> Tensor:
-        """Codes without checks, see ``GridTokenizer``.
-
-        Args:
-            video: (b, 3, t, h, w) in [-1, 1].
-
-        Returns:
-            (b, 1, t', h', w') int64.
-        """
-        return fsq_codes(self.encode_latents(video), self.params.levels)[:, None]
-
-    def video_of(self, codes: Tensor) -> Tensor:
-        """Pixels without checks, see ``GridTokenizer``.
-
-        Args:
-            codes: (b, 1, t, h, w) int64.
-
-        Returns:
-            (b, 3, t', h', w') float32, not clamped.
-        """
-        return self.decode_latents(fsq_values(codes[:, 0], self.params.levels))
 
 
 _488, _41616 = (1, 2, 4, 4), (1, 2, 4, 4, 4)

@@ -55,6 +55,8 @@ def randomised(model):
     for p in model.parameters():
         if p.ndim > 1:
             p.data = torch.randn(p.shape, generator=generator) / p[0].numel() ** 0.5
+        elif p.data.unique().numel() > 1:  # biases, drawn when the model was made
+            p.data = torch.randn(p.shape, generator=generator) / 10
     return model.eval()
 
 
