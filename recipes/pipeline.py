@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -24,6 +24,7 @@ from torch import Tensor
 
 import mmtok
 from llm.tasks import Clip, find_task, slices_of_frames, task_content, task_layout
+from mmtok.visual.grid import pad_frames
 from recipes.bundle import Bundle, BundleConfig, open_bundle
 from recipes.device import Compute, choose_compute
 
@@ -660,26 +661,80 @@ class CinePoetPipeline:
         return out[:, :, :total].float().cpu()
 
 
-def reconstruct_video(tokenizer: Any, video: Tensor, *, clip: int) -> tuple[Tensor, list[Tensor]]:
-    """Encode and decode clip by clip; the last clip is filled with its last picture and cut again.
+def encode_video(tokenizer: Any, video: Tensor, *, clip: int, stream: bool = False) -> list[Tensor]:
+    """Codes of a video of any length, the last clip filled with its last picture.
 
     Args:
         tokenizer: a ``VisualTokenizer``.
         video: (b, 3, t, h, w) in [-1, 1].
         clip: pictures a clip, a valid length.
+        stream: False encodes every clip alone; True carries the state from clip to clip, so that together they are the
+            codes of the whole video (causal grid tokenizers).
 
     Returns:
-        (b, 3, t, h, w) in [-1, 1], and the codes of each clip.
+        (b, k, *grid) codes of each clip.
+
+    Raises:
+        ValueError: if the tokenizer cannot stream.
     """
-    out, codes = [], []
-    for start in range(0, video.shape[2], clip):
-        part = video[:, :, start : start + clip]
+    if stream:
+        _require_streams(tokenizer)
+        st = tokenizer.stride[0]
+        whole = pad_frames(video, st)
+        later = whole[:, :, clip:].split(max(st, clip - 1), 2) if whole.shape[2] > clip else ()
+        return list(tokenizer.encode_stream((whole[:, :, :clip], *later)))
+    codes = []
+    for part in video.split(clip, 2):
         length = part.shape[2]
         if tokenizer.valid_num_frames(length) != length:
             part = torch.cat([part, part[:, :, -1:].expand(-1, -1, clip - length, -1, -1)], 2)
         codes.append(tokenizer.encode(part))
-        out.append(tokenizer.decode(codes[-1])[:, :, :length])
-    return torch.cat(out, 2), codes
+    return codes
+
+
+def decode_video(tokenizer: Any, codes: Sequence[Tensor], *, num_frames: int, stream: bool = False) -> Tensor:
+    """The video of ``encode_video``.
+
+    Args:
+        tokenizer: the same.
+        codes: of each clip.
+        num_frames: pictures of the video.
+        stream: the same.
+
+    Returns:
+        (b, 3, num_frames, h, w) in [-1, 1].
+
+    Raises:
+        ValueError: if the tokenizer cannot stream.
+    """
+    if stream:
+        _require_streams(tokenizer)
+    clips = tokenizer.decode_stream(codes) if stream else map(tokenizer.decode, codes)
+    return torch.cat(list(clips), 2)[:, :, :num_frames]
+
+
+def _require_streams(tokenizer: Any) -> None:
+    if not (tokenizer.is_causal and hasattr(tokenizer, "encode_stream")):
+        raise ValueError("this tokenizer cannot carry its state from clip to clip (it looks ahead, or works in tiles)")
+
+
+def reconstruct_video(tokenizer: Any, video: Tensor, *, clip: int, stream: bool = False) -> tuple[Tensor, list[Tensor]]:
+    """``encode_video``, then ``decode_video``.
+
+    Args:
+        tokenizer: a ``VisualTokenizer``.
+        video: (b, 3, t, h, w) in [-1, 1].
+        clip: pictures a clip, a valid length.
+        stream: see ``encode_video``.
+
+    Returns:
+        (b, 3, t, h, w) in [-1, 1], and the codes of each clip.
+
+    Raises:
+        ValueError: if the tokenizer cannot stream.
+    """
+    codes = encode_video(tokenizer, video, clip=clip, stream=stream)
+    return decode_video(tokenizer, codes, num_frames=video.shape[2], stream=stream), codes
 
 
 def bundle_config(config: BundleConfig) -> str:

@@ -21,6 +21,20 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 
+def pad_frames(video: Tensor, stride: int) -> Tensor:
+    """Repeat the last frame until the length is 1 + a multiple of ``stride``.
+
+    Args:
+        video: (b, c, t, h, w), at least one frame.
+        stride: frames per token.
+
+    Returns:
+        (b, c, t', h, w), t <= t' < t + stride; ``video`` itself where it fits.
+    """
+    missing = -(video.shape[2] - 1) % stride
+    return torch.cat((video, video[:, :, -1:].expand(-1, -1, missing, -1, -1)), 2) if missing else video
+
+
 class GridTokenizer(nn.Module):
     """Base of the grid families; a subclass sets the attributes and writes ``codes_of`` and ``video_of``.
 
@@ -83,7 +97,10 @@ class GridTokenizer(nn.Module):
         st, sh, sw = self.stride
         if num_frames < 1 or (num_frames - 1) % st:
             below = self.valid_num_frames(max(num_frames, 1))
-            raise ValueError(f"num_frames ({num_frames}) must be 1 + a multiple of {st}: use {below} or {below + st}")
+            raise ValueError(
+                f"num_frames ({num_frames}) must be 1 + a multiple of {st}: use {below} or {below + st}, or "
+                f"encode with pad=True, which repeats the last frame up to {below + st}"
+            )
         if height < sh or width < sw or height % sh or width % sw:
             raise ValueError(f"height ({height}) and width ({width}) must be positive multiples of {sh} and {sw}")
         return ((num_frames - 1) // st + 1, height // sh, width // sw)
@@ -105,11 +122,12 @@ class GridTokenizer(nn.Module):
         return (num_frames - 1) // self.stride[0] * self.stride[0] + 1
 
     @torch.inference_mode()
-    def encode(self, video: Tensor) -> Tensor:
+    def encode(self, video: Tensor, *, pad: bool = False) -> Tensor:
         """Codes of a clip; a one-frame clip is an image.
 
         Args:
             video: (b, 3, t, h, w) in [-1, 1].
+            pad: repeat the last frame up to the next length that fits; ``decode`` then gives as many frames more.
 
         Returns:
             (b, 1, *grid) int64.
@@ -118,6 +136,8 @@ class GridTokenizer(nn.Module):
             ValueError: if the tensor is not such a clip or does not fit the grid.
         """
         require_video(video)
+        if pad:
+            video = pad_frames(video, self.stride[0])
         self.grid(*video.shape[2:])
         return self.codes_of(video)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from recipes.commands.common import add_model, add_seed, check_folder, compute_of, number
+from recipes.commands.tokenizers import add_tile
 
 SUMMARY = "measure a model: prompt adherence on unseen combinations, or reconstruction; write its card"
 EXAMPLES = """\
@@ -20,7 +21,7 @@ EXAMPLES = """\
 KINDS = ("shapes", "reconstruction", "tokenizer", "card")
 
 _TOKENIZER_OPTIONS = (
-    *("tokenizer", "media", "media_list", "scenes", "size", "frames", "fps"),
+    *("tokenizer", "media", "media_list", "scenes", "size", "frames", "fps", "tile"),
     *("squeezenet", "vgg", "lpips", "i3d", "batch_size", "out"),
 )
 
@@ -47,6 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     back.add_argument("--scenes", type=number(int, 1), metavar="N", help="how many scenes (default: 200)")
     single = parser.add_argument_group("tokenizer: any visual tokenizer in the field's metrics, with their protocols")
     single.add_argument("--tokenizer", metavar="M", help="a model or a tokenizer's folder (default: tiny)")
+    add_tile(single)
     single.add_argument("--frames", type=number(int, 1), metavar="N", help="frames a clip (default: 17)")
     single.add_argument("--fps", type=number(float, 0.1), metavar="R", help="frames a second (default: its own)")
     single.add_argument("--squeezenet", type=Path, metavar="F.npz", help="for Frechet distances of frames")
@@ -98,14 +100,14 @@ def run(args: argparse.Namespace) -> int:
 def _tokenizer(args: argparse.Namespace) -> dict[str, Any]:
     import torch
 
-    from recipes.commands.tokenizers import load_tokenizers
+    from recipes.commands.tokenizers import in_tiles, load_tokenizers
     from recipes.corpora.folder import MediaFolder, clip_pool
     from recipes.corpora.shapes import ShapesCorpus, render_video
     from recipes.evaluate_reconstruction import write_reconstruction
     from recipes.evaluate_tokenizer import evaluate_tokenizer, load_backbones
 
     backbones = load_backbones(squeezenet=args.squeezenet, vgg=args.vgg, lpips=args.lpips, i3d=args.i3d)
-    loaded = load_tokenizers(args.tokenizer or "tiny", compute_of(args).device)
+    loaded = in_tiles(load_tokenizers(args.tokenizer or "tiny", compute_of(args).device), args.tile)
     tokenizer = loaded.visual
     if tokenizer is None:
         raise ValueError(f"{loaded.source} has no visual tokenizer")
@@ -125,6 +127,8 @@ def _tokenizer(args: argparse.Namespace) -> dict[str, Any]:
             f"up to 4 windows of each of {len(files)} files kept out of training, {fps:g} fps, shorter side resized "
             "(bicubic, antialiased), centre crop, 8 bits"
         )
+    if args.tile is not None:
+        told += f"; in tiles of {args.tile} px, neighbours sharing {tokenizer.overlap}"
     sheet = None if args.out is None else args.out / "reconstructions.png"
     result = evaluate_tokenizer(
         tokenizer, clips, protocol=told, backbones=backbones, batch_size=args.batch_size or 4, sheet=sheet

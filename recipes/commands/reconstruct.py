@@ -7,13 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from recipes.commands.common import add_device, check_outputs, compute_of, describe_film, number
+from recipes.commands.tokenizers import add_long_and_large, in_tiles
 
 SUMMARY = "send a picture, a film or a sound through the tokenizers and back"
 EXAMPLES = """\
   cinepoet reconstruct clip.mp4 --out again.mp4 --side-by-side
   cinepoet reconstruct song.mp3 --out again.wav
   cinepoet reconstruct photo.jpg --size 256 --out again.png
-  cinepoet reconstruct clip.mp4 --tokenizer runs/tiny/visual/model --seconds 10 --out again.mp4
+  cinepoet reconstruct clip.mp4 --tokenizer runs/tiny/visual/model --seconds 10 --stream --out again.mp4
+  cinepoet reconstruct photo.jpg --size 1024 --tile 256 --out again.png
 """
 
 
@@ -30,6 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--size", type=number(int, 8), metavar="PX", help="side of the pictures (default: the model's)")
     parser.add_argument("--seconds", type=number(float, 0.1), default=60.0, metavar="S", help="longest piece (60)")
+    add_long_and_large(parser)
     parser.add_argument("--side-by-side", action="store_true", help="show the original on the left")
     add_device(parser)
 
@@ -59,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
 
     check_outputs({"--out": (args.out, (*FILM_SUFFIXES, *SOUND_SUFFIXES, ".png"))}, [args.media])
     compute = compute_of(args)
-    tokenizers = load_tokenizers(args.tokenizer, compute.device)
+    tokenizers = in_tiles(load_tokenizers(args.tokenizer, compute.device), args.tile)
     size = args.size or tokenizers.size
     media = read_media(args.media, tokenizers, size=size, seconds=args.seconds)
     if args.side_by_side and media.frames is None:
@@ -73,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
         if media.frames is not None:
             original = media.frames.to(compute.device)
             tokenizers.visual.grid(tokenizers.clip, size, size)  # refuses sizes before the work
-            frames, codes = reconstruct_video(tokenizers.visual, original, clip=tokenizers.clip)
+            frames, codes = reconstruct_video(tokenizers.visual, original, clip=tokenizers.clip, stream=args.stream)
             frames = frames.clamp(-1, 1).float().cpu()
             lines.append(_picture_line(frames, media.frames, sum(c.numel() for c in codes)))
         if media.sound is not None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from recipes.commands.common import add_device, check_outputs, compute_of, describe_film, number
+from recipes.commands.tokenizers import add_long_and_large, in_tiles
 
 SUMMARY = "turn media into a file of codes, or such a file back into media"
 EXAMPLES = """\
@@ -29,6 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tokenizer", metavar="M", help="model or tokenizer (default: tiny, or the one of the codes)")
     parser.add_argument("--size", type=number(int, 8), metavar="PX", help="side of the pictures (default: the model's)")
     parser.add_argument("--seconds", type=number(float, 0.1), default=60.0, metavar="S", help="longest piece (60)")
+    add_long_and_large(parser)
     add_device(parser)
 
 
@@ -45,6 +47,8 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError("give MEDIA to encode, or --decode with a file of codes; one of the two")
     if args.decode is not None and args.size is not None:
         raise ValueError("--size does not go with --decode: the codes decide it")
+    if args.decode is not None and args.stream:
+        raise ValueError("--stream does not go with --decode: the file says how it was encoded")
     return _encode(args) if args.decode is None else _decode(args)
 
 
@@ -54,20 +58,22 @@ def _encode(args: argparse.Namespace) -> int:
 
     from mmtok.media.container import replacing
     from recipes.commands.tokenizers import encode_sound, load_tokenizers, read_media
-    from recipes.pipeline import reconstruct_video
+    from recipes.pipeline import encode_video
 
     check_outputs({"--out": (args.out, (".safetensors",))}, [args.media])
     compute = compute_of(args)
-    tokenizers = load_tokenizers(args.tokenizer or "tiny", compute.device)
+    tokenizers = in_tiles(load_tokenizers(args.tokenizer or "tiny", compute.device), args.tile)
     media = read_media(args.media, tokenizers, size=args.size or tokenizers.size, seconds=args.seconds)
     facts: dict[str, Any] = {"format": _FORMAT, "tokenizer": tokenizers.source, "media": Path(args.media).name}
     tensors: dict[str, Any] = {}
     with torch.inference_mode():
         if media.frames is not None:
-            _, codes = reconstruct_video(tokenizers.visual, media.frames.to(compute.device), clip=tokenizers.clip)
+            pictures = media.frames.to(compute.device)
+            codes = encode_video(tokenizers.visual, pictures, clip=tokenizers.clip, stream=args.stream)
             tensors |= {f"visual.{i}": c[0].int().cpu().contiguous() for i, c in enumerate(codes)}
             facts |= {"num_frames": media.frames.shape[2], "fps": tokenizers.fps}
             facts |= {"clip": tokenizers.clip, "visual_codes": tokenizers.visual.codebook_size}
+            facts |= {"stream": args.stream}
         if media.sound is not None:
             tensors["audio"] = encode_sound(tokenizers.audio, media.sound.to(compute.device))[0].int().cpu()
             facts |= {"num_samples": media.sound.shape[-1], "sample_rate": tokenizers.audio.sample_rate}
@@ -85,20 +91,21 @@ def _decode(args: argparse.Namespace) -> int:
     from mmtok.media.audio import SOUND_SUFFIXES
     from mmtok.media.video import FILM_SUFFIXES
     from recipes.commands.tokenizers import Media, load_tokenizers, output_endings, write_media
+    from recipes.pipeline import decode_video
 
     check_outputs({"--out": (args.out, (*FILM_SUFFIXES, *SOUND_SUFFIXES, ".png"))}, [args.decode])
     facts, tensors = read_tokens(args.decode)
     compute = compute_of(args)
-    tokenizers = load_tokenizers(args.tokenizer or facts["tokenizer"], compute.device)
+    tokenizers = in_tiles(load_tokenizers(args.tokenizer or facts["tokenizer"], compute.device), args.tile)
     frames = sound = None
     with torch.inference_mode():
         if "num_frames" in facts:
             visual = tokenizers.visual
             _check_size(args.decode, "visual", facts["visual_codes"], None if visual is None else visual.codebook_size)
             codes = [tensors[f"visual.{i}"] for i in range(sum(name.startswith("visual.") for name in tensors))]
-            decoded = [visual.decode(c[None].long().to(compute.device)) for c in codes]
-            shown = [d[:, :, : facts["num_frames"] - i * facts["clip"]] for i, d in enumerate(decoded)]
-            frames = torch.cat(shown, 2).clamp(-1, 1).float().cpu()
+            codes = [c[None].long().to(compute.device) for c in codes]
+            stream = facts.get("stream", False)
+            frames = decode_video(visual, codes, num_frames=facts["num_frames"], stream=stream).float().cpu()
         if "num_samples" in facts:
             audio = tokenizers.audio
             _check_size(args.decode, "audio", facts["audio_codes"], None if audio is None else audio.codebook_size)
@@ -146,7 +153,10 @@ def read_tokens(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
         raise ValueError(f"{path} is not a file of codes, or is damaged ({fault})") from fault
     if facts.get("format") != _FORMAT:
         raise ValueError(f"{path} is no file of codes that cinepoet tokenize wrote")
-    clips = -(-facts.get("num_frames", 0) // facts.get("clip", 1))
+    frames, clip = facts.get("num_frames", 0), facts.get("clip", 1)
+    clips = -(-frames // clip)
+    if facts.get("stream") and frames > clip:  # the first picture is a slice of its own, once
+        clips = 1 - (clip - frames) // max(1, clip - 1)
     wanted = {f"visual.{i}" for i in range(clips)} | ({"audio"} if "num_samples" in facts else set())
     if wanted != set(tensors):
         raise ValueError(f"{path} is damaged: it should hold {sorted(wanted)} and holds {sorted(tensors)}")

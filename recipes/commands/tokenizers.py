@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from recipes.commands.common import note
+from recipes.commands.common import note, number
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,53 @@ def load_tokenizers(name: str, device: Any) -> Tokenizers:
     if kind == "audio":
         return Tokenizers(None, tokenizer, 8.0, 128, 17, name)
     return Tokenizers(tokenizer, None, tokenizer.fps, 128, tokenizer.valid_num_frames(17), name)
+
+
+def add_long_and_large(parser: argparse.ArgumentParser) -> None:
+    """The options ``--stream`` and ``--tile``.
+
+    Args:
+        parser: of the command.
+    """
+    parser.add_argument(
+        "--stream", action="store_true", help="one long clip with carried state, instead of clips that start anew"
+    )
+    add_tile(parser)
+
+
+def add_tile(parser: argparse._ActionsContainer) -> None:
+    """The option ``--tile``.
+
+    Args:
+        parser: of the command, or a group of it.
+    """
+    parser.add_argument(
+        "--tile", type=number(int, 8), metavar="PX", help="large pictures in tiles of this side (approximate)"
+    )
+
+
+def in_tiles(tokenizers: Tokenizers, tile: int | None) -> Tokenizers:
+    """The tokenizers with the visual one working on tiles.
+
+    Args:
+        tokenizers: as loaded.
+        tile: side of a tile, pixels; neighbours share a quarter. None leaves everything as it is.
+
+    Returns:
+        The tokenizers.
+
+    Raises:
+        ValueError: if there is no visual tokenizer or the tile does not fit its stride.
+    """
+    from mmtok.visual.tiling import TiledTokenizer
+
+    if tile is None:
+        return tokenizers
+    if tokenizers.visual is None:
+        raise ValueError(f"--tile is for pictures, and {tokenizers.source} has no visual tokenizer")
+    step = math.lcm(*tokenizers.visual.stride[1:])
+    overlap = tile // 4 // step * step
+    return replace(tokenizers, visual=TiledTokenizer(tokenizers.visual, tile=tile, overlap=overlap))
 
 
 @dataclass(frozen=True)

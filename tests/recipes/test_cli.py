@@ -177,20 +177,40 @@ def test_reconstruct_film_sound_and_picture(
     assert code == 0, err
 
 
-def test_tokens_decode_to_what_reconstruct_gives(cinepoet: Cinepoet, bundle: Path, tmp_path: Path, clip: Path) -> None:
+@pytest.mark.parametrize(
+    ("options", "at_decoding", "slices"),
+    [([], [], (5, 5)), (["--stream"], [], (5, 2)), (["--tile", "32"], ["--tile", "32"], (5, 5))],
+)
+def test_tokens_decode_to_what_reconstruct_gives(
+    cinepoet: Cinepoet, bundle: Path, tmp_path: Path, clip: Path, options: list, at_decoding: list, slices: tuple
+) -> None:
     codes, films = tmp_path / "clip.safetensors", [tmp_path / "a.mp4", tmp_path / "b.mp4"]
-    code, shown, err = cinepoet("tokenize", clip, "--tokenizer", bundle, "--out", codes)
+    code, shown, err = cinepoet("tokenize", clip, "--tokenizer", bundle, *options, "--out", codes)
     assert code == 0, err
     tensors = load_file(codes)
     assert {k: tuple(v.shape) for k, v in tensors.items()} == {
-        "visual.0": (1, 5, 8, 8),
-        "visual.1": (1, 5, 8, 8),
+        "visual.0": (1, slices[0], 8, 8),
+        "visual.1": (1, slices[1], 8, 8),
         "audio": (4, 150),
     }
     assert "790 tokens" not in shown and f"{sum(t.numel() for t in tensors.values())} tokens" in shown
-    assert cinepoet("tokenize", "--decode", codes, "--out", films[0])[0] == 0
-    assert cinepoet("reconstruct", clip, "--tokenizer", bundle, "--out", films[1])[0] == 0
+    assert cinepoet("tokenize", "--decode", codes, *at_decoding, "--out", films[0])[0] == 0
+    assert cinepoet("reconstruct", clip, "--tokenizer", bundle, *options, "--out", films[1])[0] == 0
     assert films[0].read_bytes() == films[1].read_bytes()
+
+
+def test_streams_and_tiles_that_cannot_be_are_refused(
+    cinepoet: Cinepoet, bundle: Path, tmp_path: Path, clip: Path
+) -> None:
+    words = ("reconstruct", clip, "--tokenizer", bundle, "--out", tmp_path / "a.mp4")
+    assert_refused(cinepoet(*words, "--tile", 30), r"tile \(30\) must be a positive multiple of 8 pixels")
+    assert_refused(cinepoet(*words, "--tile", 32, "--stream"), "cannot carry its state")
+    codes = tmp_path / "codes.safetensors"
+    assert cinepoet("tokenize", clip, "--tokenizer", bundle, "--out", codes)[0] == 0
+    assert_refused(
+        cinepoet("tokenize", "--decode", codes, "--stream", "--out", tmp_path / "a.mp4"), "does not go with --decode"
+    )
+    assert not (tmp_path / "a.mp4").exists()
 
 
 def test_upscale_keeps_length_and_sound(cinepoet: Cinepoet, bundle: Path, tmp_path: Path, clip: Path) -> None:

@@ -303,3 +303,16 @@ def test_a_deepened_decoder_changes_nothing_until_it_is_trained(params, tmp_path
     assert not torch.equal(model.decode(codes), deeper.decode(codes))
     with pytest.raises(ValueError, match="has 3 blocks"):
         deepen_decoder(deeper, 2)
+
+
+def test_padding_repeats_the_last_frame_up_to_the_next_length():
+    torch.manual_seed(0)
+    model = Magvit2(PATCHED).eval()
+    st = model.stride[0]
+    video = torch.rand(1, 3, 2, 32, 32) * 2 - 1
+    filled = torch.cat((video, video[:, :, -1:].expand(-1, -1, st - 1, -1, -1)), 2)
+    assert torch.equal(model.encode(video, pad=True), model.encode(filled))
+    assert torch.equal(model.encode(filled, pad=True), model.encode(filled))
+    assert torch.equal(model.encode(video[:, :, :1], pad=True), model.encode(video[:, :, :1]))
+    with pytest.raises(ValueError, match=f"pad=True, which repeats the last frame up to {1 + st}"):
+        model.encode(video)
