@@ -101,7 +101,7 @@ class AdaptiveGroupNorm(nn.Module):
         if self.scope == "clip":
             flat = latent.flatten(2).float()
             std = (flat.var(dim=2) + self.eps).sqrt()
-            gamma, beta = self.gamma(std), self.beta(flat.mean(dim=2))
+            gamma, beta = self.gamma(std.to(x.dtype)), self.beta(flat.mean(dim=2).to(x.dtype))
             return x * gamma[..., None, None, None] + beta[..., None, None, None]
         # a linear map and nearest copies commute, so the maps run on the small grid
         latent = latent.movedim(1, -1)  # (b, t, h, w, d)

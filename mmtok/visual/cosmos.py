@@ -419,7 +419,7 @@ class CosmosDV(FsqGridTokenizer):
         Returns:
             Latents (b, d, t', h', w').
         """
-        x = self.patch(video).contiguous(memory_format=torch.channels_last_3d)
+        x = self.to_network(self.patch(video))
         return self.quant_conv(self.encoder(x)).float()
 
     def decode_latents(self, values: Tensor) -> Tensor:
@@ -431,7 +431,7 @@ class CosmosDV(FsqGridTokenizer):
         Returns:
             Video (b, 3, t', h', w').
         """
-        values = values.contiguous(memory_format=torch.channels_last_3d)
+        values = self.to_network(values)
         return self.patch.inverse(self.decoder(self.post_quant_conv(values))).float()
 
 

@@ -80,6 +80,17 @@ class GridTokenizer(nn.Module):
         """
         raise NotImplementedError
 
+    def to_network(self, x: Tensor) -> Tensor:
+        """A network's input in the weights' type and the layout that convolutions like.
+
+        Args:
+            x: (b, c, t, h, w).
+
+        Returns:
+            The same values, channels last.
+        """
+        return x.to(next(self.parameters()).dtype).contiguous(memory_format=torch.channels_last_3d)
+
     def grid(self, num_frames: int, height: int, width: int) -> tuple[int, int, int]:
         """Token grid of a clip.
 

@@ -362,7 +362,7 @@ class Magvit2(GridTokenizer):
         frames = video.shape[2]
         if pictures:
             video = video.transpose(1, 2).flatten(0, 1)[:, :, None]
-        x = self.patch(video).contiguous(memory_format=torch.channels_last_3d)
+        x = self.to_network(self.patch(video))
         latents = self.encoder(x).float()
         if pictures:
             latents = latents[:, :, 0].unflatten(0, (-1, frames)).transpose(1, 2)
@@ -382,7 +382,7 @@ class Magvit2(GridTokenizer):
         pictures, frames = self.params.temporal_kernel == 1, signs.shape[2]
         if pictures:
             signs = signs.transpose(1, 2).flatten(0, 1)[:, :, None]
-        signs = signs.contiguous(memory_format=torch.channels_last_3d)
+        signs = self.to_network(signs)
         video = self.patch.inverse(self.decoder(signs)).float()
         return video[:, :, 0].unflatten(0, (-1, frames)).transpose(1, 2) if pictures else video
 

@@ -456,7 +456,7 @@ class VidTokFSQ(FsqGridTokenizer):
         """
         copies = self.stride[0] - 1 if is_first(self) else 0
         video = torch.cat((video[:, :, :1].expand(-1, -1, copies, -1, -1), video), 2)
-        return self.encoder(video.contiguous(memory_format=torch.channels_last_3d)).float()
+        return self.encoder(self.to_network(video)).float()
 
     def decode_latents(self, values: Tensor) -> Tensor:
         """See ``FsqGridTokenizer``.
@@ -467,7 +467,7 @@ class VidTokFSQ(FsqGridTokenizer):
         Returns:
             Video (b, 3, t', h', w').
         """
-        video = self.decoder(values.contiguous(memory_format=torch.channels_last_3d)).float()
+        video = self.decoder(self.to_network(values)).float()
         return video[:, :, self.stride[0] - 1 if is_first(self) else 0 :]
 
 
