@@ -1,0 +1,117 @@
+"""Cases measured one after another, each in a fresh process, so that no case warms or fills memory for the next."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+_STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+
+
+def forget_peak() -> None:
+    """Start the peak of this process' memory anew, where the system can (Linux)."""
+    if _CLEAR.exists():
+        _CLEAR.write_text("5")
+
+
+def peak_gb() -> float:
+    """Largest resident memory since the last ``forget_peak``, interpreter and weights included.
+
+    Returns:
+        10^9 bytes.
+    """
+    if _STATUS.exists():
+        line = next(x for x in _STATUS.read_text().splitlines() if x.startswith("VmHWM"))
+        return int(line.split()[1]) * 1024 / 1e9
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e9
+
+
+def median_seconds(work: Callable[[], Any], *, runs: int, device: torch.device) -> float:
+    """Median wall time after one run that does not count.
+
+    Args:
+        work: what is timed.
+        runs: counted runs.
+        device: waited for at the end of each run.
+
+    Returns:
+        Seconds.
+    """
+    times = []
+    for run in range(runs + 1):
+        started = time.perf_counter()
+        work()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        if run:
+            times.append(time.perf_counter() - started)
+    return statistics.median(times)
+
+
+def in_fresh_process(module: str, arguments: Sequence[str]) -> dict[str, Any]:
+    """Run ``python -m module arguments`` and read the JSON object in its last line.
+
+    Args:
+        module: to run.
+        arguments: of it.
+
+    Returns:
+        What it measured.
+
+    Raises:
+        RuntimeError: with the end of its errors, if it fails.
+    """
+    done = subprocess.run([sys.executable, "-m", module, *arguments], capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"{module} {' '.join(arguments)} failed: {done.stderr.strip()[-500:]}")
+    measured: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    return measured
+
+
+def machine(device: torch.device) -> str:
+    """What a figure was measured on.
+
+    Args:
+        device: that did the work.
+
+    Returns:
+        One line.
+    """
+    if device.type == "cuda":
+        return f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}"
+    chip = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        names = [x.split(":", 1)[1].strip() for x in info.read_text().splitlines() if x.startswith("model name")]
+        chip = names[0] if names else chip
+    return f"{chip}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, torch {torch.__version__}"
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """Rows as a Markdown table, columns in the order of the first row.
+
+    Args:
+        rows: the same keys in each; floats are shown with three digits.
+
+    Returns:
+        The table.
+    """
+
+    def cell(value: Any) -> str:
+        return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+    columns = list(rows[0])
+    lines = [columns, ["---"] * len(columns), *([cell(row[c]) for c in columns] for row in rows)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

@@ -1,0 +1,357 @@
+"""Speed and memory of the visual tokenizers: ``python -m recipes.bench.visual KIND``.
+
+speed    one clip of 17 frames through encode and decode: a plain transcription in float32, ours in float32 and in
+         bfloat16, with what bfloat16 changes in tokens and pictures
+stream   a long clip in chunks with carried state: memory by length
+batch    a batch of two clips against one after the other
+entropy  the factorised entropy term against the dense one
+tiles    what tiles change, by overlap, on held-out scenes of the embedded tokenizer
+
+Each case runs in its own process on random weights (seed 0) unless a model is named; peaks are whole-process resident
+memory, weights and interpreter included.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mmtok.contract import VisualTokenizer
+from mmtok.metrics.visual import psnr_db
+from recipes.bench.measure import forget_peak, in_fresh_process, machine, median_seconds, peak_gb, table
+from recipes.bench.plain_magvit2 import PlainMagvit2
+from recipes.progress import track
+from recipes.run import write_atomically
+
+MODES = ("plain fp32", "ours fp32", "ours bf16", "ours bf16 compiled")
+KINDS = ("speed", "stream", "batch", "entropy", "tiles")
+
+
+def presets() -> dict[str, tuple[Any, Any]]:
+    """Every visual preset by name.
+
+    Returns:
+        Class and params of each.
+    """
+    from mmtok.visual import cosmos, magvit2, vidtok
+
+    families = ((magvit2.Magvit2, magvit2), (cosmos.CosmosDV, cosmos), (vidtok.VidTokFSQ, vidtok))
+    return {name: (cls, params) for cls, module in families for name, params in module.PRESETS.items()}
+
+
+def make(preset: str, device: torch.device, dtype: torch.dtype) -> Any:
+    """A tokenizer with random weights that use every slice of every kernel.
+
+    Args:
+        preset: a key of ``presets``.
+        device: where it goes.
+        dtype: of its weights.
+
+    Returns:
+        The tokenizer in evaluation mode.
+    """
+    cls, params = presets()[preset]
+    torch.manual_seed(0)
+    model = cls.empty(params)
+    for name, weight in model.named_parameters():
+        with torch.no_grad():
+            if weight.ndim > 1:
+                weight.normal_(std=weight[0].numel() ** -0.5)
+            elif name.endswith("weight"):
+                weight.fill_(1.0)
+            else:
+                weight.zero_()
+    return model.to(device=device, dtype=dtype).eval()
+
+
+def scene_clip(size: int, frames: int) -> Tensor:
+    """A held-out scene of the corpus with grain, so that no region is flat.
+
+    Args:
+        size: pixels.
+        frames: frames.
+
+    Returns:
+        (1, 3, frames, size, size) in [-1, 1].
+    """
+    from recipes.corpora.shapes import ShapesCorpus, render_video
+
+    clip = render_video(ShapesCorpus(0, "heldout").scene(0), size=size, num_frames=frames)[None]
+    grain = torch.randn(clip.shape, generator=torch.Generator().manual_seed(0))
+    return (clip + 0.1 * grain).clamp(-1, 1)
+
+
+@torch.inference_mode()
+def speed_case(args: argparse.Namespace) -> dict[str, Any]:
+    """One mode of one preset; codes and pictures go to ``args.keep`` for the comparison.
+
+    Args:
+        args: preset, mode, size, frames, runs, device, keep.
+
+    Returns:
+        Seconds and peak.
+    """
+    device = torch.device(args.device)
+    dtype = torch.bfloat16 if "bf16" in args.mode else torch.float32
+    model = make(args.preset, device, dtype)
+    video = scene_clip(args.size, args.frames[0]).to(device)
+    encode, decode = model.encode, model.decode
+    if args.mode == "plain fp32":
+        from mmtok.quantize.lfq import codes_from_latents, signs_from_codes
+
+        plain = PlainMagvit2(model.params, model.state_dict())
+        encode = lambda video: codes_from_latents(plain.encode_latents(video))[:, None]  # noqa: E731
+        decode = lambda codes: plain.decode_signs(signs_from_codes(codes[:, 0], model.params.bits)).clamp(-1, 1)  # noqa: E731
+    elif args.mode.endswith("compiled"):
+        model.encoder, model.decoder = torch.compile(model.encoder), torch.compile(model.decoder)
+    codes = torch.load(args.reference, weights_only=True)["codes"].to(device) if args.reference else encode(video)
+    forget_peak()
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    encode_s = median_seconds(lambda: encode(video), runs=args.runs, device=device)
+    decode_s = median_seconds(lambda: decode(codes), runs=args.runs, device=device)
+    peak = torch.cuda.max_memory_allocated(device) / 1e9 if device.type == "cuda" else peak_gb()
+    torch.save({"codes": encode(video).cpu(), "pictures": decode(codes).float().cpu()}, args.keep)
+    return {"encode s": encode_s, "decode s": decode_s, "peak GB": peak, "machine": machine(device)}
+
+
+def speed(args: argparse.Namespace) -> tuple[list[dict[str, Any]], str]:
+    """All modes of a preset.
+
+    Args:
+        args: preset, size, frames, runs, device, modes.
+
+    Returns:
+        Rows, and the machine.
+    """
+    import tempfile
+
+    params = presets()[args.preset][1]
+    has_plain = getattr(params, "patch_size", None) == (1, 1, 1) and getattr(params, "norm_scope", "") == "frame"
+    modes = args.modes or [m for m in MODES if not m.endswith("compiled")]
+    modes = [m for m in modes if has_plain or m != "plain fp32"]
+    rows: list[dict[str, Any]] = []
+    where = ""
+    with tempfile.TemporaryDirectory() as folder:
+        kept: dict[str, dict[str, Tensor]] = {}
+        for mode in track(modes, title=args.preset):
+            file = Path(folder) / f"{mode}.pt"
+            words = ["speed", "--case", mode, "--preset", args.preset, "--size", str(args.size), "--keep", str(file)]
+            words += ["--frames", str(args.frames[0]), "--runs", str(args.runs), "--device", args.device]
+            if kept:  # all modes decode the same codes
+                words += ["--reference", str(Path(folder) / f"{modes[0]}.pt")]
+            row = in_fresh_process("recipes.bench.visual", words)
+            where = row.pop("machine")
+            kept[mode] = torch.load(file, weights_only=True)
+            first, now = kept[modes[0]], kept[mode]
+            changed = float((first["codes"] != now["codes"]).float().mean())
+            rows.append({"case": mode} | row | {"changed tokens %": 100 * changed})
+            rows[-1]["pictures' PSNR dB"] = float(psnr_db(now["pictures"], first["pictures"])[0])
+    for row in rows:
+        row["encode x"] = rows[0]["encode s"] / row["encode s"]
+        row["decode x"] = rows[0]["decode s"] / row["decode s"]
+        row["peak x"] = row["peak GB"] / rows[0]["peak GB"]
+    return rows, where
+
+
+@torch.inference_mode()
+def stream_case(args: argparse.Namespace) -> dict[str, Any]:
+    """One length through encode and decode in chunks; nothing but one chunk of pictures is ever held.
+
+    Args:
+        args: preset, size, frames, device.
+
+    Returns:
+        Speeds and peak.
+    """
+    device = torch.device(args.device)
+    model = make(args.preset, device, torch.float32)
+    assert isinstance(model, VisualTokenizer), "presets are visual tokenizers"
+    st, frames = model.stride[0], args.frames[0]
+    chunk = 16 // st * st or st
+    scene = scene_clip(args.size, 1 + chunk).to(device)
+
+    def chunks() -> Any:
+        yield scene[:, :, :1]
+        for start in range(1, frames, chunk):
+            yield scene[:, :, 1 : 1 + min(chunk, frames - start)]
+
+    list(model.decode_stream(model.encode_stream([scene[:, :, :1], scene[:, :, 1:]])))  # type: ignore[attr-defined]
+    forget_peak()
+    started = time.perf_counter()
+    codes = list(model.encode_stream(chunks()))  # type: ignore[attr-defined]
+    encode_s = time.perf_counter() - started
+    made = 0
+    for pictures in model.decode_stream(iter(codes)):  # type: ignore[attr-defined]
+        made += pictures.shape[2]
+    decode_s = time.perf_counter() - started - encode_s
+    assert made == frames, "a stream keeps the clock"
+    speeds = {"encode frames/s": frames / encode_s, "decode frames/s": frames / decode_s}
+    return {"frames": frames} | speeds | {"peak GB": peak_gb(), "machine": machine(device)}
+
+
+def stream(args: argparse.Namespace) -> tuple[list[dict[str, Any]], str]:
+    """All lengths.
+
+    Args:
+        args: preset, size, frames, device.
+
+    Returns:
+        Rows, and the machine.
+    """
+    rows = []
+    for frames in track(args.frames, title=f"{args.preset} streams"):
+        words = ["stream", "--case", "stream", "--preset", args.preset, "--size", str(args.size)]
+        rows.append(
+            in_fresh_process("recipes.bench.visual", [*words, "--frames", str(frames), "--device", args.device])
+        )
+    where = [row.pop("machine") for row in rows]
+    return rows, where[0]
+
+
+@torch.inference_mode()
+def batch(args: argparse.Namespace) -> tuple[list[dict[str, Any]], str]:
+    """Two clips at once against one after the other: the same codes, and the time.
+
+    Args:
+        args: preset, size, frames, runs, device.
+
+    Returns:
+        Rows, and the machine.
+    """
+    device = torch.device(args.device)
+    model = make(args.preset, device, torch.float32)
+    video = scene_clip(args.size, args.frames[0])
+    both = torch.cat((video, video.flip(-1))).to(device)
+    single = torch.cat([model.encode(clip) for clip in both.split(1)])
+    changed = 100 * float((model.encode(both) != single).float().mean())
+    together = median_seconds(lambda: model.encode(both), runs=args.runs, device=device)
+    apart = median_seconds(lambda: [model.encode(clip) for clip in both.split(1)], runs=args.runs, device=device)
+    rows = [
+        {"case": "one after the other", "encode s": apart, "x": 1.0, "changed tokens %": 0.0},
+        {"case": "a batch of two", "encode s": together, "x": apart / together, "changed tokens %": changed},
+    ]
+    return rows, machine(device)
+
+
+def entropy(args: argparse.Namespace) -> tuple[list[dict[str, Any]], str]:
+    """The entropy term, forward and backward, of one clip's tokens at 2^18 codes.
+
+    Args:
+        args: runs, device.
+
+    Returns:
+        Rows, and the machine. The dense form is timed on 64 tokens and scaled, as it needs 1 MB a token and pass.
+    """
+    from mmtok.quantize.lfq import lfq_losses
+
+    device = torch.device(args.device)
+    bits, tokens, few = 18, 1280, 64
+    latents = torch.randn(1, bits, tokens, 1, 1, generator=torch.Generator().manual_seed(0)).to(device)
+    signs = (torch.arange(2**bits)[:, None] >> torch.arange(bits) & 1).float().mul(2).sub(1).to(device)
+
+    def factorised() -> Tensor:
+        z = latents.clone().requires_grad_(True)
+        losses = lfq_losses(z, temperature=0.01)
+        (losses.token_entropy - losses.codebook_entropy).backward()
+        return losses.token_entropy.detach()
+
+    def dense() -> Tensor:
+        z = latents[..., :few, :, :].flatten(2)[0].T.clone().requires_grad_(True)
+        p = torch.softmax(2 * z @ signs.T / 0.01, -1)
+        mean = p.mean(0)
+        token = -(p * p.clamp_min(1e-20).log()).sum(-1).mean()
+        (token + (mean * mean.clamp_min(1e-20).log()).sum()).backward()
+        return token.detach()
+
+    ours = median_seconds(factorised, runs=args.runs, device=device)
+    theirs = median_seconds(dense, runs=args.runs, device=device) * tokens / few
+    rows = [
+        {"case": f"dense, scaled from {few} tokens", "s for 1280 tokens": theirs, "x": 1.0},
+        {"case": "factorised", "s for 1280 tokens": ours, "x": theirs / ours},
+    ]
+    return rows, machine(device)
+
+
+@torch.inference_mode()
+def tiles(args: argparse.Namespace) -> tuple[list[dict[str, Any]], str]:
+    """What tiles change on held-out scenes.
+
+    Args:
+        args: size, frames, device.
+
+    Returns:
+        Rows, and the machine.
+    """
+    import mmtok
+    from mmtok.visual.tiling import tiling_error
+    from recipes.bundle import open_bundle
+    from recipes.corpora.shapes import ShapesCorpus, render_video
+
+    device = torch.device(args.device)
+    model = mmtok.load(open_bundle("tiny").part("visual"), device=device)
+    corpus = ShapesCorpus(0, "heldout")
+    scenes = [render_video(corpus.scene(i), size=args.size, num_frames=args.frames[0]) for i in range(8)]
+    video = torch.stack(scenes).to(device)
+    tile = args.size // 2
+    rows = []
+    for overlap in (0, tile // 4, tile // 2):
+        error = tiling_error(model, video, tile=tile, overlap=overlap)
+        rows.append(
+            {
+                "tile": tile,
+                "overlap": overlap,
+                "changed tokens %": 100 * error.changed_codes,
+                "same codes: PSNR dB to the whole": error.psnr_db,
+                "round trip dB against the whole": error.round_trip_db,
+            }
+        )
+    return rows, machine(device)
+
+
+RUN = {"speed": speed, "stream": stream, "batch": batch, "entropy": entropy, "tiles": tiles}
+
+
+def main(words: list[str] | None = None) -> int:
+    """Run one kind and print its table.
+
+    Args:
+        words: of the command line, or None for the process' own.
+
+    Returns:
+        The exit code.
+    """
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("kind", choices=KINDS)
+    parser.add_argument("--preset", default="magvit2-base", choices=sorted(presets()))
+    parser.add_argument("--size", type=int, default=128, help="pixels (128)")
+    parser.add_argument("--frames", type=int, nargs="+", help="of the clip (17); for stream, all lengths (17 145 1025)")
+    parser.add_argument("--runs", type=int, default=3, help="timed runs behind one that does not count (3)")
+    parser.add_argument("--modes", nargs="+", choices=MODES, help="of speed; the first is the reference")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--out", type=Path, help="a JSON file for the figures")
+    for inner in ("--case", "--keep", "--reference"):
+        parser.add_argument(inner, help=argparse.SUPPRESS)
+    args = parser.parse_args(words)
+    args.frames = args.frames or ([17, 145, 1025] if args.kind == "stream" else [17])
+    if args.case is not None:
+        args.mode = args.case
+        print(json.dumps((stream_case if args.kind == "stream" else speed_case)(args)))
+        return 0
+    rows, where = RUN[args.kind](args)
+    told = f"{args.kind}: {'embedded tiny' if args.kind == 'tiles' else args.preset}, {args.size} pixels; {where}"
+    print(f"{told}\n\n{table(rows)}")
+    if args.out is not None:
+        write_atomically(args.out, json.dumps({"protocol": told, "rows": rows}, indent=1) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

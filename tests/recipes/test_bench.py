@@ -1,0 +1,93 @@
+"""The benchmarks' reference equals ours, and their plumbing tells what it measured."""
+
+import dataclasses
+import json
+
+import pytest
+import torch
+
+from mmtok.quantize.lfq import quantize_signs
+from mmtok.visual.magvit2 import PRESETS, Magvit2, Magvit2Params
+from recipes.bench.measure import in_fresh_process, median_seconds, peak_gb, table
+from recipes.bench.plain_magvit2 import PlainMagvit2
+
+PARAMS = Magvit2Params(
+    channels=8,
+    channel_multipliers=(1, 2, 2, 4),
+    num_res_blocks=2,
+    num_mid_blocks=1,
+    spatial_downsample=(True, True, True),
+    temporal_downsample=(False, True, True),
+    bits=10,
+    norm_groups=4,
+    normalize_latents=True,
+)
+
+
+@pytest.mark.parametrize("dropped_frame", [0, 1])
+def test_the_plain_form_is_the_same_network(dropped_frame):
+    torch.manual_seed(0)
+    model = Magvit2(dataclasses.replace(PARAMS, dropped_frame=dropped_frame)).eval()
+    for weight in model.parameters():
+        if weight.ndim > 1:
+            torch.nn.init.normal_(weight, std=weight[0].numel() ** -0.5)  # a new model ignores the past
+    plain = PlainMagvit2(model.params, model.state_dict())
+    video = torch.rand(2, 3, 9, 32, 32) * 2 - 1
+    with torch.no_grad():
+        latents = model.encode_latents(video)
+        torch.testing.assert_close(plain.encode_latents(video), latents, atol=1e-4, rtol=1e-4)
+        signs = quantize_signs(latents)
+        torch.testing.assert_close(plain.decode_signs(signs), model.decode_signs(signs), atol=1e-4, rtol=1e-4)
+
+
+def test_options_without_a_plain_form_are_refused():
+    with pytest.raises(ValueError, match="no patch"):
+        PlainMagvit2(PRESETS["tiny"], {})
+
+
+def test_a_case_runs_alone_and_reports(tmp_path):
+    (tmp_path / "case.py").write_text("import json, sys\nprint('noise')\nprint(json.dumps({'got': sys.argv[1:]}))\n")
+    import os
+
+    old = os.environ.get("PYTHONPATH", "")
+    os.environ["PYTHONPATH"] = f"{tmp_path}{os.pathsep}{old}"
+    try:
+        assert in_fresh_process("case", ["a", "b"]) == {"got": ["a", "b"]}
+        (tmp_path / "case.py").write_text("raise SystemExit('broken')")
+        with pytest.raises(RuntimeError, match="case a failed: broken"):
+            in_fresh_process("case", ["a"])
+    finally:
+        os.environ["PYTHONPATH"] = old
+
+
+def test_times_memory_and_tables():
+    calls = []
+    assert median_seconds(lambda: calls.append(1), runs=3, device=torch.device("cpu")) < 1
+    assert len(calls) == 4
+    assert 0.05 < peak_gb() < 100
+    assert table([{"case": "a", "s": 0.12345}, {"case": "b", "s": 2}]).splitlines() == [
+        "| case | s |", "| --- | --- |", "| a | 0.123 |", "| b | 2 |",
+    ]  # fmt: skip
+
+
+def test_visual_speed_says_what_bfloat16_costs(capsys, tmp_path):
+    from recipes.bench.visual import main
+
+    out = tmp_path / "speed.json"
+    assert main(["speed", "--preset", "tiny", "--size", "32", "--runs", "1", "--out", str(out)]) == 0
+    rows = json.loads(out.read_text())["rows"]
+    assert [row["case"] for row in rows] == ["ours fp32", "ours bf16"]  # the small preset has a patch, no plain form
+    assert rows[0]["changed tokens %"] == 0 and 0 <= rows[1]["changed tokens %"] < 20
+    assert all(row["encode s"] > 0 and row["decode s"] > 0 and row["peak GB"] > 0.1 for row in rows)
+    assert "| ours bf16 |" in capsys.readouterr().out
+
+
+def test_visual_stream_memory_is_told_by_length(tmp_path):
+    from recipes.bench.visual import main
+
+    out = tmp_path / "stream.json"
+    words = ["stream", "--preset", "tiny", "--size", "32", "--frames", "17", "33", "--out", str(out)]
+    assert main(words) == 0
+    rows = json.loads(out.read_text())["rows"]
+    assert [row["frames"] for row in rows] == [17, 33]
+    assert all(row["encode frames/s"] > 0 and row["peak GB"] > 0.1 for row in rows)
