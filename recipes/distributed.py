@@ -1,6 +1,6 @@
 """Several processes that train one model, as torchrun starts them: each takes its share of every batch.
 
-    torchrun --nproc-per-node 2 -m recipes.cli train ...
+    torchrun --nproc-per-node 8 -m recipes.cli train tiny --stages visual,decoder --out runs/tiny
 
 The clips of a step are drawn one by one from (seed, step, number), so the batch does not depend on the number of
 processes, and the averaged gradients are those of one process with all of it.
@@ -82,8 +82,27 @@ class Ranks:
             value /= self.world
         return value
 
+    def wait(self) -> None:
+        """Go on when all processes are here."""
+        if self.world > 1:
+            dist.barrier()
+
 
 ALONE = Ranks()
+
+
+def own_device(device: str) -> str:
+    """The device of this process: ``cuda`` becomes this process' GPU.
+
+    Args:
+        device: as asked for.
+
+    Returns:
+        The same, or "cuda:LOCAL_RANK" under torchrun.
+    """
+    local = os.environ.get("LOCAL_RANK")
+    shared = device == "cuda" or (device == "auto" and torch.cuda.is_available())
+    return f"cuda:{local}" if local is not None and shared else device
 
 
 def join(device: torch.device) -> Ranks:

@@ -29,6 +29,7 @@ from recipes.corpora.folder import MediaFolder, clip_pool, sound_pool
 from recipes.corpora.shapes import ShapesCorpus
 from recipes.corpora.sources import MixedClips, MixedSounds
 from recipes.device import Compute
+from recipes.distributed import ALONE, Ranks
 from recipes.encode_dataset import EncodeConfig, encode_shapes, weights_hash
 from recipes.run import write_atomically
 from recipes.tokens import TokenSet
@@ -58,6 +59,7 @@ PART_CLASSES: dict[str, Any] = {
 }
 TOKENIZERS = ("text", "visual", "audio")
 TOKENIZER_STAGES = ("text", "visual", "decoder", "audio")
+SHARED_STAGES = ("visual", "decoder")  # several processes can train these together
 STAGES = ("text", "visual", "decoder", "audio", "tokens", "lm", "superres", "bundle")
 
 
@@ -125,6 +127,7 @@ def train_tiny(
     name: str = "tiny",
     tokenizers: Bundle | None = None,
     command: str = "",
+    ranks: Ranks = ALONE,
 ) -> Path:
     """Run the stages that are not finished yet.
 
@@ -138,25 +141,32 @@ def train_tiny(
         tokenizers: a finished model whose text encoder, visual and sound tokenizers are taken where ``stages`` does not
             name them.
         command: what was typed, for the model's card.
+        ranks: this process among those that train together; ``SHARED_STAGES`` can.
 
     Returns:
         The bundle's folder.
 
     Raises:
-        ValueError: for an unknown stage.
+        ValueError: for an unknown stage, or one that several processes cannot share.
         FileNotFoundError: if a stage that another one needs has not been run.
     """
     if stages is None:
         stages = STAGES if tokenizers is None else tuple(s for s in STAGES if s not in TOKENIZER_STAGES)
     if unknown := sorted(set(stages) - set(STAGES)):
         raise ValueError(f"unknown stages {unknown}; known: {', '.join(STAGES)}")
-    print(f"training on {compute.reason}")
+    if ranks.world > 1 and (single := [s for s in STAGES if s in stages and s not in SHARED_STAGES]):
+        raise ValueError(
+            f"{', '.join(single)} train in one process; name in --stages what {ranks.world} share: "
+            f"{', '.join(SHARED_STAGES)}"
+        )
+    say = print if ranks.is_main else _silent
+    say(f"training on {compute.reason}")
     started = time.monotonic()
     corpus = ShapesCorpus(config.seed, "train")
     run = {
         "text": lambda: _text(config, folder, compute, corpus),
-        "visual": lambda: _visual(config, folder, compute, corpus, media),
-        "decoder": lambda: _decoder(config, folder, compute, corpus, media),
+        "visual": lambda: _visual(config, folder, compute, corpus, media, ranks),
+        "decoder": lambda: _decoder(config, folder, compute, corpus, media, ranks),
         "audio": lambda: _audio(config, folder, compute, corpus, media),
         "tokens": lambda: _tokens(config, folder, compute),
         "lm": lambda: _lm(config, folder, compute),
@@ -166,7 +176,7 @@ def train_tiny(
     for stage in STAGES:
         if tokenizers is not None and stage in TOKENIZERS and stage not in stages:
             _take(tokenizers, stage, folder)
-            print(f"{stage}: taken from {tokenizers.folder.name}")
+            say(f"{stage}: taken from {tokenizers.folder.name}")
             continue
         if stage not in stages:
             continue
@@ -174,11 +184,12 @@ def train_tiny(
             made_with = json.loads((folder / stage / "config.json").read_text())
             if made_with != to_dict(getattr(config, stage)):
                 raise ValueError(f"{folder / stage} was trained with other numbers; delete it or use another --out")
-            print(f"{stage}: finished before, kept")
+            say(f"{stage}: finished before, kept")
             continue
         run[stage]()
+        ranks.wait()
     where = folder / "bundle" if "bundle" in stages else folder
-    print(f"done in {(time.monotonic() - started) / 60:.1f} min: {where}")
+    say(f"done in {(time.monotonic() - started) / 60:.1f} min: {where}")
     return folder / "bundle"
 
 
@@ -190,22 +201,24 @@ def _text(config: TinyConfig, folder: Path, compute: Compute, corpus: ShapesCorp
 
 
 def _visual(
-    config: TinyConfig, folder: Path, compute: Compute, corpus: ShapesCorpus, media: MediaFolder | None
+    config: TinyConfig, folder: Path, compute: Compute, corpus: ShapesCorpus, media: MediaFolder | None, ranks: Ranks
 ) -> None:
-    _same_data(config, folder / "visual", media)
-    train_magvit2(config.visual, folder / "visual", clip_source=_clips(config, corpus, media), compute=compute)
+    _same_data(config, folder / "visual", media, ranks)
+    clips = _clips(config, corpus, media)
+    train_magvit2(config.visual, folder / "visual", clip_source=clips, compute=compute, ranks=ranks)
 
 
 def _decoder(
-    config: TinyConfig, folder: Path, compute: Compute, corpus: ShapesCorpus, media: MediaFolder | None
+    config: TinyConfig, folder: Path, compute: Compute, corpus: ShapesCorpus, media: MediaFolder | None, ranks: Ranks
 ) -> None:
-    _same_data(config, folder / "decoder", media)
+    _same_data(config, folder / "decoder", media, ranks)
     train_decoder(
         config.decoder,
         folder / "decoder",
         tokenizer=folder / "visual" / "model",
         clip_source=_clips(config, corpus, media),
         compute=compute,
+        ranks=ranks,
     )
 
 
@@ -222,7 +235,7 @@ def _audio(config: TinyConfig, folder: Path, compute: Compute, corpus: ShapesCor
     train_soundstream(config.audio, folder / "audio", sound_source=source, compute=compute)
 
 
-def _same_data(config: TinyConfig, folder: Path, media: MediaFolder | None) -> None:
+def _same_data(config: TinyConfig, folder: Path, media: MediaFolder | None, ranks: Ranks = ALONE) -> None:
     """Refuse to go on with a stopped run on other data: its curve would have a hidden step."""
     files = [] if media is None else [p.relative_to(media.root) for p in media.train]
     share = config.real_share if media is not None else 0.0
@@ -231,7 +244,13 @@ def _same_data(config: TinyConfig, folder: Path, media: MediaFolder | None) -> N
     record = folder / "data.txt"
     if (folder / "checkpoint.pt").exists() and record.exists() and record.read_text() != identity:
         raise ValueError(f"{folder} was started with other data (see data.txt in it); delete it or use another --out")
-    write_atomically(record, identity)
+    ranks.wait()
+    if ranks.is_main:
+        write_atomically(record, identity)
+
+
+def _silent(line: str) -> None:
+    """What the other processes print."""
 
 
 def _stored(folder: Path, part: str, compute: Compute) -> Any:

@@ -14,6 +14,7 @@ EXAMPLES = """\
   cinepoet train tiny --media my_clips --out runs/tiny        # the embedded default; the same command resumes
   cinepoet train tiny --stages lm,superres,bundle lm.steps=9000 --out runs/tiny
   cinepoet train tiny --tokenizers tiny --out runs/mine      # language model and super-resolution only
+  torchrun --nproc-per-node 8 -m recipes.cli train tiny --stages visual,decoder --out runs/tiny   # one GPU each
   cinepoet generate "a red circle" --model runs/tiny/bundle --out film.mp4
 """
 PRESETS = ("tiny", "smoke")
@@ -57,6 +58,7 @@ def run(args: argparse.Namespace) -> int:
     from recipes.bundle import open_bundle
     from recipes.config import load_config, to_dict
     from recipes.device import keep_freed_memory
+    from recipes.distributed import join, own_device
     from recipes.run import write_atomically
     from recipes.train_tiny import STAGES, TOKENIZERS, TinyConfig, train_tiny
 
@@ -72,7 +74,9 @@ def run(args: argparse.Namespace) -> int:
     if tokenizers is not None and args.media is not None and not trained:
         raise ValueError("--media trains tokenizers and --tokenizers takes finished ones; name in --stages which train")
     keep_freed_memory()
+    args.device = own_device(args.device)
     compute = compute_of(args)
+    ranks = join(compute.device)
     media = None
     if args.media is not None:
         from recipes.corpora.folder import MediaFolder
@@ -84,8 +88,9 @@ def run(args: argparse.Namespace) -> int:
     out = args.out or Path("runs") / args.preset
     check_folder(out)
     resolved = yaml.safe_dump(to_dict(config), sort_keys=False)
-    print(resolved)
-    write_atomically(out / "config.yaml", resolved)
+    if ranks.is_main:
+        print(resolved)
+        write_atomically(out / "config.yaml", resolved)
     train_tiny(
         config,
         out,
@@ -95,6 +100,7 @@ def run(args: argparse.Namespace) -> int:
         name=args.preset,
         tokenizers=tokenizers,
         command=_typed(args),
+        ranks=ranks,
     )
     return 0
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -74,6 +76,30 @@ def test_the_bundle_has_the_polished_decoder_and_refuses_a_foreign_one(
     Magvit2(Magvit2.from_pretrained(trained / "visual/model").params).save_pretrained(tmp_path / "run/visual/model")
     code, _, fault = cinepoet("train", "smoke", "--stages", "bundle", "--out", tmp_path / "run")
     assert code == 2 and "belongs to another visual tokenizer" in fault
+
+
+def test_several_processes_train_the_visual_stages_together(tmp_path: Path) -> None:
+    words = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        "-m",
+        "recipes.cli",
+    ]
+    words += ["train", "smoke", "--device", "cpu", "--out", str(tmp_path / "run"), "--stages", "visual,decoder"]
+    words += ["visual.sizes=[32]", "decoder.sizes=[32]", "visual.image_steps=2", "visual.video_steps=2"]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.count("done in") == 1, "only the first process speaks"
+    for stage, steps in (("visual", 4), ("decoder", 4)):
+        rows = [json.loads(row) for row in (tmp_path / "run" / stage / "log.jsonl").read_text().splitlines()]
+        assert rows[-1]["step"] == steps - 1
+        assert (tmp_path / "run" / stage / "model" / "model.safetensors").exists()
+    single = subprocess.run([*words, "--stages", "visual,audio"], capture_output=True, text=True, timeout=300)
+    assert single.returncode != 0 and "audio train in one process" in single.stderr
 
 
 def test_numbers_that_contradict_each_other_are_refused(cinepoet: Command, tmp_path: Path) -> None:
