@@ -28,7 +28,7 @@ from mmtok.losses.visual import reconstruction_losses
 from mmtok.losses.visual_discriminators import LeCam, VideoDiscriminator, discriminator_loss, generator_loss, r1_penalty
 from mmtok.metrics.visual import CodebookUse, psnr_db
 from mmtok.quantize.lfq import entropy_weight
-from mmtok.visual.magvit2 import Magvit2, Magvit2Output, magvit2
+from mmtok.visual.magvit2 import Magvit2, Magvit2Output, inflate, magvit2, magvit2_params
 from recipes.corpora.shapes import ShapesCorpus, render_video
 from recipes.device import Compute
 from recipes.distributed import ALONE, Ranks
@@ -44,7 +44,8 @@ class Magvit2TrainConfig:
 
     Attributes:
         preset: size of a new model, a key of ``mmtok.visual.magvit2.PRESETS``.
-        init: folder of a tokenizer to start from instead of random weights.
+        init: folder of a tokenizer to start from instead of random weights; an image tokenizer is inflated to
+            ``preset``.
         seed: decides weights, data and their order.
         image_steps: steps on one-frame clips, first.
         video_steps: steps on clips of ``num_frames``.
@@ -487,6 +488,14 @@ def _seen_frames(config: Magvit2TrainConfig, total: int, step: int) -> Tensor:
     return torch.randperm(total, generator=step_generator(config.seed + 1, step))[:count].sort().values
 
 
+def _start(config: Magvit2TrainConfig) -> Magvit2:
+    """The model before its first step."""
+    if config.init is None:
+        return magvit2(config.preset)
+    model = Magvit2.from_pretrained(config.init)
+    return inflate(model, magvit2_params(config.preset)) if model.params.temporal_kernel == 1 else model
+
+
 def train_magvit2(
     config: Magvit2TrainConfig,
     folder: Path,
@@ -509,8 +518,7 @@ def train_magvit2(
         The model's folder, ``folder / "model"``.
     """
     torch.manual_seed(config.seed)
-    model = Magvit2.from_pretrained(config.init) if config.init is not None else magvit2(config.preset)
-    model = model.to(compute.device, memory_format=torch.channels_last_3d).train()  # type: ignore[call-overload]
+    model = _start(config).to(compute.device, memory_format=torch.channels_last_3d).train()  # type: ignore[call-overload]
     ema = Ema(model, config.ema_decay)
     matrices = [p for p in model.parameters() if p.ndim > 1]
     others = [p for p in model.parameters() if p.ndim <= 1]

@@ -538,6 +538,23 @@ PRESETS: dict[str, Magvit2Params] = {
 }
 
 
+def magvit2_params(preset: str) -> Magvit2Params:
+    """The sizes of a named preset.
+
+    Args:
+        preset: a key of ``PRESETS``.
+
+    Returns:
+        The sizes.
+
+    Raises:
+        ValueError: for an unknown name.
+    """
+    if preset not in PRESETS:
+        raise ValueError(f"unknown MAGVIT-v2 preset {preset!r}; known: {', '.join(sorted(PRESETS))}")
+    return PRESETS[preset]
+
+
 def magvit2(preset: str) -> Magvit2:
     """A new model of a named size.
 
@@ -550,6 +567,4 @@ def magvit2(preset: str) -> Magvit2:
     Raises:
         ValueError: for an unknown name.
     """
-    if preset not in PRESETS:
-        raise ValueError(f"unknown MAGVIT-v2 preset {preset!r}; known: {', '.join(sorted(PRESETS))}")
-    return Magvit2(PRESETS[preset])
+    return Magvit2(magvit2_params(preset))

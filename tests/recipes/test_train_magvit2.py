@@ -13,7 +13,8 @@ import pytest
 import torch
 
 from mmtok.visual import magvit2 as magvit2_module
-from mmtok.visual.magvit2 import Magvit2, Magvit2Params
+from mmtok.visual.magvit2 import Magvit2, Magvit2Params, image_params
+from recipes.config import load_config
 from recipes.device import Compute
 from recipes.distributed import ALONE, Ranks, join
 from recipes.run import Run
@@ -28,7 +29,9 @@ from recipes.train_magvit2 import (
     perceptual_network,
     train_magvit2,
 )
+from recipes.train_tiny import TinyConfig
 
+CONFIGS = Path(__file__).parents[2] / "recipes" / "configs"
 COMPUTE = Compute(torch.device("cpu"), torch.float32, "tests")
 PARAMS = Magvit2Params(
     channels=8,
@@ -112,6 +115,36 @@ def test_init_continues_from_a_saved_model(tmp_path, monkeypatch):
     start, end = (Magvit2.from_pretrained(f).state_dict() for f in (tmp_path / "start", folder))
     for name, tensor in start.items():
         torch.testing.assert_close(end[name], tensor, rtol=0, atol=1e-6)
+
+
+def test_init_with_an_image_tokenizer_inflates_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(Run, "plot", lambda self: None)
+    torch.manual_seed(3)
+    flat = Magvit2(image_params(PARAMS)).eval()
+    flat.save_pretrained(tmp_path / "flat")
+    config = dataclasses.replace(CONFIG, learning_rate=0.0, init=str(tmp_path / "flat"))
+    folder = train_magvit2(config, tmp_path / "run", clip_source=gradients, compute=COMPUTE)
+    video_model = Magvit2.from_pretrained(folder)
+    picture = gradients(torch.Generator().manual_seed(5), 2, 1, 16)
+    codes = flat.encode(picture)
+    assert video_model.params == PARAMS and torch.equal(video_model.encode(picture), codes)
+    torch.testing.assert_close(video_model.decode(codes), flat.decode(codes), atol=1e-5, rtol=0)
+
+
+def test_the_recipe_of_the_paper_is_a_config_of_the_same_program():
+    config = load_config(TinyConfig, CONFIGS / "magvit2_base.yaml", [])
+    visual = config.visual
+    assert visual.first_judged_step == visual.image_steps > 0
+    assert (visual.num_frames, *visual.sizes) == (config.bundle.num_frames, config.bundle.size) == (17, 128)
+    with torch.device("meta"):
+        model = magvit2_module.magvit2(visual.preset)
+    assert sum(p.numel() for p in model.parameters()) == 370_547_349
+    assert draw_shape(visual, 0) == (256, 3, 1) and draw_shape(visual, visual.image_steps) == (128, 3, 17)
+
+
+def draw_shape(config, step):
+    """Clips, channels and frames of a step's batch, with pictures of one pixel."""
+    return tuple(draw_batch(dataclasses.replace(config, sizes=(1,)), gradients, step).shape[:3])
 
 
 def test_one_batch_is_learnt():
