@@ -59,6 +59,40 @@ def add_device(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=number(int, 1), metavar="N", help="CPU threads (default: torch's choice)")
 
 
+def add_preview(parser: argparse.ArgumentParser) -> None:
+    """``--preview``.
+
+    Args:
+        parser: of the command.
+    """
+    parser.add_argument(
+        "--preview", nargs="?", const="", metavar="F.png", help="also a sheet of the pictures and the spectrogram"
+    )
+
+
+def preview_path(args: argparse.Namespace, *, before: str) -> Path | None:
+    """Where ``--preview`` goes.
+
+    Args:
+        args: with ``preview`` and ``out``.
+        before: the argument that ``--preview`` swallows when it stands in front of it, for the message.
+
+    Returns:
+        The file, beside ``out`` when none was named; None without ``--preview``.
+
+    Raises:
+        ValueError: if the name does not end in .png.
+    """
+    if args.preview is None:
+        return None
+    if args.preview == "":
+        out: Path = args.out
+        return out.with_name(f"{out.stem}.preview.png")
+    if not args.preview.lower().endswith(".png"):
+        raise ValueError(f"--preview takes a file ending in .png, got {args.preview!r}; put {before} before it")
+    return Path(args.preview)
+
+
 def add_seed(parser: argparse.ArgumentParser) -> None:
     """``--seed``.
 

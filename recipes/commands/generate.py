@@ -9,12 +9,14 @@ from typing import Any
 
 from recipes.commands.common import (
     add_model,
+    add_preview,
     add_seed,
     check_outputs,
     compute_of,
     describe_film,
     note,
     number,
+    preview_path,
     prompt_of,
     sampling_bar,
 )
@@ -58,9 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--no-upscale", action="store_true", help="leave super-resolution out")
     parser.add_argument("--no-sound", action="store_true", help="make a silent film")
-    parser.add_argument(
-        "--preview", nargs="?", const="", metavar="F.png", help="also a sheet of the pictures and the spectrogram"
-    )
+    add_preview(parser)
     parser.add_argument("--profile", action="store_true", help="print a table of times and the peak memory")
     add_model(parser)
 
@@ -95,7 +95,7 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError("a .gif holds no sound; add --no-sound or choose .mp4")
     if silent and args.audio is not None:
         raise ValueError("--no-sound does not go with --audio, whose sound stays in the film")
-    preview = _preview_path(args)
+    preview = preview_path(args, before="the PROMPT")
 
     # Heavy imports from here on; whatever can fail early is checked before weights are loaded.
     started = time.monotonic()
@@ -144,16 +144,6 @@ def _generator(seed: int) -> Any:
     import torch
 
     return torch.Generator().manual_seed(seed)
-
-
-def _preview_path(args: argparse.Namespace) -> Path | None:
-    if args.preview is None:
-        return None
-    if args.preview == "":
-        return args.out.with_name(f"{args.out.stem}.preview.png")
-    if not args.preview.lower().endswith(".png"):
-        raise ValueError(f"--preview takes a file ending in .png, got {args.preview!r}; put the PROMPT before it")
-    return Path(args.preview)
 
 
 def _read(args: argparse.Namespace, pipe: Any) -> dict[str, Any]:

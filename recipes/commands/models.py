@@ -127,13 +127,17 @@ def named_sizes() -> dict[str, dict[str, int]]:
 
     import llm.config
     import mmtok.audio.soundstream as soundstream
+    import mmtok.visual.cosmos as cosmos
     import mmtok.visual.magvit2 as magvit2
+    import mmtok.visual.vidtok as vidtok
     import superres.config
     from llm.model import PrefixLM
     from superres.model import SuperResTransformer
 
     kinds: dict[str, tuple[dict[str, Any], Any]] = {
         "visual tokenizer": (magvit2.PRESETS, magvit2.Magvit2),
+        "Cosmos DV": (cosmos.PRESETS, cosmos.CosmosDV),
+        "VidTok FSQ": (vidtok.PRESETS, vidtok.VidTokFSQ),
         "sound tokenizer": (soundstream.PRESETS, soundstream.SoundStream),
         "language model": ({n: llm.config.preset(n) for n in llm.config.PRESETS}, PrefixLM),
         "super-resolution": ({n: superres.config.preset(n) for n in superres.config.PRESETS}, SuperResTransformer),

@@ -6,12 +6,20 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from recipes.commands.common import add_device, check_outputs, compute_of, describe_film, number
+from recipes.commands.common import (
+    add_device,
+    add_preview,
+    check_outputs,
+    compute_of,
+    describe_film,
+    number,
+    preview_path,
+)
 from recipes.commands.tokenizers import add_long_and_large, in_tiles
 
 SUMMARY = "send a picture, a film or a sound through the tokenizers and back"
 EXAMPLES = """\
-  cinepoet reconstruct clip.mp4 --out again.mp4 --side-by-side
+  cinepoet reconstruct clip.mp4 --out again.mp4 --side-by-side --preview
   cinepoet reconstruct song.mp3 --out again.wav
   cinepoet reconstruct photo.jpg --size 256 --out again.png
   cinepoet reconstruct clip.mp4 --tokenizer runs/tiny/visual/model --seconds 10 --stream --out again.mp4
@@ -34,6 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seconds", type=number(float, 0.1), default=60.0, metavar="S", help="longest piece (60)")
     add_long_and_large(parser)
     parser.add_argument("--side-by-side", action="store_true", help="show the original on the left")
+    add_preview(parser)
     add_device(parser)
 
 
@@ -49,6 +58,7 @@ def run(args: argparse.Namespace) -> int:
     import torch
 
     from mmtok.media.audio import SOUND_SUFFIXES
+    from mmtok.media.preview import write_preview
     from mmtok.media.video import FILM_SUFFIXES
     from recipes.commands.tokenizers import (
         Media,
@@ -60,14 +70,18 @@ def run(args: argparse.Namespace) -> int:
     )
     from recipes.pipeline import reconstruct_video
 
-    check_outputs({"--out": (args.out, (*FILM_SUFFIXES, *SOUND_SUFFIXES, ".png"))}, [args.media])
+    preview = preview_path(args, before="MEDIA")
+    sheet: dict[str, tuple[Path, tuple[str, ...]]] = {} if preview is None else {"--preview": (preview, (".png",))}
+    check_outputs({"--out": (args.out, (*FILM_SUFFIXES, *SOUND_SUFFIXES, ".png"))} | sheet, [args.media])
     compute = compute_of(args)
     tokenizers = in_tiles(load_tokenizers(args.tokenizer, compute.device), args.tile)
     size = args.size or tokenizers.size
     media = read_media(args.media, tokenizers, size=size, seconds=args.seconds)
     if args.side_by_side and media.frames is None:
         raise ValueError(f"--side-by-side needs pictures, and {args.media} gives none")
-    check_outputs({"--out": (args.out, output_endings(media))}, [args.media])
+    if preview is not None and media.frames is None:
+        raise ValueError(f"--preview needs pictures, and {args.media} gives none")
+    check_outputs({"--out": (args.out, output_endings(media))} | sheet, [args.media])
 
     frames: Any = None
     sound: Any = None
@@ -87,6 +101,9 @@ def run(args: argparse.Namespace) -> int:
         frames = torch.cat([media.frames, frames], -1)
     rate = 16000 if tokenizers.audio is None else tokenizers.audio.sample_rate
     write_media(args.out, Media(frames, sound), fps=tokenizers.fps, sample_rate=rate)
+    if preview is not None:
+        write_preview(preview, frames[0], tokenizers.fps, None if sound is None else sound[0], rate)
+        lines.append(f"{preview}: preview")
     if frames is not None:
         print(describe_film(args.out, frames, tokenizers.fps, sound is not None))
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -52,13 +53,16 @@ def load_tokenizers(name: str, device: Any) -> Tokenizers:
     from mmtok.table import FAMILIES
     from recipes.bundle import BUNDLE_FILE, embedded_names, open_bundle
 
-    if name in embedded_names() or not Path(name).is_dir() or (Path(name) / BUNDLE_FILE).is_file():
+    folder: Path | None = None  # of a single tokenizer
+    if name not in embedded_names():
+        with contextlib.suppress(FileNotFoundError):  # open_bundle then tells the known names
+            folder = resolve_folder(name)
+    if folder is None or (folder / BUNDLE_FILE).is_file():
         bundle = open_bundle(name)
         parts = {p: mmtok.load(bundle.part(p), device=device) for p in ("visual", "audio") if bundle.has(p)}
         config = bundle.config
         size = max(config.size, config.upscaled_size)
         return Tokenizers(parts.get("visual"), parts.get("audio"), config.fps, size, config.num_frames, name)
-    folder = resolve_folder(name)
     kind = FAMILIES[family_of(folder)].kind
     if kind not in ("visual", "audio"):
         raise ValueError(f"{name} is a {kind} encoder; a visual or audio tokenizer is needed")

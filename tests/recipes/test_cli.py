@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
 from mmtok.media.image import write_png
@@ -161,15 +162,20 @@ def test_reconstruct_film_sound_and_picture(
     cinepoet: Cinepoet, bundle: Path, tmp_path: Path, clip: Path, song: Path, photo: Path
 ) -> None:
     code, shown, err = cinepoet(
-        "reconstruct", clip, "--tokenizer", bundle, "--out", tmp_path / "a.mp4", "--side-by-side"
+        "reconstruct", clip, "--tokenizer", bundle, "--out", tmp_path / "a.mp4", "--side-by-side", "--preview"
     )
     assert code == 0, err
+    with Image.open(tmp_path / "a.preview.png") as sheet:
+        assert sheet.width > 320 and sheet.height > 64 and f"{tmp_path / 'a.preview.png'}: preview" in shown
     assert film_facts(tmp_path / "a.mp4") == (24, 8.0, (128, 64), 3.0)
     assert re.search(r"PSNR \d+\.\d+ dB", shown) and re.search(r"log-mel distance \d+\.\d+", shown)
 
     code, shown, err = cinepoet("reconstruct", song, "--tokenizer", bundle, "--out", tmp_path / "a.wav")
     assert code == 0, err
     assert soundfile.info(tmp_path / "a.wav").frames == 16000 and "PSNR" not in shown
+    words = ("reconstruct", song, "--tokenizer", bundle, "--out", tmp_path / "b.wav")
+    assert_refused(cinepoet(*words, "--preview"), "--preview needs pictures")
+    assert_refused(cinepoet(*words, "--preview", "b.jpg"), "put MEDIA before it")
 
     code, _, err = cinepoet(
         "reconstruct", photo, "--tokenizer", bundle / "visual", "--size", 32, "--out", tmp_path / "a.png"
@@ -197,6 +203,22 @@ def test_tokens_decode_to_what_reconstruct_gives(
     assert cinepoet("tokenize", "--decode", codes, *at_decoding, "--out", films[0])[0] == 0
     assert cinepoet("reconstruct", clip, "--tokenizer", bundle, *options, "--out", films[1])[0] == 0
     assert films[0].read_bytes() == films[1].read_bytes()
+
+
+def test_a_single_tokenizer_comes_from_the_hub_too(
+    cinepoet: Cinepoet, bundle: Path, tmp_path: Path, photo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def snapshot_download(name: str, **_: object) -> str:
+        asked.append(name)
+        return str(bundle / "visual")
+
+    monkeypatch.setattr("mmtok.pretrained.snapshot_download", snapshot_download)
+    words = ("reconstruct", photo, "--size", 32, "--out", tmp_path / "a.png")
+    code, _, err = cinepoet(*words, "--tokenizer", "someone/tokenizer")
+    assert code == 0 and set(asked) == {"someone/tokenizer"}, err
+    assert_refused(cinepoet(*words, "--tokenizer", "nothing_of_that_name"), "unknown model 'nothing_of_that_name'")
 
 
 def test_streams_and_tiles_that_cannot_be_are_refused(
