@@ -107,20 +107,37 @@ def require_video(video: Tensor) -> None:
         raise ValueError(f"video must lie in [-1, 1], got values in [{low:.3g}, {high:.3g}]; scale x / 127.5 - 1")
 
 
-def check_codes(codes: Tensor, *, num_codebooks: int, codebook_size: int) -> None:
-    """Raise unless ``codes`` are integers (b, k, t, h, w) below ``codebook_size``.
+def decode_clip(tokenizer: VisualTokenizer, codes: Tensor, size: tuple[int, int, int]) -> Tensor:
+    """Decode codes of a clip whose size is known, also where the codes do not tell it (``needs_size``, as LARP's).
+
+    Args:
+        tokenizer: a ``VisualTokenizer``.
+        codes: (b, k, *grid).
+        size: (t, h, w) of the clip that was encoded.
+
+    Returns:
+        (b, 3, t, h, w) in [-1, 1].
+    """
+    if getattr(tokenizer, "needs_size", False):
+        return tokenizer.decode(codes, size=size)  # type: ignore[call-arg]
+    return tokenizer.decode(codes)
+
+
+def check_codes(codes: Tensor, *, num_codebooks: int, codebook_size: int, axes: str = "t, h, w") -> None:
+    """Raise unless ``codes`` are integers (b, k, *grid) below ``codebook_size``.
 
     Args:
         codes: the tensor to check.
         num_codebooks: k.
         codebook_size: entries of one codebook.
+        axes: the grid's, by letter.
 
     Raises:
         ValueError: on a wrong shape, type or range.
     """
-    if codes.ndim != 5 or codes.shape[1] != num_codebooks or codes.is_floating_point():
+    if codes.ndim != 3 + axes.count(",") or codes.shape[1] != num_codebooks or codes.is_floating_point():
         raise ValueError(
-            f"codes must be integers of shape (b, {num_codebooks}, t, h, w), got {codes.dtype} {tuple(codes.shape)}"
+            f"codes must be integers of shape (b, {num_codebooks}, {axes}), got {codes.dtype} {tuple(codes.shape)}"
         )
     if codes.numel() and (int(codes.min()) < 0 or int(codes.max()) >= codebook_size):
         raise ValueError(f"codes must lie in [0, {codebook_size}), got [{int(codes.min())}, {int(codes.max())}]")

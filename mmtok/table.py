@@ -51,6 +51,14 @@ FAMILIES: dict[str, Family] = {
         "arXiv 2412.13061",
         "MIT",
     ),
+    "larp": Family(
+        "visual",
+        "mmtok.visual.larp",
+        "Larp",
+        "holistic tokens of a ViT with stochastic vector quantization and a learned prior",
+        "arXiv 2410.21264",
+        "MIT",
+    ),
     "soundstream": Family(
         "audio", "mmtok.audio.soundstream", "SoundStream", "causal CNN with residual quantization", "arXiv 2107.03312"
     ),

@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mmtok.contract import decode_clip
 from mmtok.features.squeezenet import SqueezeNet
 from mmtok.features.vgg import LPIPS
 from mmtok.media.image import write_png
@@ -123,6 +124,7 @@ def evaluate_tokenizer(
     backbones: Backbones | None = None,
     batch_size: int = 4,
     sheet: Path | None = None,
+    device: str | torch.device = "cpu",
 ) -> dict[str, Any]:
     """Measure a tokenizer on clips.
 
@@ -133,6 +135,7 @@ def evaluate_tokenizer(
         backbones: networks for further metrics.
         batch_size: clips a call.
         sheet: PNG that receives originals above reconstructions, or None.
+        device: where the tokenizer is.
 
     Returns:
         Figures by name, and the protocol of each.
@@ -144,7 +147,6 @@ def evaluate_tokenizer(
         raise ValueError("there are no clips to measure")
     backbones = backbones or Backbones()
     grid = tokenizer.grid(*clips.shape[2:])
-    device = next(tokenizer.parameters()).device
     codes: list[Tensor] = []
     rows: dict[str, list[float]] = {}
     features: dict[str, tuple[list[Tensor], list[Tensor]]] = {}
@@ -191,10 +193,11 @@ def evaluate_tokenizer(
 
 def _passes(tokenizer: Any, clips: Tensor, batch_size: int, device: Any) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Batches of (clip, reconstruction, codes), pictures in [-1, 1] on the CPU."""
+    size = (clips.shape[2], clips.shape[3], clips.shape[4])
     for start in track(range(0, len(clips), batch_size), title="clips"):
         video = clips[start : start + batch_size].float() / 127.5 - 1
         codes = tokenizer.encode(video.to(device))
-        yield video, tokenizer.decode(codes).float().cpu(), codes
+        yield video, decode_clip(tokenizer, codes, size).float().cpu(), codes
 
 
 def _vectors(backbones: Backbones, video: Tensor, again: Tensor) -> dict[str, tuple[Tensor, Tensor]]:

@@ -24,6 +24,7 @@ from torch import Tensor
 
 import mmtok
 from llm.tasks import Clip, find_task, slices_of_frames, task_content, task_layout
+from mmtok.contract import decode_clip
 from mmtok.visual.grid import pad_frames
 from recipes.bundle import Bundle, BundleConfig, open_bundle
 from recipes.device import Compute, choose_compute
@@ -686,31 +687,46 @@ def encode_video(tokenizer: Any, video: Tensor, *, clip: int, stream: bool = Fal
     codes = []
     for part in video.split(clip, 2):
         length = part.shape[2]
-        if tokenizer.valid_num_frames(length) != length:
+        if not _fits(tokenizer, length):
             part = torch.cat([part, part[:, :, -1:].expand(-1, -1, clip - length, -1, -1)], 2)
         codes.append(tokenizer.encode(part))
     return codes
 
 
-def decode_video(tokenizer: Any, codes: Sequence[Tensor], *, num_frames: int, stream: bool = False) -> Tensor:
+def decode_video(
+    tokenizer: Any, codes: Sequence[Tensor], *, size: tuple[int, int, int], clip: int, stream: bool = False
+) -> Tensor:
     """The video of ``encode_video``.
 
     Args:
         tokenizer: the same.
         codes: of each clip.
-        num_frames: pictures of the video.
+        size: (t, h, w) of the video.
+        clip: the same.
         stream: the same.
 
     Returns:
-        (b, 3, num_frames, h, w) in [-1, 1].
+        (b, 3, t, h, w) in [-1, 1].
 
     Raises:
         ValueError: if the tokenizer cannot stream.
     """
+    t, h, w = size
     if stream:
         _require_streams(tokenizer)
-    clips = tokenizer.decode_stream(codes) if stream else map(tokenizer.decode, codes)
-    return torch.cat(list(clips), 2)[:, :, :num_frames]
+        clips = list(tokenizer.decode_stream(codes))
+    else:
+        lengths = [min(clip, t - start) for start in range(0, t, clip)]
+        encoded = [n if _fits(tokenizer, n) else clip for n in lengths]  # as encode_video filled them
+        clips = [decode_clip(tokenizer, c, (n, h, w)) for c, n in zip(codes, encoded, strict=True)]
+    return torch.cat(clips, 2)[:, :, :t]
+
+
+def _fits(tokenizer: Any, num_frames: int) -> bool:
+    try:
+        return bool(tokenizer.valid_num_frames(num_frames) == num_frames)
+    except ValueError:  # fewer than one token needs
+        return False
 
 
 def _require_streams(tokenizer: Any) -> None:
@@ -734,7 +750,8 @@ def reconstruct_video(tokenizer: Any, video: Tensor, *, clip: int, stream: bool 
         ValueError: if the tokenizer cannot stream.
     """
     codes = encode_video(tokenizer, video, clip=clip, stream=stream)
-    return decode_video(tokenizer, codes, num_frames=video.shape[2], stream=stream), codes
+    t, h, w = video.shape[2:]
+    return decode_video(tokenizer, codes, size=(t, h, w), clip=clip, stream=stream), codes
 
 
 def bundle_config(config: BundleConfig) -> str:

@@ -6,48 +6,37 @@ model.save_pretrained("cosmos-dv4x8x8")          # from then on mmtok.load("cosm
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
 
 
-def _cosmos(tensors: dict[str, Tensor], config: dict[str, Any] | None) -> Any:
-    from mmtok.convert.cosmos import from_upstream
+@dataclass(frozen=True)
+class _Upstream:
+    """Where a published family is built, and how its weights are known.
 
-    return from_upstream(tensors, config)
+    Attributes:
+        module: in this package, with ``from_upstream(tensors, config)``.
+        marks: names that only this family has; one of them is enough.
+        options: further arguments of ``from_upstream``.
+    """
 
-
-def _open_magvit2(video: bool) -> Callable[[dict[str, Tensor], dict[str, Any] | None], Any]:
-    def build(tensors: dict[str, Tensor], config: dict[str, Any] | None) -> Any:
-        from mmtok.convert.open_magvit2 import from_upstream
-
-        return from_upstream(tensors, config, video=video)
-
-    return build
-
-
-def _vidtok(tensors: dict[str, Tensor], config: dict[str, Any] | None) -> Any:
-    from mmtok.convert.vidtok import from_upstream
-
-    return from_upstream(tensors, config)
+    module: str
+    marks: tuple[str, ...]
+    options: dict[str, Any] = field(default_factory=dict)
 
 
-_BUILDERS: dict[str, Callable[[dict[str, Tensor], dict[str, Any] | None], Any]] = {
-    "cosmos-dv": _cosmos,
-    "open-magvit2-video": _open_magvit2(True),
-    "open-magvit2-image": _open_magvit2(False),
-    "vidtok-fsq": _vidtok,
+_UPSTREAM = {
+    "cosmos-dv": _Upstream("cosmos", ("encoder.conv_in.0.conv3d.weight", "network.encoder.conv_in.0.conv3d.weight")),
+    "larp": _Upstream("larp", ("encoder_latent_query_embed",)),
+    "open-magvit2-video": _Upstream("open_magvit2", ("encoder.conv_out.conv_1.weight",), {"video": True}),
+    "open-magvit2-image": _Upstream("open_magvit2", ("decoder.adaptive.0.gamma.weight",), {"video": False}),
+    "vidtok-fsq": _Upstream("vidtok", ("encoder.down_temporal.0.block.0.conv1.conv.weight",)),
 }
-FAMILIES = tuple(sorted(_BUILDERS))
-
-
-_MARKS = {  # names that only this family has
-    "cosmos-dv": ("encoder.conv_in.0.conv3d.weight", "network.encoder.conv_in.0.conv3d.weight"),
-    "open-magvit2-video": ("encoder.conv_out.conv_1.weight",),
-    "open-magvit2-image": ("decoder.adaptive.0.gamma.weight",),
-    "vidtok-fsq": ("encoder.down_temporal.0.block.0.conv1.conv.weight",),
-}
+FAMILIES = tuple(sorted(_UPSTREAM))
 
 
 def identify(state_dict: Mapping[str, Tensor]) -> str | None:
@@ -59,7 +48,7 @@ def identify(state_dict: Mapping[str, Tensor]) -> str | None:
     Returns:
         One of ``FAMILIES``, or None.
     """
-    return next((family for family, marks in _MARKS.items() if any(m in state_dict for m in marks)), None)
+    return next((family for family, known in _UPSTREAM.items() if any(m in state_dict for m in known.marks)), None)
 
 
 def from_upstream(family: str, state_dict: Mapping[str, Tensor], config: dict[str, Any] | None = None) -> Any:
@@ -76,9 +65,11 @@ def from_upstream(family: str, state_dict: Mapping[str, Tensor], config: dict[st
     Raises:
         ValueError: for an unknown family, or weights that do not fit (all missing and unknown names are listed).
     """
-    if family not in _BUILDERS:
+    if family not in _UPSTREAM:
         raise ValueError(f"unknown family {family!r}; known: {', '.join(FAMILIES)}")
     found = identify(state_dict)
     if found not in (None, family):
         raise ValueError(f"these weights are {found}, not {family}")
-    return _BUILDERS[family](dict(state_dict), config)
+    upstream = _UPSTREAM[family]
+    build = importlib.import_module(f"mmtok.convert.{upstream.module}").from_upstream
+    return build(dict(state_dict), config, **upstream.options)

@@ -107,7 +107,8 @@ def _tokenizer(args: argparse.Namespace) -> dict[str, Any]:
     from recipes.evaluate_tokenizer import evaluate_tokenizer, load_backbones
 
     backbones = load_backbones(squeezenet=args.squeezenet, vgg=args.vgg, lpips=args.lpips, i3d=args.i3d)
-    loaded = in_tiles(load_tokenizers(args.tokenizer or "tiny", compute_of(args).device), args.tile)
+    device = compute_of(args).device
+    loaded = in_tiles(load_tokenizers(args.tokenizer or "tiny", device), args.tile)
     tokenizer = loaded.visual
     if tokenizer is None:
         raise ValueError(f"{loaded.source} has no visual tokenizer")
@@ -131,7 +132,13 @@ def _tokenizer(args: argparse.Namespace) -> dict[str, Any]:
         told += f"; in tiles of {args.tile} px, neighbours sharing {tokenizer.overlap}"
     sheet = None if args.out is None else args.out / "reconstructions.png"
     result = evaluate_tokenizer(
-        tokenizer, clips, protocol=told, backbones=backbones, batch_size=args.batch_size or 4, sheet=sheet
+        tokenizer,
+        clips,
+        protocol=told,
+        backbones=backbones,
+        batch_size=args.batch_size or 4,
+        sheet=sheet,
+        device=device,
     )
     result = {"tokenizer": loaded.source} | result
     if args.out is not None:

@@ -128,6 +128,7 @@ def named_sizes() -> dict[str, dict[str, int]]:
     import llm.config
     import mmtok.audio.soundstream as soundstream
     import mmtok.visual.cosmos as cosmos
+    import mmtok.visual.larp as larp
     import mmtok.visual.magvit2 as magvit2
     import mmtok.visual.vidtok as vidtok
     import superres.config
@@ -137,6 +138,7 @@ def named_sizes() -> dict[str, dict[str, int]]:
     kinds: dict[str, tuple[dict[str, Any], Any]] = {
         "visual tokenizer": (magvit2.PRESETS, magvit2.Magvit2),
         "Cosmos DV": (cosmos.PRESETS, cosmos.CosmosDV),
+        "LARP": (larp.PRESETS, larp.Larp),
         "VidTok FSQ": (vidtok.PRESETS, vidtok.VidTokFSQ),
         "sound tokenizer": (soundstream.PRESETS, soundstream.SoundStream),
         "language model": ({n: llm.config.preset(n) for n in llm.config.PRESETS}, PrefixLM),

@@ -73,7 +73,7 @@ def _encode(args: argparse.Namespace) -> int:
             tensors |= {f"visual.{i}": c[0].int().cpu().contiguous() for i, c in enumerate(codes)}
             facts |= {"num_frames": media.frames.shape[2], "fps": tokenizers.fps}
             facts |= {"clip": tokenizers.clip, "visual_codes": tokenizers.visual.codebook_size}
-            facts |= {"stream": args.stream}
+            facts |= {"stream": args.stream, "size": list(pictures.shape[-2:])}
         if media.sound is not None:
             tensors["audio"] = encode_sound(tokenizers.audio, media.sound.to(compute.device))[0].int().cpu()
             facts |= {"num_samples": media.sound.shape[-1], "sample_rate": tokenizers.audio.sample_rate}
@@ -104,8 +104,9 @@ def _decode(args: argparse.Namespace) -> int:
             _check_size(args.decode, "visual", facts["visual_codes"], None if visual is None else visual.codebook_size)
             codes = [tensors[f"visual.{i}"] for i in range(sum(name.startswith("visual.") for name in tensors))]
             codes = [c[None].long().to(compute.device) for c in codes]
-            stream = facts.get("stream", False)
-            frames = decode_video(visual, codes, num_frames=facts["num_frames"], stream=stream).float().cpu()
+            size = (facts["num_frames"], *facts.get("size", (0, 0)))  # files from before only hold codes that tell it
+            options = {"clip": facts["clip"], "stream": facts.get("stream", False)}
+            frames = decode_video(visual, codes, size=size, **options).float().cpu()
         if "num_samples" in facts:
             audio = tokenizers.audio
             _check_size(args.decode, "audio", facts["audio_codes"], None if audio is None else audio.codebook_size)

@@ -69,7 +69,8 @@ def load_tokenizers(name: str, device: Any) -> Tokenizers:
     tokenizer = mmtok.load(folder, device=device)
     if kind == "audio":
         return Tokenizers(None, tokenizer, 8.0, 128, 17, name)
-    return Tokenizers(tokenizer, None, tokenizer.fps, 128, tokenizer.valid_num_frames(17), name)
+    size = getattr(tokenizer.params, "size", 128)
+    return Tokenizers(tokenizer, None, tokenizer.fps, size, tokenizer.valid_num_frames(17), name)
 
 
 def add_long_and_large(parser: argparse.ArgumentParser) -> None:

@@ -10,11 +10,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from mmtok.features.squeezenet import SqueezeNet
 from mmtok.features.vgg import VGG16, WIDTHS
+from mmtok.media.video import read_video, write_film
 from mmtok.metrics.frechet import frechet_distance
+from mmtok.visual.larp import Larp, LarpParams
 from recipes.cli import main
 from recipes.evaluate_tokenizer import Backbones, evaluate_tokenizer, load_backbones
 
@@ -136,3 +139,34 @@ def test_the_command(bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture
         assert main([*words, *bad]) == 2
         fault = capsys.readouterr().err
         assert told in fault and fault.count("\n") == 1
+
+
+def test_the_command_in_tiles_and_with_tokens_that_have_no_grid(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["evaluate", "tokenizer", "--tokenizer", str(bundle), "--scenes", "2", "--size", "64", "--tile", "32"]
+    assert main(words) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert "in tiles of 32 px, neighbours sharing 8" in shown["protocol"]
+    torch.manual_seed(0)
+    Larp(LarpParams(**LARP)).save_pretrained(tmp_path / "larp")
+    assert main(["evaluate", "tokenizer", "--tokenizer", str(tmp_path / "larp"), "--scenes", "2"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["protocol"].startswith("2 clips of 16 frames of 32x32")
+    assert shown["bits_per_pixel"] == pytest.approx(8 * 6 / (16 * 32 * 32), rel=1e-2)
+    film = tmp_path / "long.mp4"
+    write_film(film, torch.rand(3, 21, 48, 48) * 2 - 1, fps=8.0)
+    codes, again = tmp_path / "codes.safetensors", tmp_path / "again.mp4"
+    options = ["--tokenizer", str(tmp_path / "larp"), "--size", "48"]
+    assert main(["tokenize", str(film), *options, "--out", str(codes)]) == 0
+    assert {k: tuple(v.shape) for k, v in load_file(codes).items()} == {"visual.0": (1, 8), "visual.1": (1, 8)}
+    assert main(["tokenize", "--decode", str(codes), "--out", str(again)]) == 0
+    assert main(["reconstruct", str(film), *options, "--out", str(tmp_path / "direct.mp4")]) == 0
+    assert again.read_bytes() == (tmp_path / "direct.mp4").read_bytes()
+    assert read_video(again, fps=8.0, num_frames=21).frames.shape == (3, 21, 48, 48)
+
+
+LARP = {
+    "num_tokens": 8, "size": 32, "encoder_dim": 16, "encoder_heads": 2, "encoder_depth": 1,
+    "decoder_dim": 16, "decoder_heads": 2, "decoder_depth": 1, "codebook_size": 64, "fps": 8.0,
+}  # fmt: skip
