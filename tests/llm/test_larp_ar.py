@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import save_file
 
 from llm.convert.larp_ar import config_from_upstream, from_upstream, infer_config
 from llm.larp_ar import SIZES, LarpAR, LarpARConfig, larp_ar_config, repeat_last_frame
 from llm.sampling import keep_top_k, keep_top_p
+from recipes.cli import main
 
 SMALL = LarpARConfig(
     dim=32, num_layers=2, num_heads=4, num_kv_heads=2, hidden_dim=48, vocab_size=50, num_tokens=12, num_classes=5
@@ -212,3 +214,15 @@ def test_frame_prediction_takes_codes_and_no_guidance():
         model.generate(torch.zeros(1, 11, dtype=torch.int64))
     with pytest.raises(ValueError, match="codes of the condition"):
         model.generate(torch.full((1, 12), 50))
+
+
+def test_the_command_converts_generators_too(golden, tmp_path, capsys):
+    model, *_ = golden
+    save_file({name: t.contiguous() for name, t in model.state_dict().items()}, tmp_path / "model.safetensors")
+    words = ["convert", str(tmp_path / "model.safetensors"), "--out", str(tmp_path / "ours")]
+    assert main(words) == 0
+    shown = capsys.readouterr().out
+    assert f"{model.family}, " in shown and f"{model.config.num_tokens} tokens" in shown and "MIT" in shown
+    assert LarpAR.from_pretrained(tmp_path / "ours").family == model.family
+    assert main([*words, "--family", "larp"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
