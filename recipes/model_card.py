@@ -117,20 +117,13 @@ def model_card(bundle: Bundle, results: Path, notes: str = "") -> str:
     names = {"low": f"{config.size}x{config.size}", "high": f"{config.upscaled_size}x{config.upscaled_size}"}
     seconds = config.num_frames / config.fps
     parts = [part for part in PARTS if bundle.has(part)]
-    minutes = card.get("minutes", {})
     training = card.get("training", {})
-    table = _table(
-        ["part", "parameters", "steps", "minutes"],
-        [
-            [
-                part,
-                f"{_parameters(bundle.part(part)) / 1e6:.1f} M",
-                _steps(training.get(part, {})),
-                f"{minutes[part]:.0f}" if part in minutes else "not recorded",
-            ]
-            for part in parts
-        ],
-    )
+    rows = []
+    for part in parts:
+        rows.append([part, f"{_parameters(bundle.part(part)) / 1e6:.1f} M", *_stage(card, part)])
+        if part == "visual" and "decoder" in training:
+            rows.append(["its decoder alone, behind the same codes", "", *_stage(card, "decoder")])
+    table = _table(["part", "parameters", "steps", "minutes"], rows)
     size_mb = sum(f.stat().st_size for f in bundle.folder.rglob("*") if f.is_file()) / 1e6
     sections = [
         f"# cinepoet {card.get('name', bundle.folder.name)}",
@@ -152,12 +145,15 @@ def model_card(bundle: Bundle, results: Path, notes: str = "") -> str:
     return "\n\n".join(s for s in sections if s) + "\n"
 
 
-def _steps(numbers: dict[str, Any]) -> str:
+def _stage(card: dict[str, Any], stage: str) -> list[str]:
+    """Steps and minutes of a stage."""
+    numbers, minutes = card.get("training", {}).get(stage, {}), card.get("minutes", {})
+    steps = "not recorded"
     if "steps" in numbers:
-        return f"{numbers['steps']:,}"
-    if "video_steps" in numbers:
-        return f"{numbers['image_steps']:,} on images, {numbers['video_steps']:,} on clips"
-    return "not recorded"
+        steps = f"{numbers['steps']:,}"
+    elif "video_steps" in numbers:
+        steps = f"{numbers['image_steps']:,} on images, {numbers['video_steps']:,} on clips"
+    return [steps, f"{minutes[stage]:.0f}" if stage in minutes else "not recorded"]
 
 
 def write_card(bundle: Bundle, results: Path, notes: str = "") -> Path:

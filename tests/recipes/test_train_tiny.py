@@ -155,6 +155,7 @@ def test_the_card_tells_what_was_measured(trained: Path, cinepoet: Command, tmp_
     measured = json.loads((results / "reconstruction.json").read_text())["shapes/psnr_db"]
     assert text.startswith("# cinepoet smoke\n") and text.endswith("It makes noise.\n")
     assert f"{measured:.1f} dB" in text and "`cinepoet train smoke`" in text and "| lm | " in text
+    assert "| its decoder alone, behind the same codes |  | 4 | " in text
     (results / "result.json").write_text("[]")
     code, _, fault = cinepoet(*words)
     assert code == 2 and "holds no measurement" in fault
