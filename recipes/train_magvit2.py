@@ -15,12 +15,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 from PIL import Image
 from torch import Tensor
 
+from mmtok.contract import VisualTokenizer, decode_clip
 from mmtok.features.resnet import ResNetLogits
 from mmtok.features.squeezenet import SqueezeNet
 from mmtok.features.vgg import VGG16, perceptual_loss
@@ -36,6 +37,7 @@ from recipes.run import Run, step_generator
 from recipes.schedule import warmup_cosine
 
 ClipSource = Callable[[torch.Generator, int, int, int], Tensor]
+M = TypeVar("M", bound=torch.nn.Module)
 
 
 @dataclass(frozen=True)
@@ -199,7 +201,7 @@ class ShapesClips:
         return torch.stack(clips)
 
 
-class Ema:
+class Ema(Generic[M]):
     """A running average of a model's weights, itself a model.
 
     Args:
@@ -207,12 +209,12 @@ class Ema:
         decay: share that is kept a step; smaller during the first steps, so that the start is forgotten.
     """
 
-    def __init__(self, model: Magvit2, decay: float):
-        self.model = copy.deepcopy(model).eval().requires_grad_(False)
+    def __init__(self, model: M, decay: float):
+        self.model: M = copy.deepcopy(model).eval().requires_grad_(False)
         self.decay, self.updates = decay, 0
 
     @torch.no_grad()
-    def update(self, model: Magvit2) -> None:
+    def update(self, model: M) -> None:
         """Move towards ``model``.
 
         Args:
@@ -460,7 +462,7 @@ class Judge:
 
 
 @torch.no_grad()
-def reconstruction_sheet(model: Magvit2, videos: list[Tensor], path: Path) -> None:
+def reconstruction_sheet(model: VisualTokenizer, videos: list[Tensor], path: Path) -> None:
     """Write a PNG with originals above their reconstructions, some frames of each clip.
 
     Args:
@@ -470,7 +472,7 @@ def reconstruction_sheet(model: Magvit2, videos: list[Tensor], path: Path) -> No
     """
     strips = []
     for video in videos:
-        again = model.decode(model.encode(video))
+        again = decode_clip(model, model.encode(video), (video.shape[2], video.shape[3], video.shape[4]))
         shown = sorted({round(i * (video.shape[2] - 1) / 3) for i in range(4)})
         rows = [v[:6, :, shown].permute(1, 3, 0, 2, 4).flatten(2) for v in (video, again)]  # (c, h, b * t * w)
         strips.append(torch.cat(rows, dim=1))

@@ -9,7 +9,7 @@ Shape letters: b batch, t h w time/height/width, n tokens, p patches, d width, c
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -493,6 +493,15 @@ class Larp(nn.Module):
         )
 
     # Files
+
+    def without_prior(self) -> Larp:
+        """The tokenizer alone, as it is used once it is trained.
+
+        Returns:
+            This model, its prior dropped.
+        """
+        self.params, self.prior = replace(self.params, prior=None), None
+        return self
 
     @classmethod
     def empty(cls, params: Any) -> Self:
