@@ -38,7 +38,9 @@ def test_what_is_not_a_model_is_said(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"has no config.json, so it is not a model folder"):
         mmtok.load(tmp_path)
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
-    with pytest.raises(ValueError, match="holds a 'bert' model; known families: cosmos-dv, larp, magvit2, soundstream, t5"):
+    with pytest.raises(
+        ValueError, match="holds a 'bert' model; known families: cosmos-dv, larp, magvit2, soundstream, t5"
+    ):
         mmtok.load(tmp_path)
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(ValueError, match="is not valid JSON"):
