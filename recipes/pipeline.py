@@ -27,7 +27,7 @@ from llm.tasks import Clip, find_task, slices_of_frames, task_content, task_layo
 from mmtok.contract import decode_clip
 from mmtok.visual.grid import pad_frames
 from recipes.bundle import Bundle, BundleConfig, open_bundle
-from recipes.device import Compute, choose_compute
+from recipes.device import Compute, choose_compute, give_back_freed_memory
 
 # Tasks that the embedded pipeline offers; the others of llm.tasks need condition encoders.
 PIPELINE_TASKS = (
@@ -680,6 +680,7 @@ def encode_video(tokenizer: Any, video: Tensor, *, clip: int, stream: bool = Fal
     """
     if stream:
         _require_streams(tokenizer)
+        give_back_freed_memory()
         st = tokenizer.stride[0]
         whole = pad_frames(video, st)
         later = whole[:, :, clip:].split(max(st, clip - 1), 2) if whole.shape[2] > clip else ()

@@ -27,6 +27,7 @@ from mmtok.contract import VisualTokenizer
 from mmtok.metrics.visual import psnr_db
 from recipes.bench.measure import forget_peak, in_fresh_process, machine, median_seconds, peak_gb, table
 from recipes.bench.plain_magvit2 import PlainMagvit2
+from recipes.device import give_back_freed_memory
 from recipes.progress import track
 from recipes.run import write_atomically
 
@@ -171,6 +172,7 @@ def stream_case(args: argparse.Namespace) -> dict[str, Any]:
     Returns:
         Speeds and peak.
     """
+    give_back_freed_memory()
     device = torch.device(args.device)
     model = make(args.preset, device, torch.float32)
     assert isinstance(model, VisualTokenizer), "presets are visual tokenizers"
