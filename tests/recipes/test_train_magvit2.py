@@ -314,7 +314,7 @@ def test_two_processes_are_one_with_the_whole_batch(tmp_path, monkeypatch):
         where = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
     words = [sys.executable, __file__, str(tmp_path / "two")]
     pair = [subprocess.Popen(words, env=os.environ | where | {"RANK": str(rank)}) for rank in range(2)]
-    assert [process.wait(timeout=120) for process in pair] == [0, 0]
+    assert [process.wait(timeout=400) for process in pair] == [0, 0]
     one, two = (
         Magvit2.from_pretrained(alone).state_dict(),
         Magvit2.from_pretrained(tmp_path / "two" / "model").state_dict(),
