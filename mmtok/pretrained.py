@@ -6,7 +6,7 @@ import dataclasses
 import json
 import os
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import torch
 from huggingface_hub import snapshot_download
@@ -14,6 +14,9 @@ from huggingface_hub.errors import HFValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 P = TypeVar("P")
 # what we read of a hub repository; never pickles
@@ -213,3 +216,60 @@ def load_strictly(module: nn.Module, tensors: dict[str, torch.Tensor], *, tied: 
     if missing or unused or shapes:
         raise ValueError(f"weights do not fit: missing {missing}, unused {unused}, shapes {shapes}")
     module.load_state_dict(tensors, strict=False)
+
+
+class PretrainedModule(nn.Module):
+    """Base of models that are made from a dataclass of sizes and live in a folder of their own.
+
+    Attributes:
+        family: name in ``mmtok.table``.
+        params_class: dataclass of the sizes.
+        params: the sizes.
+    """
+
+    family: ClassVar[str]
+    params_class: ClassVar[type]
+    params: Any
+
+    @classmethod
+    def empty(cls, params: Any) -> Self:
+        """A model whose weights are memory that nobody wrote, to be loaded into; skips the costly initialisation.
+
+        Args:
+            params: the sizes.
+
+        Returns:
+            The model on the CPU.
+        """
+        with torch.device("meta"):
+            model = cls(params)
+        model = model.to_empty(device="cpu")
+        for module in model.modules():
+            reset: Any = getattr(module, "reset_buffers", None)  # of constants that files leave out
+            if reset is not None:
+                reset()
+        return model
+
+    def save_pretrained(self, folder: str | Path, *, dtype: torch.dtype | None = None) -> None:
+        """Write config.json and model.safetensors.
+
+        Args:
+            folder: created when absent.
+            dtype: float type on disk, or None to keep the model's.
+        """
+        save_module(self, folder, family=self.family, params=self.params, dtype=dtype)
+
+    @classmethod
+    def from_pretrained(cls, name: str | Path) -> Self:
+        """Load a saved model in float32, ready to use.
+
+        Args:
+            name: folder or hub id.
+
+        Returns:
+            The model in eval mode.
+        """
+        folder = resolve_folder(name)
+        model = cls.empty(params_from_config(cls.params_class, read_config(folder, cls.family)["params"]))
+        load_strictly(model, load_tensors(folder))
+        return model.eval()

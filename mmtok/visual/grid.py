@@ -6,19 +6,17 @@ Shape letters: b batch, t h w time/height/width.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mmtok.contract import check_codes, require_video
-from mmtok.nn.patch import HaarPatch
 from mmtok.nn.streaming import Stream, streaming
-from mmtok.pretrained import load_strictly, load_tensors, params_from_config, read_config, resolve_folder, save_module
+from mmtok.pretrained import PretrainedModule
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    pass
 
 
 def pad_frames(video: Tensor, stride: int) -> Tensor:
@@ -35,7 +33,7 @@ def pad_frames(video: Tensor, stride: int) -> Tensor:
     return torch.cat((video, video[:, :, -1:].expand(-1, -1, missing, -1, -1)), 2) if missing else video
 
 
-class GridTokenizer(nn.Module):
+class GridTokenizer(PretrainedModule):
     """Base of the grid families; a subclass sets the attributes and writes ``codes_of`` and ``video_of``.
 
     Attributes:
@@ -44,14 +42,8 @@ class GridTokenizer(nn.Module):
         stride: frames and pixels per token, ordered time, height, width.
         fps: pictures per second of the training clips.
         is_causal: True when codes of slice i depend on frames up to slice i only.
-        family: name in ``mmtok.table``.
-        params_class: dataclass of the sizes.
-        params: the sizes.
     """
 
-    family: ClassVar[str]
-    params_class: ClassVar[type]
-    params: Any
     codebook_size: int
     num_codebooks = 1
     stride: tuple[int, int, int]
@@ -220,48 +212,6 @@ class GridTokenizer(nn.Module):
         with torch.inference_mode(), streaming(stream, last=last):
             video = self.video_of(codes)
         return video.clamp(-1, 1) if clamp else video
-
-    @classmethod
-    def empty(cls, params: Any) -> Self:
-        """A model whose weights are memory that nobody wrote, to be loaded into; skips the costly initialisation.
-
-        Args:
-            params: the sizes.
-
-        Returns:
-            The model on the CPU.
-        """
-        with torch.device("meta"):
-            model = cls(params)
-        model = model.to_empty(device="cpu")
-        for module in model.modules():
-            if isinstance(module, HaarPatch):
-                module.reset_buffers()
-        return model
-
-    def save_pretrained(self, folder: str | Path, *, dtype: torch.dtype | None = None) -> None:
-        """Write config.json and model.safetensors.
-
-        Args:
-            folder: created when absent.
-            dtype: float type on disk, or None to keep the model's.
-        """
-        save_module(self, folder, family=self.family, params=self.params, dtype=dtype)
-
-    @classmethod
-    def from_pretrained(cls, name: str | Path) -> Self:
-        """Load a saved model in float32, ready to use.
-
-        Args:
-            name: folder or hub id.
-
-        Returns:
-            The model in eval mode.
-        """
-        folder = resolve_folder(name)
-        model = cls.empty(params_from_config(cls.params_class, read_config(folder, cls.family)["params"]))
-        load_strictly(model, load_tensors(folder))
-        return model.eval()
 
     def _require_causal(self) -> None:
         if not self.is_causal:

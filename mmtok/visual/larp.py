@@ -10,8 +10,7 @@ Shape letters: b batch, t h w time/height/width, n tokens, p patches, d width, c
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -19,11 +18,11 @@ from torch import Tensor, nn
 
 from mmtok.contract import check_codes, require_video
 from mmtok.nn.transformer import Transformer, sine_table, sine_table_3d
-from mmtok.pretrained import load_strictly, load_tensors, params_from_config, read_config, resolve_folder, save_module
+from mmtok.pretrained import PretrainedModule
 from mmtok.visual.larp_prior import LarpPrior, LarpPriorParams, PriorOutput
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    pass
 
 
 @dataclass(frozen=True)
@@ -183,7 +182,7 @@ class LarpOutput:
     prior: PriorOutput | None
 
 
-class Larp(nn.Module):
+class Larp(PretrainedModule):
     """The tokenizer: see the module's docstring and ``mmtok.contract.VisualTokenizer``.
 
     Args:
@@ -492,8 +491,6 @@ class Larp(nn.Module):
             prior=prior,
         )
 
-    # Files
-
     def without_prior(self) -> Larp:
         """The tokenizer alone, as it is used once it is trained.
 
@@ -502,44 +499,6 @@ class Larp(nn.Module):
         """
         self.params, self.prior = replace(self.params, prior=None), None
         return self
-
-    @classmethod
-    def empty(cls, params: Any) -> Self:
-        """A model whose weights are memory that nobody wrote, to be loaded into.
-
-        Args:
-            params: the sizes.
-
-        Returns:
-            The model on the CPU.
-        """
-        with torch.device("meta"):
-            model = cls(params)
-        return model.to_empty(device="cpu")
-
-    def save_pretrained(self, folder: str | Path, *, dtype: torch.dtype | None = None) -> None:
-        """Write config.json and model.safetensors.
-
-        Args:
-            folder: created when absent.
-            dtype: float type on disk, or None to keep the model's.
-        """
-        save_module(self, folder, family=self.family, params=self.params, dtype=dtype)
-
-    @classmethod
-    def from_pretrained(cls, name: str | Path) -> Self:
-        """Load a saved model in float32, ready to use.
-
-        Args:
-            name: folder or hub id.
-
-        Returns:
-            The model in eval mode.
-        """
-        folder = resolve_folder(name)
-        model = cls.empty(params_from_config(cls.params_class, read_config(folder, cls.family)["params"]))
-        load_strictly(model, load_tensors(folder))
-        return model.eval()
 
 
 PRIORS: dict[str, LarpPriorParams] = {
