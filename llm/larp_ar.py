@@ -464,22 +464,3 @@ class LarpAR(nn.Module):
 def _check_ids(what: str, ids: Tensor, size: int) -> None:
     if ids.numel() and (int(ids.min()) < 0 or int(ids.max()) >= size):
         raise ValueError(f"{what} must lie in [0, {size}), got [{int(ids.min())}, {int(ids.max())}]")
-
-
-def repeat_last_frame(video: Tensor, num_frames: int) -> Tensor:
-    """The condition of frame prediction: given frames filled up before they are tokenized.
-
-    Args:
-        video: (b, c, t, h, w).
-        num_frames: length of a clip, at least t.
-
-    Returns:
-        (b, c, num_frames, h, w).
-
-    Raises:
-        ValueError: if the video is longer.
-    """
-    missing = num_frames - video.shape[2]
-    if missing < 0:
-        raise ValueError(f"{video.shape[2]} given frames do not fit into a clip of {num_frames}")
-    return torch.cat((video, video[:, :, -1:].expand(-1, -1, missing, -1, -1)), 2)

@@ -25,7 +25,7 @@ from torch import Tensor
 import mmtok
 from llm.tasks import Clip, find_task, slices_of_frames, task_content, task_layout
 from mmtok.contract import decode_clip
-from mmtok.visual.grid import pad_frames
+from mmtok.visual.grid import pad_frames, repeat_last_frame
 from recipes.bundle import Bundle, BundleConfig, open_bundle
 from recipes.device import Compute, choose_compute, give_back_freed_memory
 
@@ -687,10 +687,8 @@ def encode_video(tokenizer: Any, video: Tensor, *, clip: int, stream: bool = Fal
         return list(tokenizer.encode_stream((whole[:, :, :clip], *later)))
     codes = []
     for part in video.split(clip, 2):
-        length = part.shape[2]
-        if not _fits(tokenizer, length):
-            part = torch.cat([part, part[:, :, -1:].expand(-1, -1, clip - length, -1, -1)], 2)
-        codes.append(tokenizer.encode(part))
+        fits = _fits(tokenizer, part.shape[2])
+        codes.append(tokenizer.encode(part if fits else repeat_last_frame(part, clip)))
     return codes
 
 

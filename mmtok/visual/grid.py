@@ -6,7 +6,6 @@ Shape letters: b batch, t h w time/height/width.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -15,8 +14,24 @@ from mmtok.contract import check_codes, require_video
 from mmtok.nn.streaming import Stream, streaming
 from mmtok.pretrained import PretrainedModule
 
-if TYPE_CHECKING:
-    pass
+
+def repeat_last_frame(video: Tensor, num_frames: int) -> Tensor:
+    """Fill a video up with copies of its last frame.
+
+    Args:
+        video: (b, c, t, h, w).
+        num_frames: wanted, at least t.
+
+    Returns:
+        (b, c, num_frames, h, w); ``video`` itself where it is as long.
+
+    Raises:
+        ValueError: if the video is longer.
+    """
+    missing = num_frames - video.shape[2]
+    if missing < 0:
+        raise ValueError(f"{video.shape[2]} given frames do not fit into a clip of {num_frames}")
+    return torch.cat((video, video[:, :, -1:].expand(-1, -1, missing, -1, -1)), 2) if missing else video
 
 
 def pad_frames(video: Tensor, stride: int) -> Tensor:
@@ -29,8 +44,7 @@ def pad_frames(video: Tensor, stride: int) -> Tensor:
     Returns:
         (b, c, t', h, w), t <= t' < t + stride; ``video`` itself where it fits.
     """
-    missing = -(video.shape[2] - 1) % stride
-    return torch.cat((video, video[:, :, -1:].expand(-1, -1, missing, -1, -1)), 2) if missing else video
+    return repeat_last_frame(video, video.shape[2] + -(video.shape[2] - 1) % stride)
 
 
 class GridTokenizer(PretrainedModule):

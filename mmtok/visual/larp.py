@@ -10,7 +10,6 @@ Shape letters: b batch, t h w time/height/width, n tokens, p patches, d width, c
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -20,9 +19,6 @@ from mmtok.contract import check_codes, require_video
 from mmtok.nn.transformer import Transformer, sine_table, sine_table_3d
 from mmtok.pretrained import PretrainedModule
 from mmtok.visual.larp_prior import LarpPrior, LarpPriorParams, PriorOutput
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,9 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from llm.convert.larp_ar import config_from_upstream, from_upstream, infer_config
-from llm.larp_ar import SIZES, LarpAR, LarpARConfig, larp_ar_config, repeat_last_frame
+from llm.larp_ar import SIZES, LarpAR, LarpARConfig, larp_ar_config
 from llm.sampling import keep_top_k, keep_top_p
+from mmtok.visual.grid import repeat_last_frame
 from recipes.cli import main
 
 SMALL = LarpARConfig(
