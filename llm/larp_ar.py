@@ -7,6 +7,7 @@ Shape letters: b batch, n codes, c condition places, d width, v vocabulary.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,15 @@ from llm.cache import KVCache
 from llm.model import RMSNorm
 from llm.sampling import guide, sample
 from mmtok.nn.transformer import sine_table
-from mmtok.pretrained import load_strictly, load_tensors, params_from_config, read_config, resolve_folder, save_module
+from mmtok.pretrained import (
+    load_strictly,
+    load_tensors,
+    params_from_config,
+    read_config,
+    read_names,
+    resolve_folder,
+    save_module,
+)
 
 
 @dataclass(frozen=True)
@@ -233,6 +242,7 @@ class LarpAR(nn.Module):
     def __init__(self, config: LarpARConfig):
         super().__init__()
         self.config = config
+        self.classes: tuple[str, ...] = ()  # names of the labels, where they are known
         separator = int(config.frame_prediction)
         self.tok_embeddings = nn.Embedding(config.vocab_size + separator, config.dim)
         if not config.frame_prediction:
@@ -423,14 +433,15 @@ class LarpAR(nn.Module):
             folder: created when absent.
             dtype: float type on disk, or None to keep the model's.
         """
-        save_module(self, folder, family=self.family, params=self.config, dtype=dtype)
+        named = {"classes": list(self.classes)} if self.classes else {}
+        save_module(self, folder, family=self.family, params=self.config, dtype=dtype, **named)
 
     @classmethod
     def from_pretrained(cls, name: str | Path) -> LarpAR:
         """Load a saved model in float32, ready to use.
 
         Args:
-            name: folder or hub id.
+            name: folder or hub id, also of published weights (config.json and model.safetensors).
 
         Returns:
             The model in eval mode.
@@ -439,11 +450,14 @@ class LarpAR(nn.Module):
             ValueError: if the folder holds something else.
         """
         folder = resolve_folder(name)
+        if is_published(folder):
+            return load_published(folder)
         values = read_config(folder)
         if values["family"] not in ("larp-ar", "larp-ar-fp"):
             raise ValueError(f"{folder} holds a {values['family']!r} model, expected 'larp-ar' or 'larp-ar-fp'")
         model = cls.empty(params_from_config(LarpARConfig, values["params"]))
         load_strictly(model, load_tensors(folder))
+        model.classes = tuple(values.get("classes", ()))
         return model.eval()
 
     @classmethod
@@ -459,6 +473,41 @@ class LarpAR(nn.Module):
         with torch.device("meta"):
             model = cls(config)
         return model.to_empty(device="cpu")
+
+
+def is_published(folder: Path) -> bool:
+    """Whether a folder holds a generator as LARP's authors ship it.
+
+    Args:
+        folder: with model.safetensors under published names and their config.json.
+
+    Returns:
+        False for a folder of ours, whose config names its family.
+    """
+    from llm.convert import identify
+
+    file = folder / "config.json"
+    if identify(read_names(folder)) is None or not file.is_file():
+        return False
+    config = json.loads(file.read_text())
+    return isinstance(config, dict) and "family" not in config
+
+
+def load_published(folder: Path) -> LarpAR:
+    """The generator of such a folder.
+
+    Args:
+        folder: see ``is_published``.
+
+    Returns:
+        The model in eval mode, float32.
+
+    Raises:
+        ValueError: if the weights do not fit.
+    """
+    from llm.convert.larp_ar import from_upstream
+
+    return from_upstream(load_tensors(folder), json.loads((folder / "config.json").read_text()))
 
 
 def _check_ids(what: str, ids: Tensor, size: int) -> None:

@@ -55,6 +55,11 @@ class Task:
     needs_audio: bool = False
     ends: bool = True
 
+    @property
+    def cuts(self) -> bool:
+        """Whether it gives or asks for some of a clip's slices, which tokens about the whole clip do not have."""
+        return self.visual_in in ("first", "past") or self.visual_out in ("first", "future")
+
 
 TASKS: dict[str, Task] = {
     "unconditional": Task("generate_video", text=False, audio_out="whole"),

@@ -9,12 +9,13 @@ from typing import Any
 
 import torch
 
+from mmtok.convert import load_published, published_family
 from mmtok.pretrained import resolve_folder
 from mmtok.table import FAMILIES
 
 
 def family_of(folder: Path) -> str:
-    """The family of a model folder: ours by ``family``, transformers' by ``model_type``.
+    """The family of a model folder: ours by ``family``, transformers' by ``model_type``, published ones by their names.
 
     Args:
         folder: holds config.json.
@@ -28,22 +29,41 @@ def family_of(folder: Path) -> str:
     """
     file = folder / "config.json"
     if not file.is_file():
+        if published := published_family(folder):
+            return published
         raise FileNotFoundError(f"{folder} has no config.json, so it is not a model folder")
     try:
         config = json.loads(file.read_text())
     except (json.JSONDecodeError, UnicodeDecodeError) as fault:
         raise ValueError(f"{file} is not valid JSON: {fault}") from fault
     family = config.get("family", config.get("model_type")) if isinstance(config, dict) else None
+    if family is None:
+        family = published_family(folder)
     if family not in FAMILIES:
         raise ValueError(f"{folder} holds a {family!r} model; known families: {', '.join(sorted(FAMILIES))}")
     return family
+
+
+def is_ours(folder: Path) -> bool:
+    """Whether a folder's config.json names a family or a ``model_type``, so that its own class reads it.
+
+    Args:
+        folder: a model folder.
+
+    Returns:
+        False for published weights.
+    """
+    file = folder / "config.json"
+    config = json.loads(file.read_text()) if file.is_file() else None
+    return isinstance(config, dict) and ("family" in config or "model_type" in config)
 
 
 def load(name_or_path: str | Path, *, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> Any:
     """A tokenizer or text encoder, ready for use.
 
     Args:
-        name_or_path: a folder written by ``save_pretrained``, a T5 folder, or a hub id.
+        name_or_path: a folder written by ``save_pretrained``, a T5 folder, a folder of published weights (config.json
+            and model.safetensors, as LARP's repositories are), or a hub id of one of these.
         device: where its weights go.
         dtype: type of its weights.
 
@@ -55,6 +75,9 @@ def load(name_or_path: str | Path, *, device: str | torch.device = "cpu", dtype:
         ValueError: if the family is unknown or the weights do not fit.
     """
     folder = resolve_folder(name_or_path)
-    family = FAMILIES[family_of(folder)]
+    name = family_of(folder)
+    if not is_ours(folder) and published_family(folder) == name:
+        return load_published(folder).to(device=device, dtype=dtype).eval()
+    family = FAMILIES[name]
     cls = getattr(importlib.import_module(family.module), family.name)
     return cls.from_pretrained(folder).to(device=device, dtype=dtype).eval()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HFValidationError
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -192,6 +192,25 @@ def load_tensors(folder: Path) -> dict[str, torch.Tensor]:
         rows = matrix.float().flatten(1) * scale[:, None]
         tensors[name.removesuffix(ROW_SCALE)] = rows.view(matrix.shape)
     return {k: v.float() if v.is_floating_point() else v for k, v in tensors.items()}
+
+
+def read_names(folder: str | Path) -> tuple[str, ...]:
+    """Names of the tensors in model.safetensors, from its header.
+
+    Args:
+        folder: a model folder.
+
+    Returns:
+        The names; none if there is no such file or it is damaged.
+    """
+    file = Path(folder) / "model.safetensors"
+    if not file.is_file():
+        return ()
+    try:
+        with safe_open(file, "pt") as stored:
+            return tuple(stored.keys())
+    except SafetensorError:
+        return ()
 
 
 def load_strictly(module: nn.Module, tensors: dict[str, torch.Tensor], *, tied: tuple[str, ...] = ()) -> None:

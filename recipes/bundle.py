@@ -2,6 +2,7 @@
 
 cinepoet.json                      clip geometry, sampling defaults, where each part lies
 visual/ audio/ text/ lm/ superres/ each with config.json and model.safetensors
+superres_visual/                   super-resolution's own tokenizer, where the language model speaks another one
 README.md                          the model card
 """
 
@@ -21,6 +22,7 @@ EMBEDDED = Path(__file__).parent / "pretrained"
 BUNDLE_FILE = "cinepoet.json"
 FORMAT = 1  # of that file
 PARTS = ("visual", "audio", "text", "lm", "superres")
+OPTIONAL_PARTS = ("superres_visual",)
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,7 @@ class Bundle:
         """Folder of one part.
 
         Args:
-            name: one of ``PARTS``.
+            name: one of ``PARTS`` or ``OPTIONAL_PARTS``.
 
         Returns:
             The folder.

@@ -36,7 +36,7 @@ class EncodeConfig:
         first: index of the first scene.
         size: side of the pictures the language model speaks, pixels.
         upscale: True also encodes the clip at twice the size, for super-resolution.
-        num_frames: pictures a clip.
+        num_frames: pictures a clip; a tokenizer that does not take that many gets the most that it takes.
         shard: scenes a shard.
         batch_size: scenes a call of the tokenizers.
     """
@@ -137,8 +137,9 @@ def encode_shapes(config: EncodeConfig, folder: Path, *, visual: Any, audio: Any
 
 
 def _encode(scenes: list[Scene], config: EncodeConfig, visual: Any, audio: Any, compute: Compute) -> dict[str, Tensor]:
-    clips = torch.stack([render_video(s, size=2 * config.size, num_frames=config.num_frames) for s in scenes])
-    num_samples = round(config.num_frames / visual.fps * audio.sample_rate)
+    num_frames = visual.valid_num_frames(config.num_frames)
+    clips = torch.stack([render_video(s, size=2 * config.size, num_frames=num_frames) for s in scenes])
+    num_samples = round(num_frames / visual.fps * audio.sample_rate)
     sounds = torch.stack([render_audio(s, num_samples=num_samples, sample_rate=audio.sample_rate) for s in scenes])
     clips = clips.to(compute.device)
     out = {

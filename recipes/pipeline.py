@@ -26,6 +26,7 @@ import mmtok
 from llm.tasks import Clip, find_task, slices_of_frames, task_content, task_layout
 from mmtok.contract import decode_clip
 from mmtok.visual.grid import pad_frames, repeat_last_frame
+from mmtok.visual.holistic import as_grid, is_holistic
 from recipes.bundle import Bundle, BundleConfig, open_bundle
 from recipes.device import Compute, choose_compute, give_back_freed_memory
 
@@ -133,8 +134,14 @@ class CinePoetPipeline:
 
     @cached_property
     def visual(self) -> Any:
-        """The visual tokenizer."""
-        return self._tokenizer("visual")
+        """The visual tokenizer that the language model speaks; its codes have three axes also where it has no grid."""
+        config = self.config
+        return as_grid(self._tokenizer("visual"), (config.num_frames, config.size, config.size))
+
+    @cached_property
+    def sharp_visual(self) -> Any:
+        """The visual tokenizer that super-resolution was trained on, another one where the first has no grid."""
+        return self._tokenizer("superres_visual") if self.bundle.has("superres_visual") else self.visual
 
     @cached_property
     def audio(self) -> Any:
@@ -261,6 +268,8 @@ class CinePoetPipeline:
             "top_p": self.config.top_p if top_p is None else top_p,
             "generator": generator if generator is not None else torch.Generator().manual_seed(0),
         }
+        if extensions and is_holistic(self.visual):
+            raise ValueError("extensions re-read the last second, and this model's tokens are about the whole clip")
         if extensions and task == "text_to_image":
             raise ValueError("extensions lengthen a film, and text_to_image makes one picture")
         if negative_prompt and not prompts:
@@ -308,7 +317,7 @@ class CinePoetPipeline:
         if upscale and film_start is None:
             all_codes["high"] = self._sharpen(low, text, context)
             with self._timed("decode sharp picture"):
-                shown = self.visual.decode(all_codes["high"])
+                shown = self.decode_sharp(all_codes["high"])
         for _ in range(extensions if frames.shape[2] > 1 else 0):
             frames, shown, samples = self._extend(frames, shown, samples, context, upscale=upscale, sound=sound)
         output = Output(
@@ -379,6 +388,12 @@ class CinePoetPipeline:
             raise ValueError(f"task {task} needs a prompt")
         if task == "unconditional" and prompts:
             raise ValueError("task unconditional takes no prompt; leave the prompt or the task out")
+        if find_task(task).cuts and is_holistic(self.visual):
+            offered = [name for name in PIPELINE_TASKS if not find_task(name).cuts]
+            raise ValueError(
+                f"task {task} needs slices of a clip, and this model's tokens are about the whole clip; "
+                f"offered: {', '.join(offered)}"
+            )
         if num_frames == 1 and task != "text_to_image":
             raise ValueError(f"num_frames=1 asks for an image, but the task is {task}")
         return task
@@ -535,14 +550,21 @@ class CinePoetPipeline:
         with self._timed("decode sound"):
             return self.audio.decode(codes, num_samples=round(num_frames / self.config.fps * self.audio.sample_rate))
 
-    def _sharpen(
+    def _sharpen(self, low: Tensor, text: tuple[Tensor, Tensor] | None, context: dict[str, Any]) -> Tensor:
+        """Super-resolution of the language model's codes, (b, 1, t, h, w)."""
+        if self.sharp_visual is not self.visual:  # the pictures again, in tokens that super-resolution knows
+            with self._timed("re-encode picture"):
+                low = self.encode_sharp(self.visual.decode(low))
+        return self._upsample(low, text, context)
+
+    def _upsample(
         self,
         low: Tensor,
         text: tuple[Tensor, Tensor] | None,
         context: dict[str, Any],
         pinned: Tensor | None = None,
     ) -> Tensor:
-        """Super-resolution of (b, 1, t, h, w) codes; ``pinned`` are leading slices that are already sharp."""
+        """Codes of ``sharp_visual`` at twice the size; ``pinned`` are leading slices that are already sharp."""
         from superres.sample import sample
 
         known = known_mask = None
@@ -595,7 +617,7 @@ class CinePoetPipeline:
         grown = torch.cat([frames, window[:, :, -new:]], 2)
         if upscale:
             pinned = self.visual.encode(shown[:, :, -past.shape[2] :])
-            sharp = self._sharpen(low, context["text"], context, pinned=pinned)
+            sharp = self._upsample(low, context["text"], context, pinned=pinned)
             with self._timed("decode sharp picture"):
                 shown = torch.cat([shown, self.visual.decode(sharp)[:, :, -new:]], 2)
         else:
@@ -609,6 +631,30 @@ class CinePoetPipeline:
 
     # Single stages, for the commands reconstruct, tokenize and upscale, and for evaluation.
 
+    def encode_sharp(self, video: Tensor) -> Tensor:
+        """Codes of super-resolution's tokenizer; a length that it does not take is filled with the last picture.
+
+        Args:
+            video: (b, 3, t, h, w) in [-1, 1], small or large.
+
+        Returns:
+            (b, 1, t', h', w') codes.
+        """
+        tokenizer = self.sharp_visual
+        video = video.to(self.compute.device)
+        return tokenizer.encode(video if is_holistic(tokenizer) else pad_frames(video, tokenizer.stride[0]))  # type: ignore[no-any-return]
+
+    def decode_sharp(self, codes: Tensor) -> Tensor:
+        """Pictures of ``encode_sharp``'s codes, or of super-resolution's.
+
+        Args:
+            codes: (b, 1, t', h', w').
+
+        Returns:
+            (b, 3, t, h, w), no longer than a clip.
+        """
+        return self.sharp_visual.decode(codes)[:, :, : self.config.num_frames]  # type: ignore[no-any-return]
+
     @torch.inference_mode()
     def sharpen(self, low: Tensor, *, prompts: list[str] | None, generator: torch.Generator) -> Tensor:
         """Super-resolution of codes.
@@ -619,7 +665,7 @@ class CinePoetPipeline:
             generator: CPU generator.
 
         Returns:
-            (b, 1, t, 2h, 2w) codes.
+            (b, 1, t, 2h, 2w) codes of ``sharp_visual``, for ``decode_sharp``.
         """
         context = {"sampling": {"generator": generator}}
         return self._sharpen(low.to(self.compute.device), self._embed(prompts, []), context)
@@ -650,14 +696,16 @@ class CinePoetPipeline:
         text = self._embed([prompt], notes if notes is not None else []) if prompt else None
         small = self.fit(video).to(self.compute.device)
         out: Tensor | None = None
-        total, clip = small.shape[2], self.config.num_frames
+        tokenizer = self.sharp_visual
+        stride = tokenizer.stride[0]
+        total, clip = small.shape[2], 1 + -(-(self.config.num_frames - 1) // stride) * stride
         while out is None or out.shape[2] < total:
-            overlap = 0 if out is None else 1 + self.visual.stride[0] * ((clip - 1) // self.visual.stride[0] // 2)
+            overlap = 0 if out is None else 1 + stride * ((clip - 1) // stride // 2)
             start = 0 if out is None else out.shape[2] - overlap
-            window = self._clip_of(small[:, :, start : start + clip])
-            low = self.visual.encode(window)
-            pinned = None if out is None else self.visual.encode(out[:, :, -overlap:])
-            sharp = self.visual.decode(self._sharpen(low, text, context, pinned=pinned))
+            window = small[:, :, start : start + clip]
+            low = tokenizer.encode(repeat_last_frame(window, clip))
+            pinned = None if out is None else tokenizer.encode(out[:, :, -overlap:])
+            sharp = tokenizer.decode(self._upsample(low, text, context, pinned=pinned))
             out = sharp if out is None else torch.cat([out, sharp[:, :, overlap:]], 2)
         return out[:, :, :total].float().cpu()
 

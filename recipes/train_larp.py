@@ -8,18 +8,20 @@ the weight of LeCam (applied twice there) and the start of the adversary (counte
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmtok.features.vgg import LPIPS, perceptual_loss
 from mmtok.losses.larp_discriminator import MeanLeCam, TransformerDiscriminator, smooth_discriminator_loss
 from mmtok.losses.visual_discriminators import generator_loss
 from mmtok.metrics.visual import CodebookUse, psnr_db
-from mmtok.visual.larp import Larp, LarpOutput, larp
+from mmtok.visual.larp import Larp, LarpOutput, LarpParams, find_larp
+from mmtok.visual.larp_start import start_local
 from recipes.device import Compute
 from recipes.distributed import ALONE, Ranks
 from recipes.run import Run, step_generator
@@ -33,11 +35,16 @@ class LarpTrainConfig:
 
     Attributes:
         preset: size of a new model, a key of ``mmtok.visual.larp.PRESETS``.
+        num_tokens: holistic queries of a new model instead of the preset's.
+        codebook_size: its codes instead of the preset's.
+        adaptive_tokens: fewest tokens of an adaptive training, whose steps use random numbers of them, the first ones.
         init: folder of a tokenizer to start from instead of random weights.
         use_prior: False trains without the prior, the paper's ablation.
         seed: decides weights, data and every draw.
         steps: optimizer steps.
         batch_size: clips a step.
+        optimizer: "adam" (published), or "muon" for the matrices of the blocks, which leaves the first plateau in a
+            fraction of the steps; Adam keeps the rest.
         learning_rate: peak, of the tokenizer.
         prior_lr_scale: the prior's learning rate as a share of it; 50 in the paper, 1 in effect in the released code.
         discriminator_lr: peak, of the discriminator.
@@ -46,7 +53,10 @@ class LarpTrainConfig:
         betas: of both Adams.
         grad_clip: largest gradient norm of the tokenizer, None for no limit (published).
         ema_decay: of a running average of the weights, which is then saved; None saves the weights (published).
+        local_start: begin as an autoencoder of patches, see ``mmtok.visual.larp_start``; False as published.
         pixel_weight: absolute error on [0, 1].
+        squared_weight: mean squared error on [-1, 1]; 0 as published. Absolute error alone is content with the
+            background for long.
         perceptual_weight: distance of a frozen network's features; LPIPS and 1.0 as published.
         perceptual_network: "lpips:VGG:LINEAR" (two files), or a name of ``Magvit2TrainConfig.perceptual_network``.
         adversarial_weight: the judge's say; 0 for none.
@@ -65,11 +75,15 @@ class LarpTrainConfig:
     """
 
     preset: str = "larp-tiny"
+    num_tokens: int | None = None
+    codebook_size: int | None = None
+    adaptive_tokens: int | None = None
     init: str | None = None
     use_prior: bool = True
     seed: int = 0
     steps: int = 4
     batch_size: int = 2
+    optimizer: str = "adam"
     learning_rate: float = 1e-4
     prior_lr_scale: float = 50.0
     discriminator_lr: float = 3e-5
@@ -78,7 +92,9 @@ class LarpTrainConfig:
     betas: tuple[float, float] = (0.5, 0.9)
     grad_clip: float | None = None
     ema_decay: float | None = None
+    local_start: bool = False
     pixel_weight: float = 1.0
+    squared_weight: float = 0.0
     perceptual_weight: float = 0.0
     perceptual_network: str | None = None
     adversarial_weight: float = 0.0
@@ -98,8 +114,14 @@ class LarpTrainConfig:
     def __post_init__(self) -> None:
         if self.steps < 1 or self.batch_size < 1 or self.discriminator_every < 1:
             raise ValueError("steps, batch_size and discriminator_every must be at least 1")
+        if self.optimizer not in ("adam", "muon"):
+            raise ValueError(f"unknown optimizer {self.optimizer!r}; known: adam, muon")
         if bool(self.perceptual_weight) != (self.perceptual_network is not None):
             raise ValueError("perceptual_weight and perceptual_network go together; give both or neither")
+        if self.init is not None and any(n is not None for n in (self.num_tokens, self.codebook_size)):
+            raise ValueError("num_tokens and codebook_size are a new model's; init brings its own")
+        if self.init is not None and self.local_start:
+            raise ValueError("local_start is a new model's; init brings its weights")
 
 
 def learning_rate_share(step: int, config: LarpTrainConfig) -> float:
@@ -115,9 +137,70 @@ def learning_rate_share(step: int, config: LarpTrainConfig) -> float:
     return warmup_cosine(step, steps=config.steps, warmup=config.warmup_steps, floor=config.final_learning_rate)
 
 
+def larp_params(config: LarpTrainConfig) -> LarpParams:
+    """Sizes of a new model.
+
+    Args:
+        config: the run.
+
+    Returns:
+        The preset with the run's changes; the prior takes as many tokens as there are.
+
+    Raises:
+        ValueError: for an unknown preset.
+    """
+    params = find_larp(config.preset)
+    count = config.num_tokens or params.num_tokens
+    prior = None
+    if config.use_prior and params.prior is not None:
+        prior = replace(params.prior, max_tokens=max(count, params.prior.max_tokens))
+    return replace(
+        params,
+        num_tokens=count,
+        codebook_size=config.codebook_size or params.codebook_size,
+        adaptive_tokens=config.adaptive_tokens,
+        prior=prior,
+    )
+
+
 def _start(config: LarpTrainConfig) -> Larp:
-    model = Larp.from_pretrained(config.init) if config.init is not None else larp(config.preset)
+    if config.init is None:
+        model = Larp(larp_params(config))
+        if config.local_start:
+            start_local(model, step_generator(config.seed, -2))
+        return model
+    model = Larp.from_pretrained(config.init)
+    model.params = replace(model.params, adaptive_tokens=config.adaptive_tokens)
     return model if config.use_prior else model.without_prior()
+
+
+def make_optimizers(model: Larp, config: LarpTrainConfig) -> dict[str, torch.optim.Optimizer]:
+    """Adam, and Muon for the tokenizer's block matrices where it is asked for.
+
+    Args:
+        model: with or without a prior, which keeps Adam and has its own rate.
+        config: the run.
+
+    Returns:
+        Name in the checkpoint to optimizer; a group's "scale" is the share of the learning rate that it takes.
+    """
+    prior = [] if model.prior is None else list(model.prior.parameters())
+    halves = (model.encoder, model.decoder) if config.optimizer == "muon" else ()
+    matrices = [p for half in halves for p in half.parameters() if p.ndim == 2]
+    known = {id(p) for p in (*prior, *matrices)}
+    groups = [{"params": [p for p in model.parameters() if id(p) not in known], "scale": 1.0}]
+    if prior:
+        groups.append({"params": prior, "scale": config.prior_lr_scale})
+    rates = {"lr": config.learning_rate, "betas": config.betas}
+    made: dict[str, torch.optim.Optimizer] = {"optimizer": torch.optim.Adam(groups, **rates)}  # type: ignore[arg-type]
+    if matrices:
+        made["muon"] = torch.optim.Muon(
+            [{"params": matrices, "scale": 2.0}],
+            lr=config.learning_rate,
+            weight_decay=0.0,
+            adjust_lr_fn="match_rms_adamw",
+        )
+    return made
 
 
 class LarpPerception:
@@ -250,7 +333,12 @@ def larp_loss(
         The loss, and its terms by log name.
     """
     pixel = (out.reconstruction - video).abs().mean() / 2  # of [0, 1], as published
-    loss = config.pixel_weight * pixel + config.quantization_weight * out.quantization_loss
+    squared = F.mse_loss(out.reconstruction, video) if config.squared_weight else pixel.new_zeros(())
+    loss = (
+        config.pixel_weight * pixel
+        + config.squared_weight * squared
+        + config.quantization_weight * out.quantization_loss
+    )
     logged: dict[str, Tensor | float] = {
         "train/l1": pixel.detach(),
         "train/psnr_db": psnr_db(out.reconstruction.detach().clamp(-1, 1), video).clamp_max(99).mean(),
@@ -296,15 +384,9 @@ def train_larp(
     torch.manual_seed(config.seed)
     model = _start(config).to(compute.device).train()
     params = model.params
-    prior = [] if model.prior is None else list(model.prior.parameters())
-    known = {id(p) for p in prior}
-    others = [p for p in model.parameters() if id(p) not in known]
-    groups = [{"params": others, "scale": 1.0}]
-    if prior:
-        groups.append({"params": prior, "scale": config.prior_lr_scale})
-    optimizer = torch.optim.Adam(groups, lr=config.learning_rate, betas=config.betas)
+    optimizers = make_optimizers(model, config)
     use = CodebookUse(model.codebook_size, config.use_window)
-    parts: dict[str, Any] = {"model": model, "optimizer": optimizer, "use": use}
+    parts: dict[str, Any] = {"model": model, **optimizers, "use": use}
     ema = None if config.ema_decay is None else Ema(model, config.ema_decay)
     if ema is not None:
         parts["ema"] = ema
@@ -327,7 +409,7 @@ def train_larp(
 
     for step in run.steps(run.resume(parts)):
         share = learning_rate_share(step, config)
-        for group in optimizer.param_groups:
+        for group in (g for optimizer in optimizers.values() for g in optimizer.param_groups):
             group["lr"] = config.learning_rate * share * group["scale"]
         video = draw_clips(
             clip_source,
@@ -348,12 +430,13 @@ def train_larp(
             logged |= playing.learn(video, fake, share=share, generator=draws, compute=compute, ranks=ranks)
         with compute.autocast():
             loss, terms = larp_loss(out, video, config, perception=perception, judge=playing)
-        optimizer.zero_grad(set_to_none=True)
+        model.zero_grad(set_to_none=True)
         loss.backward()
         ranks.average_gradients(model.parameters())
         most = float("inf") if config.grad_clip is None else config.grad_clip
         norm = nn.utils.clip_grad_norm_(model.parameters(), most)
-        optimizer.step()
+        for optimizer in optimizers.values():
+            optimizer.step()
         if ema is not None:
             ema.update(model)
         use.update(out.codes)

@@ -7,6 +7,7 @@ no pixels.
 
 from __future__ import annotations
 
+import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,10 @@ class LarpARTrainConfig:
     """Options of ``train_larp_ar``; the defaults are a smoke run, ``configs/larp_ar_lp.yaml`` the published numbers.
 
     Attributes:
+        frame_prediction: condition on the first frames instead of a class.
+        given_frames: how many are known then.
+        clips: clips encoded before the training: scenes of the corpus, or at most so many windows of films.
+        windows: most windows a film.
         size: a key of ``llm.larp_ar.SIZES``.
         dim: width instead of the size's, or None.
         num_layers: layers instead of the size's, or None.
@@ -43,6 +48,10 @@ class LarpARTrainConfig:
         log_every: steps between log lines.
     """
 
+    frame_prediction: bool = False
+    given_frames: int = 5
+    clips: int = 64
+    windows: int = 4
     size: str = "S"
     dim: int | None = None
     num_layers: int | None = None
@@ -69,18 +78,22 @@ class LarpCodes:
         condition: (rows,) class labels, or (rows, n) codes of the first frames, repeated to a clip.
         codebook_size: of the tokenizer.
         num_classes: labels there are; 0 for frame prediction.
+        classes: names of the labels, or none.
     """
 
     codes: Tensor
     condition: Tensor
     codebook_size: int
     num_classes: int
+    classes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if len(self.codes) != len(self.condition):
             raise ValueError(f"{len(self.codes)} clips have {len(self.condition)} conditions")
         if (self.condition.ndim == 1) != bool(self.num_classes):
             raise ValueError("class labels have one axis and num_classes; codes of first frames two and none")
+        if self.classes and len(self.classes) != self.num_classes:
+            raise ValueError(f"{len(self.classes)} names do not fit {self.num_classes} classes")
         if int(self.codes.max()) >= self.codebook_size:
             raise ValueError(f"codes up to {int(self.codes.max())} do not fit a codebook of {self.codebook_size}")
 
@@ -90,8 +103,9 @@ class LarpCodes:
         Args:
             file: the file, replaced atomically.
         """
-        sizes = {"codebook_size": str(self.codebook_size), "num_classes": str(self.num_classes)}
-        write_tensors({"codes": self.codes.int(), "condition": self.condition.int()}, file, sizes)
+        facts = {"codebook_size": str(self.codebook_size), "num_classes": str(self.num_classes)}
+        facts["classes"] = json.dumps(self.classes)
+        write_tensors({"codes": self.codes.int(), "condition": self.condition.int()}, file, facts)
 
     @classmethod
     def load(cls, file: Path) -> LarpCodes:
@@ -113,7 +127,8 @@ class LarpCodes:
         with safe_open(file, "pt") as stored:
             facts = stored.metadata()
             codes, condition = stored.get_tensor("codes").long(), stored.get_tensor("condition").long()
-        return cls(codes, condition, int(facts["codebook_size"]), int(facts["num_classes"]))
+        classes = tuple(json.loads(facts["classes"]))
+        return cls(codes, condition, int(facts["codebook_size"]), int(facts["num_classes"]), classes)
 
 
 def larp_ar_model_config(config: LarpARTrainConfig, data: LarpCodes) -> LarpARConfig:
@@ -230,5 +245,6 @@ def train_larp_ar(config: LarpARTrainConfig, folder: Path, *, data: LarpCodes, c
             clock, clips = time.monotonic(), 0
         run.maybe_save(step, parts)
     run.finish(parts)
+    model.classes = data.classes
     model.eval().save_pretrained(Path(folder) / "model")
     return Path(folder) / "model"

@@ -2,7 +2,9 @@
 minutes).
 
 Stages, each with its own run folder, curves and checkpoint: text, visual, a last polish of the visual decoder, audio,
-then the corpus as tokens, then the language model and super-resolution, which read only tokens. A finished stage is not
+then the corpus as tokens, then the language model and super-resolution, which read only tokens. With ``tokenizer:
+larp`` a LARP tokenizer is trained besides, and the language model speaks its tokens; super-resolution stays with the
+grid and re-encodes. A finished stage is not
 repeated and an interrupted one resumes, so the same command goes on after a kill. The last step gathers the parts into
 one bundle.
 """
@@ -12,7 +14,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,20 +22,24 @@ import torch
 
 import mmtok
 from llm.model import PrefixLM
+from llm.tasks import find_task
 from mmtok.audio.soundstream import SoundStream
 from mmtok.text.t5 import T5TextEncoder
+from mmtok.visual.holistic import as_grid
+from mmtok.visual.larp import Larp
 from mmtok.visual.magvit2 import Magvit2
 from recipes.bundle import Bundle, BundleConfig, write_bundle
 from recipes.config import to_dict
 from recipes.corpora.folder import MediaFolder, clip_pool, sound_pool
 from recipes.corpora.shapes import ShapesCorpus
-from recipes.corpora.sources import MixedClips, MixedSounds
+from recipes.corpora.sources import MixedClips, MixedSounds, WholeScenes
 from recipes.device import Compute
 from recipes.distributed import ALONE, Ranks
 from recipes.encode_dataset import EncodeConfig, encode_shapes, weights_hash
 from recipes.run import write_atomically
 from recipes.tokens import TokenSet
 from recipes.train_decoder import DecoderTrainConfig, train_decoder
+from recipes.train_larp import LarpTrainConfig, larp_params, train_larp
 from recipes.train_lm import LMTrainConfig, train_lm
 from recipes.train_magvit2 import Magvit2TrainConfig, train_magvit2
 from recipes.train_soundstream import SoundStreamTrainConfig, train_soundstream
@@ -45,6 +51,7 @@ from superres.model import SuperResTransformer
 # of this size eight times finer than bfloat16 (T5 overflows in it). The others stand one byte a weight.
 STORED_AS = {
     "visual": torch.float16,
+    "superres_visual": torch.float16,
     "audio": torch.float16,
     "text": torch.bfloat16,
     "lm": torch.int8,
@@ -59,8 +66,9 @@ PART_CLASSES: dict[str, Any] = {
 }
 TOKENIZERS = ("text", "visual", "audio")
 TOKENIZER_STAGES = ("text", "visual", "decoder", "audio")
-SHARED_STAGES = ("visual", "decoder")  # several processes can train these together
-STAGES = ("text", "visual", "decoder", "audio", "tokens", "lm", "superres", "bundle")
+SHARED_STAGES = ("visual", "decoder", "larp")  # several processes can train these together
+STAGES = ("text", "visual", "decoder", "audio", "larp", "tokens", "lm", "superres", "bundle")
+SPOKEN = ("magvit2", "larp")
 
 
 @dataclass(frozen=True)
@@ -68,6 +76,7 @@ class TinyConfig:
     """The whole line's numbers.
 
     Attributes:
+        tokenizer: whose tokens the language model speaks: "magvit2", a grid, or "larp", tokens about the whole clip.
         seed: of the corpus; each stage has its own besides.
         media_listing: CSV that says which files of ``--media`` train and which are kept out, or None for the default
             rule.
@@ -77,6 +86,7 @@ class TinyConfig:
         visual: visual tokenizer training.
         decoder: the visual decoder's last steps behind codes that do not move.
         audio: sound tokenizer training.
+        larp: LARP's training, where it is spoken.
         lm_tokens: scenes encoded for the language model.
         superres_tokens: scenes encoded for super-resolution.
         lm: language model training.
@@ -85,6 +95,7 @@ class TinyConfig:
     """
 
     bundle: BundleConfig
+    tokenizer: str = "magvit2"
     seed: int = 0
     media_listing: str | None = None
     real_share: float = 0.4
@@ -93,12 +104,19 @@ class TinyConfig:
     visual: Magvit2TrainConfig = field(default_factory=Magvit2TrainConfig)
     decoder: DecoderTrainConfig = field(default_factory=DecoderTrainConfig)
     audio: SoundStreamTrainConfig = field(default_factory=SoundStreamTrainConfig)
+    larp: LarpTrainConfig = field(default_factory=LarpTrainConfig)
     lm_tokens: EncodeConfig = field(default_factory=EncodeConfig)
     superres_tokens: EncodeConfig = field(default_factory=lambda: EncodeConfig(upscale=True))
     lm: LMTrainConfig = field(default_factory=LMTrainConfig)
     superres: SuperResTrainConfig = field(default_factory=SuperResTrainConfig)
 
     def __post_init__(self) -> None:
+        if self.tokenizer not in SPOKEN:
+            raise ValueError(f"unknown tokenizer {self.tokenizer!r}; known: {', '.join(SPOKEN)}")
+        if self.tokenizer == "larp" and (size := larp_params(self.larp).size) != self.bundle.size:
+            raise ValueError(
+                f"larp.preset {self.larp.preset} makes pictures of {size}, but bundle.size is {self.bundle.size}"
+            )
         for name in ("lm_tokens", "superres_tokens"):
             encode = getattr(self, name)
             for own, theirs in (
@@ -151,14 +169,20 @@ def train_tiny(
         FileNotFoundError: if a stage that another one needs has not been run.
     """
     if stages is None:
-        stages = STAGES if tokenizers is None else tuple(s for s in STAGES if s not in TOKENIZER_STAGES)
+        left = TOKENIZER_STAGES if config.tokenizer == "magvit2" else (*TOKENIZER_STAGES, "superres")
+        stages = STAGES if tokenizers is None else tuple(s for s in STAGES if s not in left)
     if unknown := sorted(set(stages) - set(STAGES)):
         raise ValueError(f"unknown stages {unknown}; known: {', '.join(STAGES)}")
+    if config.tokenizer != "larp":
+        stages = tuple(s for s in stages if s != "larp")
     if ranks.world > 1 and (single := [s for s in STAGES if s in stages and s not in SHARED_STAGES]):
         raise ValueError(
             f"{', '.join(single)} train in one process; name in --stages what {ranks.world} share: "
             f"{', '.join(SHARED_STAGES)}"
         )
+    taken: tuple[str, ...] = ()
+    if tokenizers is not None:  # super-resolution does not depend on whose tokens the language model speaks
+        taken = TOKENIZERS if config.tokenizer == "magvit2" else (*TOKENIZERS, "superres")
     say = print if ranks.is_main else _silent
     say(f"training on {compute.reason}")
     started = time.monotonic()
@@ -168,13 +192,14 @@ def train_tiny(
         "visual": lambda: _visual(config, folder, compute, corpus, media, ranks),
         "decoder": lambda: _decoder(config, folder, compute, corpus, media, ranks),
         "audio": lambda: _audio(config, folder, compute, corpus, media),
-        "tokens": lambda: _tokens(config, folder, compute),
+        "larp": lambda: _larp(config, folder, compute, corpus, ranks),
+        "tokens": lambda: _tokens(config, folder, compute, sharp="superres" in stages or "superres" not in taken),
         "lm": lambda: _lm(config, folder, compute),
         "superres": lambda: _superres(config, folder, compute),
         "bundle": lambda: _bundle(config, folder, compute, media, name=name, tokenizers=tokenizers, command=command),
     }
     for stage in STAGES:
-        if tokenizers is not None and stage in TOKENIZERS and stage not in stages:
+        if tokenizers is not None and stage in taken and stage not in stages:
             _take(tokenizers, stage, folder)
             say(f"{stage}: taken from {tokenizers.folder.name}")
             continue
@@ -182,7 +207,7 @@ def train_tiny(
             continue
         if stage not in ("tokens", "bundle") and (folder / stage / "model" / "config.json").exists():
             made_with = json.loads((folder / stage / "config.json").read_text())
-            if made_with != to_dict(getattr(config, stage)):
+            if made_with != to_dict(_lm_config(config) if stage == "lm" else getattr(config, stage)):
                 raise ValueError(f"{folder / stage} was trained with other numbers; delete it or use another --out")
             say(f"{stage}: finished before, kept")
             continue
@@ -235,6 +260,10 @@ def _audio(config: TinyConfig, folder: Path, compute: Compute, corpus: ShapesCor
     train_soundstream(config.audio, folder / "audio", sound_source=source, compute=compute)
 
 
+def _larp(config: TinyConfig, folder: Path, compute: Compute, corpus: ShapesCorpus, ranks: Ranks) -> None:
+    train_larp(config.larp, folder / "larp", clip_source=WholeScenes(corpus), compute=compute, ranks=ranks)
+
+
 def _same_data(config: TinyConfig, folder: Path, media: MediaFolder | None, ranks: Ranks = ALONE) -> None:
     """Refuse to go on with a stopped run on other data: its curve would have a hidden step."""
     files = [] if media is None else [p.relative_to(media.root) for p in media.train]
@@ -256,20 +285,43 @@ def _silent(line: str) -> None:
 def _stored(folder: Path, part: str, compute: Compute) -> Any:
     """A trained tokenizer with the rounding that it gets in the bundle, so that its codes are those users get."""
     tokenizer = mmtok.load(folder / part / "model", device=compute.device)
-    return tokenizer.to(STORED_AS[part]).float()
+    return tokenizer.to(STORED_AS.get(part, torch.float16)).float()
 
 
-def _tokens(config: TinyConfig, folder: Path, compute: Compute) -> None:
-    visual, audio = _stored(folder, "visual", compute), _stored(folder, "audio", compute)
-    for name, encode in (("lm_tokens", config.lm_tokens), ("superres_tokens", config.superres_tokens)):
+def _spoken(config: TinyConfig, folder: Path, compute: Compute) -> Any:
+    """The visual tokenizer that the language model speaks."""
+    part = "larp" if config.tokenizer == "larp" else "visual"
+    return as_grid(_stored(folder, part, compute), (_num_frames(config), config.bundle.size, config.bundle.size))
+
+
+def _num_frames(config: TinyConfig) -> int:
+    """Pictures of a clip: the wanted ones, or the most that LARP's patches cover."""
+    return larp_params(config.larp).num_frames if config.tokenizer == "larp" else config.bundle.num_frames
+
+
+def _tokens(config: TinyConfig, folder: Path, compute: Compute, *, sharp: bool) -> None:
+    audio = _stored(folder, "audio", compute)
+    wanted = {"lm_tokens": (config.lm_tokens, _spoken(config, folder, compute))}
+    if sharp:
+        wanted["superres_tokens"] = (config.superres_tokens, _stored(folder, "visual", compute))
+    for name, (encode, visual) in wanted.items():
         tokens = encode_shapes(encode, folder / name, visual=visual, audio=audio, compute=compute)
         print(f"{name}: {len(tokens)} clips, {tuple(tokens.low.shape[1:])} tokens each")
 
 
+def _lm_config(config: TinyConfig) -> LMTrainConfig:
+    """The language model's numbers without the tasks that need slices of a clip, where the tokens have none."""
+    if config.tokenizer != "larp":
+        return config.lm
+    kept = {name: weight for name, weight in config.lm.task_weights.items() if not find_task(name).cuts}
+    codes = larp_params(config.larp).codebook_size
+    return replace(config.lm, task_weights=kept, image_share=None, first_slice_weight=1.0, visual_codes=codes)
+
+
 def _lm(config: TinyConfig, folder: Path, compute: Compute) -> None:
-    visual, audio = _stored(folder, "visual", compute), _stored(folder, "audio", compute)
+    visual, audio = _spoken(config, folder, compute), _stored(folder, "audio", compute)
     train_lm(
-        config.lm,
+        _lm_config(config),
         folder / "lm",
         tokens=TokenSet.load(folder / "lm_tokens"),
         text_encoder=mmtok.load(folder / "text" / "model"),
@@ -332,10 +384,14 @@ def _bundle(
 ) -> None:
     """Copy the parts, rounded as they are stored, beside cinepoet.json; the card says how each stage was really run."""
     for part in PART_CLASSES:
-        _trained(folder, part).save_pretrained(folder / "bundle" / part, dtype=STORED_AS[part])
+        name = "superres_visual" if part == "visual" and config.tokenizer == "larp" else part
+        _trained(folder, part).save_pretrained(folder / "bundle" / name, dtype=STORED_AS[part])
+    if config.tokenizer == "larp":
+        spoken = Larp.from_pretrained(folder / "larp" / "model").without_prior()
+        spoken.save_pretrained(folder / "bundle" / "visual", dtype=STORED_AS["visual"])
     gpu = compute.device.type == "cuda"
     machine = torch.cuda.get_device_name(compute.device) if gpu else f"{os.cpu_count()} CPU cores"
-    stages = [s for s in (*TOKENIZER_STAGES, "lm", "superres") if (folder / s / "config.json").exists()]
+    stages = [s for s in (*TOKENIZER_STAGES, "larp", "lm", "superres") if (folder / s / "config.json").exists()]
     card: dict[str, Any] = {
         "name": name,
         "licence": "Apache-2.0",
@@ -352,4 +408,4 @@ def _bundle(
         card["command"] = f"{theirs.get('command', 'not recorded')}; then {command}"
         taken = {part: m for part, m in theirs.get("minutes", {}).items() if part in TOKENIZER_STAGES}
         card["minutes"] = taken | card["minutes"]
-    write_bundle(folder / "bundle", config.bundle, card)
+    write_bundle(folder / "bundle", replace(config.bundle, num_frames=_num_frames(config)), card)

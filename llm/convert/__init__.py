@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Any
 
 from torch import Tensor
@@ -11,11 +11,11 @@ FAMILIES = ("larp-ar", "larp-ar-fp")
 WEIGHTS_LICENCE = "MIT"  # of both
 
 
-def identify(state_dict: Mapping[str, Tensor]) -> str | None:
+def identify(state_dict: Container[str]) -> str | None:
     """Family of published weights, by their names.
 
     Args:
-        state_dict: published name to tensor.
+        state_dict: published names, or a table with them as keys.
 
     Returns:
         One of ``FAMILIES``, or None.

@@ -7,11 +7,15 @@ model.save_pretrained("cosmos-dv4x8x8")          # from then on mmtok.load("cosm
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+import json
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
+
+from mmtok.pretrained import read_names
 
 
 @dataclass(frozen=True)
@@ -21,29 +25,33 @@ class _Upstream:
     Attributes:
         module: in this package, with ``from_upstream(tensors, config)``.
         marks: names that only this family has; one of them is enough.
+        family: what it becomes, a key of ``mmtok.table.FAMILIES``.
         options: further arguments of ``from_upstream``.
     """
 
     module: str
     marks: tuple[str, ...]
+    family: str
     options: dict[str, Any] = field(default_factory=dict)
 
 
 _UPSTREAM = {
-    "cosmos-dv": _Upstream("cosmos", ("encoder.conv_in.0.conv3d.weight", "network.encoder.conv_in.0.conv3d.weight")),
-    "larp": _Upstream("larp", ("encoder_latent_query_embed",)),
-    "open-magvit2-video": _Upstream("open_magvit2", ("encoder.conv_out.conv_1.weight",), {"video": True}),
-    "open-magvit2-image": _Upstream("open_magvit2", ("decoder.adaptive.0.gamma.weight",), {"video": False}),
-    "vidtok-fsq": _Upstream("vidtok", ("encoder.down_temporal.0.block.0.conv1.conv.weight",)),
+    "cosmos-dv": _Upstream(
+        "cosmos", ("encoder.conv_in.0.conv3d.weight", "network.encoder.conv_in.0.conv3d.weight"), "cosmos-dv"
+    ),
+    "larp": _Upstream("larp", ("encoder_latent_query_embed",), "larp"),
+    "open-magvit2-video": _Upstream("open_magvit2", ("encoder.conv_out.conv_1.weight",), "magvit2", {"video": True}),
+    "open-magvit2-image": _Upstream("open_magvit2", ("decoder.adaptive.0.gamma.weight",), "magvit2", {"video": False}),
+    "vidtok-fsq": _Upstream("vidtok", ("encoder.down_temporal.0.block.0.conv1.conv.weight",), "vidtok-fsq"),
 }
 FAMILIES = tuple(sorted(_UPSTREAM))
 
 
-def identify(state_dict: Mapping[str, Tensor]) -> str | None:
+def identify(state_dict: Container[str]) -> str | None:
     """Family of published weights, by their names.
 
     Args:
-        state_dict: published name to tensor.
+        state_dict: published names, or a table with them as keys.
 
     Returns:
         One of ``FAMILIES``, or None.
@@ -73,3 +81,38 @@ def from_upstream(family: str, state_dict: Mapping[str, Tensor], config: dict[st
     upstream = _UPSTREAM[family]
     build = importlib.import_module(f"mmtok.convert.{upstream.module}").from_upstream
     return build(dict(state_dict), config, **upstream.options)
+
+
+def published_family(folder: Path) -> str | None:
+    """What the published weights in a folder become, without reading them.
+
+    Args:
+        folder: as upstream ships it: model.safetensors under published names, with a config.json of upstream's or none.
+
+    Returns:
+        A key of ``mmtok.table.FAMILIES``, or None if the folder holds something else.
+    """
+    found = identify(read_names(folder))
+    return None if found is None else _UPSTREAM[found].family
+
+
+def load_published(folder: Path) -> Any:
+    """The tokenizer of a published folder.
+
+    Args:
+        folder: see ``published_family``.
+
+    Returns:
+        As from ``from_upstream``.
+
+    Raises:
+        ValueError: if the weights are of no family known here, or do not fit.
+    """
+    from mmtok.convert.container import read_checkpoint
+
+    tensors = read_checkpoint(folder / "model.safetensors")
+    found = identify(tensors)
+    if found is None:
+        raise ValueError(f"{folder} holds weights of no family known here; known: {', '.join(FAMILIES)}")
+    config = folder / "config.json"
+    return from_upstream(found, tensors, json.loads(config.read_text()) if config.is_file() else None)

@@ -7,6 +7,23 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
+def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Full attention. On a CPU, torch's fused form is slow backwards in bfloat16; there the products are written out.
+
+    Args:
+        q: (b, heads, n, head_dim).
+        k: (b, heads, m, head_dim).
+        v: (b, heads, m, head_dim).
+
+    Returns:
+        (b, heads, n, head_dim).
+    """
+    if q.device.type != "cpu" or q.dtype != torch.bfloat16 or not (torch.is_grad_enabled() and q.requires_grad):
+        return F.scaled_dot_product_attention(q, k, v)
+    weights = ((q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)).softmax(-1)
+    return weights @ v
+
+
 class Attention(nn.Module):
     """Multi-head attention with a fused projection without bias.
 
@@ -39,7 +56,7 @@ class Attention(nn.Module):
         else:
             q = F.linear(x[:, n - keep :], self.qkv.weight[:d]).view(b, keep, self.num_heads, -1).transpose(1, 2)
             k, v = F.linear(x, self.qkv.weight[d:]).view(b, n, 2, self.num_heads, -1).permute(2, 0, 3, 1, 4)
-        y = F.scaled_dot_product_attention(q, k, v)
+        y = attend(q, k, v)
         return self.proj(y.transpose(1, 2).reshape(b, keep, d))  # type: ignore[no-any-return]
 
 

@@ -507,21 +507,52 @@ PRIORS: dict[str, LarpPriorParams] = {
 }
 PRESETS: dict[str, LarpParams] = {
     "larp-l-long": LarpParams(prior=PRIORS["gptc-S"]),
+    # a study's: 16 frames of 32 pixels as 64 tokens of 1,024 codes
+    "larp-nano": LarpParams(
+        num_tokens=64,
+        size=32,
+        encoder_dim=192,
+        encoder_heads=3,
+        encoder_depth=4,
+        decoder_dim=192,
+        decoder_heads=3,
+        decoder_depth=4,
+        codebook_size=1024,
+        fps=8.0,
+        prior=LarpPriorParams(num_layers=3, num_heads=2, dim=128, max_tokens=64, dropout=0.0),
+    ),
     # a laptop's: 16 frames of 64 pixels as 128 tokens of 1,024 codes
     "larp-tiny": LarpParams(
         num_tokens=128,
         size=64,
         encoder_dim=192,
-        encoder_heads=6,
+        encoder_heads=3,
         encoder_depth=4,
         decoder_dim=192,
-        decoder_heads=6,
+        decoder_heads=3,
         decoder_depth=4,
         codebook_size=1024,
         fps=8.0,
-        prior=LarpPriorParams(num_layers=3, num_heads=4, dim=128, max_tokens=128),
+        prior=LarpPriorParams(num_layers=3, num_heads=2, dim=128, max_tokens=128, dropout=0.0),
     ),
 }
+
+
+def find_larp(preset: str) -> LarpParams:
+    """Sizes of a named preset.
+
+    Args:
+        preset: a key of ``PRESETS``.
+
+    Returns:
+        The sizes.
+
+    Raises:
+        ValueError: for an unknown name.
+    """
+    if preset not in PRESETS:
+        raise ValueError(f"unknown LARP preset {preset!r}; known: {', '.join(sorted(PRESETS))}")
+    return PRESETS[preset]
 
 
 def larp(preset: str) -> Larp:
@@ -536,6 +567,4 @@ def larp(preset: str) -> Larp:
     Raises:
         ValueError: for an unknown name.
     """
-    if preset not in PRESETS:
-        raise ValueError(f"unknown LARP preset {preset!r}; known: {', '.join(sorted(PRESETS))}")
-    return Larp(PRESETS[preset])
+    return Larp(find_larp(preset))

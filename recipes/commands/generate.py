@@ -20,6 +20,7 @@ from recipes.commands.common import (
     prompt_of,
     sampling_bar,
 )
+from recipes.commands.generate_larp import is_generator, run_larp
 
 SUMMARY = "make a film from text, a picture, a film or a sound"
 EXAMPLES = """\
@@ -30,6 +31,9 @@ EXAMPLES = """\
   cinepoet generate --video clip.mp4 --task video_to_audio --out heard.mp4  # a sound for the clip
   cinepoet generate --audio song.wav --out seen.mp4                         # pictures for the sound
   cinepoet generate "a green star" --out star.png                           # one picture
+  cinepoet generate --model runs/larp_ar/model --class "star spins" --out star.mp4   # a LARP generator
+  cinepoet generate --model hywang66/LARP-L-long-AR --class 23 --out ucf.mp4         # a published one
+  cinepoet generate --model runs/larp_fp/model --video clip.mp4 --out more.mp4       # 5 frames -> 11 more
 """
 
 
@@ -47,6 +51,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     given.add_argument("--image", metavar="F", help="a picture, or the first frame of a film, to set in motion")
     given.add_argument("--video", metavar="F", help="a film to go on from its end, or to make a sound for")
     given.add_argument("--audio", metavar="F", help="a sound, or a film with sound, to make pictures for")
+    larp = parser.add_argument_group("LARP generators")
+    larp.add_argument("--class", dest="label", metavar="C", help="name or number of the class to make a clip of")
+    larp.add_argument(
+        "--first-frames",
+        type=number(int, 1),
+        default=5,
+        metavar="N",
+        help="frames of --video that are known (default: 5)",
+    )
+    larp.add_argument("--tokenizer", metavar="T", help="LARP tokenizer (default: the one the generator came with)")
     parser.add_argument("--task", default="auto", help="e.g. video_to_audio, unconditional (default: by what is given)")
     parser.add_argument("--extensions", type=number(int, 0), default=0, metavar="N", help="N times one second more")
     add_seed(parser)
@@ -74,6 +88,10 @@ def run(args: argparse.Namespace) -> int:
     Returns:
         The exit code.
     """
+    if args.label is not None or is_generator(args.model):
+        return run_larp(args)
+    if args.tokenizer is not None:
+        raise ValueError(f"--tokenizer is for LARP generators; {args.model} brings its own")
     prompt = prompt_of(args.prompt)
     prompt_of(args.negative_prompt)
     task, silent = args.task, args.no_sound

@@ -68,7 +68,7 @@ def describe_bundle(name: str) -> str:
         FileNotFoundError: if there is none of that name.
         ValueError: if it is damaged.
     """
-    from recipes.bundle import PARTS, open_bundle
+    from recipes.bundle import OPTIONAL_PARTS, PARTS, open_bundle
 
     bundle = open_bundle(name)
     config = bundle.config
@@ -79,9 +79,9 @@ def describe_bundle(name: str) -> str:
     if "data" in bundle.card:
         lines.append(f"    trained on {bundle.card['data']}")
     total = 0
-    for part in PARTS:
+    for part in (*PARTS, *(p for p in OPTIONAL_PARTS if bundle.has(p))):
         if not bundle.has(part):
-            lines.append(f"    {part:<9} absent")
+            lines.append(f"    {part:<15} absent")
             continue
         folder = bundle.part(part)
         size = sum(f.stat().st_size for f in folder.iterdir() if f.is_file())
@@ -89,8 +89,8 @@ def describe_bundle(name: str) -> str:
         config_values = json.loads((folder / "config.json").read_text())
         family = config_values.get("family", config_values.get("model_type", "unknown"))
         count = count_parameters(folder / "model.safetensors")
-        lines.append(f"    {part:<9} {family:<12} {count / 1e6:7.2f} M parameters {size / 1e6:7.2f} MB")
-    lines.append(f"    {'in all':<9} {total / 1e6:>42.2f} MB")
+        lines.append(f"    {part:<15} {family:<12} {count / 1e6:7.2f} M parameters {size / 1e6:7.2f} MB")
+    lines.append(f"    {'in all':<15} {total / 1e6:>42.2f} MB")
     return "\n".join(lines)
 
 
@@ -132,6 +132,7 @@ def named_sizes() -> dict[str, dict[str, int]]:
     import mmtok.visual.magvit2 as magvit2
     import mmtok.visual.vidtok as vidtok
     import superres.config
+    from llm.larp_ar import SIZES, LarpAR, larp_ar_config
     from llm.model import PrefixLM
     from superres.model import SuperResTransformer
 
@@ -139,6 +140,8 @@ def named_sizes() -> dict[str, dict[str, int]]:
         "visual tokenizer": (magvit2.PRESETS, magvit2.Magvit2),
         "Cosmos DV": (cosmos.PRESETS, cosmos.CosmosDV),
         "LARP": (larp.PRESETS, larp.Larp),
+        "LARP generator": ({n: larp_ar_config(n) for n in SIZES}, LarpAR),
+        "LARP frame prediction": ({"LP": larp_ar_config("LP", frame_prediction=True)}, LarpAR),
         "VidTok FSQ": (vidtok.PRESETS, vidtok.VidTokFSQ),
         "sound tokenizer": (soundstream.PRESETS, soundstream.SoundStream),
         "language model": ({n: llm.config.preset(n) for n in llm.config.PRESETS}, PrefixLM),

@@ -1,4 +1,4 @@
-"""``cinepoet train``: a complete small model from nothing."""
+"""``cinepoet train``: a complete small model from nothing, or LARP's tokenizer and generators."""
 
 from __future__ import annotations
 
@@ -16,8 +16,13 @@ EXAMPLES = """\
   cinepoet train tiny --tokenizers tiny --out runs/mine      # language model and super-resolution only
   torchrun --nproc-per-node 8 -m recipes.cli train tiny --stages visual,decoder --out runs/tiny   # one GPU each
   cinepoet generate "a red circle" --model runs/tiny/bundle --out film.mp4
+  cinepoet train larp --out runs/larp                         # LARP's tokenizer and its prior, an hour
+  cinepoet train larp-ar --tokenizers runs/larp/model --out runs/larp_ar        # its class-conditional generator
+  cinepoet train larp --config recipes/configs/larp_l_long.yaml --media ucf101 --out runs/larp_l_long   # as published
+  cinepoet generate --model runs/larp_ar/model --class "star spins" --out star.mp4
 """
 PRESETS = ("tiny", "smoke")
+LARP = ("larp", "larp-ar")
 _CONFIGS = Path(__file__).parents[1] / "configs"
 
 
@@ -27,15 +32,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     Args:
         parser: of the command.
     """
-    parser.add_argument("preset", choices=PRESETS, metavar="tiny|smoke", help="which numbers to start from")
+    parser.add_argument(
+        "preset", choices=PRESETS + LARP, metavar="|".join(PRESETS + LARP), help="which numbers to start from"
+    )
     parser.add_argument("changes", nargs="*", metavar="key=value", help="numbers that differ, such as lm.steps=500")
     parser.add_argument("--config", type=Path, metavar="F.yaml", help="a file instead of the preset's")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="run folder (default: runs/PRESET)")
     parser.add_argument("--stages", metavar="A,B", help="only these, such as visual,tokens (default: all)")
-    parser.add_argument("--media", type=Path, metavar="FOLDER", help="real clips and sounds for the tokenizers")
+    parser.add_argument(
+        "--media",
+        type=Path,
+        metavar="FOLDER",
+        help="real clips and sounds for the tokenizers; for larp-ar films whose folders are their classes",
+    )
     parser.add_argument("--media-list", type=Path, metavar="CSV", help="path,split,licence of the files to use")
     parser.add_argument(
-        "--tokenizers", metavar="MODEL", help="take the tokenizers that --stages leaves from this model"
+        "--tokenizers",
+        metavar="MODEL",
+        help="take the tokenizers that --stages leaves from this model; for larp-ar the LARP tokenizer",
     )
     add_device(parser)
 
@@ -53,6 +67,10 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError("--media-list says which files of --media to use; give --media too")
     if args.media is not None and not args.media.is_dir():
         raise FileNotFoundError(f"media folder {args.media} does not exist")
+    if args.preset in LARP:
+        from recipes.commands.train_larp import run_larp
+
+        return run_larp(args)
     import yaml
 
     from recipes.bundle import open_bundle

@@ -77,6 +77,33 @@ class MixedClips:
         return clip.flip(-1) if float(torch.rand(1, generator=generator)) < 0.5 else clip
 
 
+class WholeScenes:
+    """Batches of scenes seen from their first picture on, each drawn when it is asked for.
+
+    Args:
+        corpus: scenes to render.
+        scenes: how many of them, from the first one.
+    """
+
+    def __init__(self, corpus: ShapesCorpus, *, scenes: int = 2_000_000):
+        self.corpus, self.scenes = corpus, scenes
+
+    def __call__(self, generator: torch.Generator, batch_size: int, num_frames: int, size: int) -> Tensor:
+        """Draw a batch.
+
+        Args:
+            generator: decides everything.
+            batch_size: clips.
+            num_frames: pictures at 8 per second.
+            size: height and width, pixels.
+
+        Returns:
+            (b, 3, num_frames, size, size) in [-1, 1].
+        """
+        drawn = [self.corpus.scene(_integer(generator, self.scenes)) for _ in range(batch_size)]
+        return torch.stack([render_video(scene, size=size, num_frames=num_frames) for scene in drawn])
+
+
 class MixedSounds:
     """Batches of mono sound: scenes of the corpus and crops of real recordings at random gain.
 
