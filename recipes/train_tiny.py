@@ -384,8 +384,8 @@ def _bundle(
 ) -> None:
     """Copy the parts, rounded as they are stored, beside cinepoet.json; the card says how each stage was really run."""
     for part in PART_CLASSES:
-        name = "superres_visual" if part == "visual" and config.tokenizer == "larp" else part
-        _trained(folder, part).save_pretrained(folder / "bundle" / name, dtype=STORED_AS[part])
+        place = "superres_visual" if part == "visual" and config.tokenizer == "larp" else part
+        _trained(folder, part).save_pretrained(folder / "bundle" / place, dtype=STORED_AS[place])
     if config.tokenizer == "larp":
         spoken = Larp.from_pretrained(folder / "larp" / "model").without_prior()
         spoken.save_pretrained(folder / "bundle" / "visual", dtype=STORED_AS["visual"])

@@ -24,6 +24,7 @@ from mmtok.media.video import write_film
 from recipes.cli import COMMANDS, main
 from recipes.config import load_config
 from recipes.corpora.shapes import ShapesCorpus, render_audio, render_video
+from recipes.study_larp_prior import StudyConfig
 from recipes.train_larp import LarpTrainConfig
 from recipes.train_larp_ar import LarpARTrainConfig
 from recipes.train_tiny import TinyConfig
@@ -294,7 +295,7 @@ def test_usage_mistakes(cinepoet: Cinepoet, tmp_path: Path) -> None:
     assert_refused(cinepoet("generate", *out), "give a PROMPT")
     assert_refused(cinepoet("evaluate", "shapes", "--scenes", "3"), "--scenes has no meaning")
     assert_refused(cinepoet("evaluate", "shape"), "did you mean shapes")
-    assert_refused(cinepoet("train", "huge"), "unknown choice 'huge'; known: tiny, smoke")
+    assert_refused(cinepoet("train", "huge"), "unknown choice 'huge'; known: tiny, smoke, larp")
     assert_refused(cinepoet("tokenize", *out), "give MEDIA to encode, or --decode")
 
 
@@ -476,7 +477,13 @@ def test_real_process_exits_with_two_and_one_line(tmp_path: Path) -> None:
 def test_every_shipped_config_loads() -> None:
     files = sorted(CONFIGS.glob("*.yaml"))
     assert {"smoke", "tiny"} <= {f.stem for f in files}
-    others = {"larp_l_long": LarpTrainConfig, "larp_ar_lp": LarpARTrainConfig}
+    others = {
+        "larp_l_long": LarpTrainConfig,
+        "larp_tiny": LarpTrainConfig,
+        "larp_ar_lp": LarpARTrainConfig,
+        "larp_ar_tiny": LarpARTrainConfig,
+        "larp_prior_study": StudyConfig,
+    }
     for file in files:
         if file.stem in others:
             load_config(others[file.stem], file, [])

@@ -160,3 +160,34 @@ def test_the_card_tells_what_was_measured(trained: Path, cinepoet: Command, tmp_
     code, _, fault = cinepoet(*words)
     assert code == 2 and "holds no measurement" in fault
     assert text == (model / "README.md").read_text()
+
+
+def test_one_config_line_lets_the_model_speak_larp(trained: Path, cinepoet: Command, tmp_path: Path) -> None:
+    """Holistic tokens from the grid's bundle: its text, sound and super-resolution are taken, the rest is trained."""
+    run, film = tmp_path / "run", tmp_path / "film.mp4"
+    code, shown, fault = cinepoet("train", "smoke", "tokenizer=larp", "--tokenizers", trained / "bundle", "--out", run)
+    assert code == 0, fault
+    assert "superres: taken from bundle" in shown and not (run / "superres_tokens").exists()
+    bundle = open_bundle(run / "bundle")
+    assert bundle.config.num_frames == 16 and bundle.has("superres_visual")
+    assert json.loads((bundle.part("visual") / "config.json").read_text())["family"] == "larp"
+    trained_on = json.loads((run / "lm" / "config.json").read_text())["task_weights"]
+    assert set(trained_on) == {"text_to_video", "unconditional", "video_to_audio", "audio_to_video"}
+    words = ("generate", "a red circle moves left", "--model", run / "bundle", "--out", film)
+    code, shown, _ = cinepoet(*words)
+    assert code == 0 and "16 frames of 64x64" in shown and "with sound" in shown  # sharpened by re-encoding
+    code, shown, _ = cinepoet(*words, "--no-upscale")
+    assert code == 0 and "16 frames of 32x32" in shown
+    picture = tmp_path / "picture.png"
+    code, _, fault = cinepoet("generate", "a red circle", "--model", run / "bundle", "--out", picture)
+    assert code == 2 and "tokens are about the whole clip; offered: text_to_video, unconditional" in fault
+    code, _, fault = cinepoet(*words, "--extensions", 1)
+    assert code == 2 and "extensions re-read the last second" in fault
+    code, shown, _ = cinepoet("evaluate", "shapes", "--model", run / "bundle", "--prompts", 2, "--batch-size", 2)
+    assert code == 0 and "reconstructed_upscaled" in shown
+    code, _, _ = cinepoet("upscale", film, "--model", run / "bundle", "--out", tmp_path / "sharp.mp4")
+    assert code == 0
+    code, shown, _ = cinepoet("train", "smoke", "tokenizer=larp", "--tokenizers", trained / "bundle", "--out", run)
+    assert code == 0 and shown.count("finished before, kept") == 2
+    code, _, fault = cinepoet("train", "smoke", "tokenizer=vqgan", "--out", tmp_path / "no")
+    assert code == 2 and "known: magvit2, larp" in fault

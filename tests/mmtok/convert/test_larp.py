@@ -180,6 +180,6 @@ def test_presets_have_the_stated_parameters():
     assert count == 193_880_224
     assert count - sum(p.numel() for p in model.prior.parameters()) == 172_179_984
     assert sum(p.numel() for p in small.parameters()) < 6_000_000
-    with pytest.raises(ValueError, match="known: larp-l-long, larp-tiny"):
+    with pytest.raises(ValueError, match="known: larp-l-long, larp-nano, larp-tiny"):
         larp("larp-xl")
     assert isinstance(Larp(PRESETS["larp-tiny"]), VisualTokenizer)

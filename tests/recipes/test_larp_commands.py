@@ -1,0 +1,258 @@
+"""LARP on the command line: train both halves, generate from classes and first frames, published folders, mistakes."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+import mmtok
+from llm.larp_ar import LarpAR
+from mmtok.media.container import probe
+from mmtok.media.video import write_film
+from mmtok.visual.larp import PRESETS, Larp
+from recipes.cli import main
+from recipes.corpora.shapes import ShapesCorpus, render_video
+from recipes.device import Compute
+from recipes.larp_codes import SHAPES_CLASSES, encode_clips, first_frames, folder_clips, shapes_clips
+from recipes.larp_pipeline import LarpPipeline
+from recipes.run import Run
+
+Cinepoet = Callable[..., tuple[int, str, str]]
+CPU = Compute(torch.device("cpu"), torch.float32, "tests")
+TOKENIZER = dataclasses.replace(
+    PRESETS["larp-nano"],
+    num_tokens=8,
+    codebook_size=32,
+    encoder_dim=32,
+    encoder_heads=2,
+    encoder_depth=1,
+    decoder_dim=32,
+    decoder_heads=2,
+    decoder_depth=1,
+    prior=None,
+)
+
+
+@pytest.fixture
+def cinepoet(capsys: pytest.CaptureFixture[str]) -> Cinepoet:
+    def run(*words: object) -> tuple[int, str, str]:
+        code = main([str(word) for word in words])
+        shown = capsys.readouterr()
+        return code, shown.out, shown.err
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    model = Larp(TOKENIZER)
+    torch.nn.init.normal_(model.to_pixels.weight, std=0.1)
+    folder = tmp_path_factory.mktemp("larp") / "tokenizer"
+    model.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def generators(tokenizer: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A class-conditional and a frame prediction generator, trained for a moment by the command."""
+    root = tmp_path_factory.mktemp("generators")
+    sizes = ("dim=32", "num_layers=1", "num_heads=2", "hidden_dim=32", "clips=24", "validation_rows=4", "steps=3")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Run, "plot", lambda self: None)
+        for name, more in (("class", ()), ("frames", ("frame_prediction=true",))):
+            words = ["train", "larp-ar", "--tokenizers", str(tokenizer), *sizes, *more, "--out", str(root / name)]
+            assert main(words) == 0
+    return {name: root / name / "model" for name in ("class", "frames")}
+
+
+@pytest.fixture
+def film(tmp_path: Path) -> Path:
+    path = tmp_path / "given.mp4"
+    write_film(path, render_video(ShapesCorpus().scene(0), size=64, num_frames=17), fps=8.0)
+    return path
+
+
+def test_the_tokenizer_trains_and_loads(cinepoet: Cinepoet, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    words = ("train", "larp", "preset=larp-nano", "num_tokens=16", "steps=3", "batch_size=2", "--out", out)
+    code, shown, _ = cinepoet(*words)
+    assert code == 0 and "ready" in shown and (out / "curves.png").exists()
+    model = mmtok.load(out / "model")
+    assert model.params.num_tokens == 16 and model.prior is not None
+    assert model.encode(torch.zeros(1, 3, 16, 32, 32)).shape == (1, 1, 16)
+    code, _, fault = cinepoet(*words[:-2], "learning_rate=0.5", "--out", out)
+    assert code == 2 and "another config" in fault
+
+
+def test_real_clips_train_the_tokenizer(cinepoet: Cinepoet, film: Path, tmp_path: Path) -> None:
+    code, _, _ = cinepoet(
+        "train",
+        "larp",
+        "preset=larp-nano",
+        "steps=1",
+        "batch_size=2",
+        "--media",
+        film.parent,
+        "--out",
+        tmp_path / "run",
+    )
+    assert code == 0 and (tmp_path / "run" / "model" / "config.json").exists()
+
+
+def test_a_class_becomes_a_film(cinepoet: Cinepoet, generators: dict[str, Path], tmp_path: Path) -> None:
+    films = [tmp_path / f"{n}.mp4" for n in "abc"]
+    model = generators["class"]
+    assert (model / "tokenizer" / "config.json").exists()
+    for out, words in zip(films, (("star spins",), (SHAPES_CLASSES.index("star spins"),), ("star left",)), strict=True):
+        code, shown, _ = cinepoet("generate", "--model", model, "--class", *words, "--out", out, "--profile")
+        assert code == 0 and "16 frames of 32x32 at 8 fps" in shown and "peak memory" in shown
+    info = probe(films[0])
+    assert (info.width, info.height, info.has_audio) == (32, 32, False)
+    assert films[0].read_bytes() == films[1].read_bytes()  # a name is its number, the seed decides
+
+
+def test_first_frames_go_on(cinepoet: Cinepoet, generators: dict[str, Path], film: Path, tmp_path: Path) -> None:
+    out = tmp_path / "more.mp4"
+    code, shown, _ = cinepoet("generate", "--model", generators["frames"], "--video", film, "--out", out)
+    assert code == 0 and "16 frames" in shown and probe(out).has_video
+    pipe = LarpPipeline.from_pretrained(generators["frames"], device="cpu")
+    video = torch.rand(1, 3, 16, 32, 32) * 2 - 1
+    seen: list[Tensor] = []
+    generate = pipe.model.generate
+    pipe.model.generate = lambda condition, **kw: (seen.append(condition), generate(condition, **kw))[1]  # type: ignore[method-assign]
+    pipe(video=video[:, :, :5])
+    assert torch.equal(seen[0], pipe.tokenizer.encode(first_frames(video, 5))[:, 0])
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("--model", "CLASS", "--class", "moon"), "unknown class 'moon'; known: 0 to 38, or circle left"),
+        (("--model", "CLASS", "--class", "39"), "unknown class '39'"),
+        (("--model", "CLASS"), "takes either --class"),
+        (("--model", "CLASS", "--class", "1", "--video", "FILM"), "takes either --class"),
+        (("--model", "CLASS", "--video", "FILM"), "makes clips of classes"),
+        (("--model", "FRAMES", "--class", "1"), "continues first frames"),
+        (("--model", "FRAMES", "--video", "FILM", "--first-frames", "16"), "give 1 to 15 known frames"),
+        (("a prompt", "--model", "CLASS"), "not a PROMPT"),
+        (("--class", "1"), "tiny is not a LARP generator"),
+        (("a prompt", "--tokenizer", "x"), "--tokenizer is for LARP generators"),
+        (("--model", "FRAMES", "--video", "FILM", "--guidance-scale", "2"), "no null condition"),
+    ],
+)
+def test_mistakes_are_one_line(
+    cinepoet: Cinepoet,
+    generators: dict[str, Path],
+    film: Path,
+    tmp_path: Path,
+    words: tuple[str, ...],
+    told: str,
+) -> None:
+    names = {"CLASS": generators["class"], "FRAMES": generators["frames"], "FILM": film}
+    out = tmp_path / "no.mp4"
+    code, _, fault = cinepoet("generate", *(names.get(w, w) for w in words), "--out", out)
+    assert code == 2 and told in fault and fault.count("\n") == 1 and not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("larp-ar",), "--tokenizers FOLDER"),
+        (("larp", "--tokenizers", "TOKENIZER"), "init=FOLDER"),
+        (("larp", "--stages", "visual"), "one stage"),
+        (("larp", "stepz=3"), "did you mean steps"),
+        (("larp", "init=x", "local_start=true"), "local_start is a new model's"),
+        (("larp-ar", "--tokenizers", "TOKENIZER", "given_frames=16", "frame_prediction=true"), "must lie in [1, 15]"),
+        (("larp-ar", "--tokenizers", "VISUAL"), "is not a LARP tokenizer"),
+    ],
+)
+def test_training_refuses(
+    cinepoet: Cinepoet, tokenizer: Path, bundle: Path, tmp_path: Path, words: tuple[str, ...], told: str
+) -> None:
+    names = {"TOKENIZER": tokenizer, "VISUAL": bundle / "visual"}
+    code, _, fault = cinepoet("train", *(names.get(w, w) for w in words), "--out", tmp_path / "run")
+    assert code == 2 and told in fault and fault.count("\n") == 1
+
+
+def test_a_foreign_tokenizer_is_named(
+    cinepoet: Cinepoet, generators: dict[str, Path], tokenizer: Path, bundle: Path, tmp_path: Path
+) -> None:
+    Larp(dataclasses.replace(TOKENIZER, codebook_size=16)).save_pretrained(tmp_path / "other")
+    words = ("generate", "--model", generators["class"], "--class", "1", "--out", tmp_path / "no.mp4", "--tokenizer")
+    code, _, fault = cinepoet(*words, tmp_path / "other")
+    assert code == 2 and "8 tokens of 16 codes, the generator was trained on 8 of 32" in fault
+    code, _, fault = cinepoet(*words, bundle / "visual")
+    assert code == 2 and "is not a LARP tokenizer" in fault
+    shutil.copytree(generators["class"], tmp_path / "alone", ignore=shutil.ignore_patterns("tokenizer"))
+    code, _, fault = cinepoet("generate", "--model", tmp_path / "alone", "--class", "1", "--out", tmp_path / "no.mp4")
+    assert code == 2 and "does not hold its tokenizer" in fault
+    code, _, _ = cinepoet(
+        "generate", "--model", tmp_path / "alone", "--class", 1, "--tokenizer", tokenizer, "--out", tmp_path / "a.mp4"
+    )
+    assert code == 0
+
+
+def test_codes_of_films_have_the_folders_as_classes(tokenizer: Path, tmp_path: Path) -> None:
+    model = Larp.from_pretrained(tokenizer)
+    for number, name in enumerate(("run", "bend", "run")):
+        (tmp_path / name).mkdir(exist_ok=True)
+        film = render_video(ShapesCorpus().scene(number), size=32, num_frames=40)
+        write_film(tmp_path / name / f"{number}.mp4", film, fps=8.0)
+    (tmp_path / "run" / "broken.mp4").write_bytes(b"no film")
+    clips = list(folder_clips(model, tmp_path))
+    assert [name for _, name in clips] == ["bend"] * 2 + ["run"] * 4
+    assert clips[0][0].shape == (3, 16, 32, 32)
+    data = encode_clips(model, iter(clips), count=6, classes=None, given_frames=None, compute=CPU)
+    assert data.classes == ("bend", "run") and sorted(data.condition.tolist()) == [0, 0, 1, 1, 1, 1]
+    with pytest.raises(ValueError, match="holds no films"):
+        list(folder_clips(model, tokenizer))
+
+
+def test_the_order_is_drawn_and_codes_stay_with_their_class(tokenizer: Path) -> None:
+    model = Larp.from_pretrained(tokenizer)
+    clips = list(shapes_clips(model, first=5, count=7))
+    data = encode_clips(
+        model, iter(clips), count=7, classes=SHAPES_CLASSES, given_frames=None, compute=CPU, batch_size=3
+    )
+    rows = {SHAPES_CLASSES.index(name): model.encode(clip[None])[0, 0] for clip, name in clips}
+    assert data.condition.tolist() != [SHAPES_CLASSES.index(name) for _, name in clips]
+    for codes, label in zip(data.codes, data.condition.tolist(), strict=True):
+        if [SHAPES_CLASSES.index(n) for _, n in clips].count(label) == 1:
+            assert torch.equal(codes, rows[label])
+
+
+def test_published_folders_load_as_they_are(shared: Path, cinepoet: Cinepoet, tmp_path: Path) -> None:
+    """config.json and model.safetensors as the authors' repositories hold them."""
+
+    def publish(case: str) -> tuple[Path, dict[str, Tensor]]:
+        with safe_open(shared / "golden" / "larp" / f"{case}.safetensors", "pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            config = json.loads(file.metadata()["config"])
+        folder = tmp_path / case
+        folder.mkdir()
+        weights = {n.removeprefix("state_dict."): t for n, t in tensors.items() if n.startswith("state_dict.")}
+        save_file(weights, folder / "model.safetensors")
+        (folder / "config.json").write_text(json.dumps(config))
+        return folder, tensors
+
+    folder, tensors = publish("larp_tokenizer_a")
+    model = mmtok.load(folder)
+    assert torch.equal(model.encode(tensors["input.video"] * 2 - 1)[:, 0], tensors["output.token_ids"])
+    assert mmtok.load(folder, dtype=torch.bfloat16).codebook.dtype == torch.bfloat16
+    generator, tensors = publish("larp_ar_a")
+    greedy = LarpAR.from_pretrained(generator).generate(tensors["input.cond"], temperature=0.0)
+    assert torch.equal(greedy, tensors["output.greedy_tokens"])
+    out = tmp_path / "film.mp4"
+    code, _, fault = cinepoet("generate", "--model", generator, "--class", 1, "--tokenizer", folder, "--out", out)
+    fits = model.codebook_size == tensors["output.logits"].shape[-1]
+    assert code == 0 if fits else (code == 2 and "name the tokenizer it was trained with" in fault)
