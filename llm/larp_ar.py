@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from llm.cache import KVCache
 from llm.model import RMSNorm
 from llm.sampling import guide, sample
+from mmtok.nn.linear import Linear
 from mmtok.nn.transformer import sine_table
 from mmtok.pretrained import (
     load_strictly,
@@ -133,8 +134,8 @@ class LarpAttention(nn.Module):
     def __init__(self, config: LarpARConfig):
         super().__init__()
         self.heads, self.kv_heads, self.head_dim = config.num_heads, config.kv_heads, config.head_dim
-        self.wqkv = nn.Linear(config.dim, (config.num_heads + 2 * config.kv_heads) * config.head_dim, bias=False)
-        self.wo = nn.Linear(config.dim, config.dim, bias=False)
+        self.wqkv = Linear(config.dim, (config.num_heads + 2 * config.kv_heads) * config.head_dim, bias=False)
+        self.wo = Linear(config.dim, config.dim, bias=False)
 
     def forward(self, x: Tensor, layer: int, cache: KVCache | None) -> Tensor:
         """Attend to the past and the present.
@@ -168,9 +169,9 @@ class LarpFeedForward(nn.Module):
 
     def __init__(self, config: LarpARConfig):
         super().__init__()
-        self.w1 = nn.Linear(config.dim, config.hidden_dim, bias=False)
-        self.w3 = nn.Linear(config.dim, config.hidden_dim, bias=False)
-        self.w2 = nn.Linear(config.hidden_dim, config.dim, bias=False)
+        self.w1 = Linear(config.dim, config.hidden_dim, bias=False)
+        self.w3 = Linear(config.dim, config.hidden_dim, bias=False)
+        self.w2 = Linear(config.hidden_dim, config.dim, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Transform each place.
@@ -255,7 +256,7 @@ class LarpAR(nn.Module):
         rates = torch.linspace(0, config.drop_path, config.num_layers, device="cpu").tolist()
         self.layers = nn.ModuleList(LarpLayer(config, rate) for rate in rates)
         self.norm = RMSNorm(config.dim, config.eps)
-        self.output = nn.Linear(config.dim, config.vocab_size, bias=False)
+        self.output = Linear(config.dim, config.vocab_size, bias=False)
         for weight in self.parameters():
             if weight.ndim > 1:
                 nn.init.normal_(weight, std=0.02)

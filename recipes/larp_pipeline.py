@@ -27,7 +27,22 @@ from recipes.pipeline import Output
 
 TOKENIZER_FOLDER = "tokenizer"
 PUBLISHED_TOKENIZER = "hywang66/LARP-L-long-tokenizer"
-CONTEXT_FRAMES = 5  # of the published frame prediction (K600)
+LARGE = 100_000_000  # parameters from which on sampling takes as long as reading them from memory does
+
+
+def sampling_dtype(model: LarpAR, device: torch.device) -> torch.dtype:
+    """The type in which a generator samples: half precision for large ones, as the authors do.
+
+    Args:
+        model: the generator.
+        device: where it samples.
+
+    Returns:
+        float16 on a CPU, where torch reads it at the memory's full speed, bfloat16 elsewhere; float32 for small models.
+    """
+    if sum(p.numel() for p in model.parameters()) < LARGE:
+        return torch.float32
+    return torch.float16 if device.type == "cpu" else torch.bfloat16
 
 
 def tokenizer_of(folder: Path) -> str:
@@ -74,7 +89,12 @@ class LarpPipeline:
 
     @classmethod
     def from_pretrained(
-        cls, name: str | Path, *, tokenizer: str | Path | None = None, device: str = "auto"
+        cls,
+        name: str | Path,
+        *,
+        tokenizer: str | Path | None = None,
+        device: str = "auto",
+        dtype: torch.dtype | None = None,
     ) -> LarpPipeline:
         """Load both halves.
 
@@ -82,6 +102,7 @@ class LarpPipeline:
             name: folder or hub id of the generator.
             tokenizer: folder or hub id; None takes the one inside the generator's folder, or the published one.
             device: "auto" or a torch device.
+            dtype: of the generator; None chooses, see ``sampling_dtype``.
 
         Returns:
             The pipeline.
@@ -92,7 +113,8 @@ class LarpPipeline:
         """
         compute = choose_compute(device)
         folder = resolve_folder(name)
-        model = LarpAR.from_pretrained(folder).to(compute.device)
+        model = LarpAR.from_pretrained(folder)
+        model.to(compute.device, sampling_dtype(model, compute.device) if dtype is None else dtype)
         source = tokenizer_of(folder) if tokenizer is None else tokenizer
         loaded = mmtok.load(source, device=compute.device)
         if not isinstance(loaded, Larp):

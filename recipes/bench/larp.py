@@ -28,7 +28,10 @@ from recipes.bench.visual import scene_clip
 from recipes.progress import track
 from recipes.run import write_atomically
 
-MODES = ("plain fp32", "ours fp32", "ours bf16", "ours bf16 compiled")
+MODES = {
+    "tokenizer": ("plain fp32", "ours fp32", "ours bf16", "ours fp32 compiled", "ours bf16 compiled"),
+    "sampling": ("plain fp32", "ours fp32", "ours bf16", "ours fp16"),
+}
 KINDS = ("tokenizer", "sampling")
 
 
@@ -107,7 +110,7 @@ def tokenizer(args: argparse.Namespace) -> tuple[list[dict[str, Any]], str]:
     """
     rows: list[dict[str, Any]] = []
     where = ""
-    modes = args.modes or MODES[:3]
+    modes = args.modes or MODES["tokenizer"][:3]
     with tempfile.TemporaryDirectory() as folder:
         kept: dict[str, dict[str, Tensor]] = {}
         for mode in track(modes, title="tokenizer"):
@@ -158,8 +161,9 @@ def sampling_case(args: argparse.Namespace) -> dict[str, Any]:
     """
     device = torch.device(args.device)
     model = make_generator(args.preset).to(device)
-    if "bf16" in args.case:
-        model.to(torch.bfloat16)
+    for name, dtype in (("bf16", torch.bfloat16), ("fp16", torch.float16)):
+        if name in args.case:
+            model.to(dtype)
     plain = args.case == "plain fp32"
     subject: Any = PlainLarpAR(model.config, model.state_dict()) if plain else model
     labels = torch.arange(args.batch, device=device) % model.config.num_classes
@@ -198,7 +202,7 @@ def sampling(args: argparse.Namespace) -> tuple[list[dict[str, Any]], str]:
     """
     rows: list[dict[str, Any]] = []
     where = ""
-    for mode in track(args.modes or MODES[:3], title="sampling"):
+    for mode in track(args.modes or MODES["sampling"], title="sampling"):
         words = ["sampling", "--case", mode, "--preset", args.preset, "--batch", str(args.batch)]
         words += ["--runs", str(args.runs), "--device", args.device, "--tokens", str(args.tokens)]
         row = in_fresh_process("recipes.bench.larp", [*words, "--guidance", str(args.guidance)])
@@ -223,7 +227,7 @@ def main(words: list[str] | None = None) -> int:
     )
     parser.add_argument("kind", choices=KINDS)
     parser.add_argument("--preset", metavar="NAME", help="larp-l-long, or LP for sampling")
-    parser.add_argument("--modes", nargs="+", choices=MODES, help="default: all but the compiled one")
+    parser.add_argument("--modes", nargs="+", help="default: all but the compiled ones")
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--tokens", type=int, default=50, help="codes a run")
@@ -233,6 +237,8 @@ def main(words: list[str] | None = None) -> int:
     for hidden in ("--case", "--keep", "--reference"):
         parser.add_argument(hidden, help=argparse.SUPPRESS)
     args = parser.parse_args(words)
+    if unknown := sorted(set(args.modes or ()) - set(MODES[args.kind])):
+        parser.error(f"unknown modes {', '.join(unknown)}; known: {', '.join(MODES[args.kind])}")
     args.preset = args.preset or ("LP" if args.kind == "sampling" else "larp-l-long")
     if args.case:
         print(json.dumps({"tokenizer": tokenizer_case, "sampling": sampling_case}[args.kind](args)))

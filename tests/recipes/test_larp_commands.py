@@ -256,3 +256,18 @@ def test_published_folders_load_as_they_are(shared: Path, cinepoet: Cinepoet, tm
     code, _, fault = cinepoet("generate", "--model", generator, "--class", 1, "--tokenizer", folder, "--out", out)
     fits = model.codebook_size == tensors["output.logits"].shape[-1]
     assert code == 0 if fits else (code == 2 and "name the tokenizer it was trained with" in fault)
+
+
+def test_large_generators_sample_in_half_precision(
+    generators: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exact = LarpPipeline.from_pretrained(generators["class"], device="cpu")
+    assert exact.model.output.weight.dtype == torch.float32
+    monkeypatch.setattr("recipes.larp_pipeline.LARGE", 1)
+    half = LarpPipeline.from_pretrained(generators["class"], device="cpu")
+    assert half.model.output.weight.dtype == torch.float16
+    labels, ids = torch.tensor([3]), torch.randint(32, (1, 7))
+    torch.testing.assert_close(half.model(ids, labels).float(), exact.model(ids, labels), atol=0.02, rtol=0.02)
+    assert half(classes=[3]).frames.shape == (1, 3, 16, 32, 32)
+    given = LarpPipeline.from_pretrained(generators["class"], device="cpu", dtype=torch.bfloat16)
+    assert given.model.output.weight.dtype == torch.bfloat16

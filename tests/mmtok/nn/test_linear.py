@@ -1,0 +1,55 @@
+"""Few rows take another way to the same sums."""
+
+import pytest
+import torch
+from torch import nn
+
+from mmtok.nn.linear import MOST_ROWS, Linear
+from mmtok.nn.transformer import attend
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 12), (4, 12), (12,), (2, 2, 12), (5, 12), (0, 12)])
+@pytest.mark.parametrize("bias", [True, False])
+def test_the_product_is_that_of_torch(shape, bias):
+    torch.manual_seed(0)
+    ours = Linear(12, 20, bias=bias)
+    theirs = nn.Linear(12, 20, bias=bias)
+    theirs.load_state_dict(ours.state_dict())
+    x = torch.randn(shape)
+    with torch.inference_mode():
+        torch.testing.assert_close(ours(x), theirs(x))
+        assert ours(x).shape == theirs(x).shape
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(ours(x), theirs(x))
+    assert ours(x).requires_grad
+
+
+def test_threads_are_used_for_few_rows_only(monkeypatch):
+    calls = []
+    product = torch.bmm
+    monkeypatch.setattr(torch, "bmm", lambda *a: (calls.append(1), product(*a))[1])
+    layer = Linear(8, 16)
+    with torch.inference_mode():
+        layer(torch.randn(MOST_ROWS + 1, 8))
+        layer.half()(torch.randn(1, 8).half())
+        Linear(8, 15)(torch.randn(1, 8))
+        assert not calls
+        Linear(8, 16)(torch.randn(MOST_ROWS, 8))
+        assert calls
+    Linear(8, 16)(torch.randn(1, 8))  # with gradients
+    assert len(calls) == 1
+
+
+@pytest.mark.parametrize("rows", [5, 300])
+def test_attention_in_blocks_is_attention(rows):
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(2, 3, n, 16, dtype=torch.bfloat16, requires_grad=True) for n in (rows, 40, 40))
+    ours = attend(q, k, v)
+    exact = torch.nn.functional.scaled_dot_product_attention(q.float(), k.float(), v.float())
+    torch.testing.assert_close(ours.float(), exact, atol=2e-2, rtol=2e-2)
+    for got, want in zip(
+        torch.autograd.grad(ours.float().square().sum(), (q, k, v)),
+        torch.autograd.grad(exact.square().sum(), (q, k, v)),
+        strict=True,
+    ):
+        assert float((got.float() - want.float()).norm() / want.float().norm()) < 0.03
