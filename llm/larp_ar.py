@@ -21,7 +21,7 @@ from llm.cache import KVCache
 from llm.model import RMSNorm
 from llm.sampling import guide, sample
 from mmtok.nn.linear import Linear
-from mmtok.nn.transformer import sine_table
+from mmtok.nn.transformer import attend, sine_table
 from mmtok.pretrained import (
     load_strictly,
     load_tensors,
@@ -134,6 +134,7 @@ class LarpAttention(nn.Module):
     def __init__(self, config: LarpARConfig):
         super().__init__()
         self.heads, self.kv_heads, self.head_dim = config.num_heads, config.kv_heads, config.head_dim
+        self._grouped = config.kv_heads != config.num_heads
         self.wqkv = Linear(config.dim, (config.num_heads + 2 * config.kv_heads) * config.head_dim, bias=False)
         self.wo = Linear(config.dim, config.dim, bias=False)
 
@@ -155,8 +156,11 @@ class LarpAttention(nn.Module):
         )
         if cache is not None:
             k, v = cache.append(layer, k, v)
-        grouped = self.kv_heads != self.heads
-        y = F.scaled_dot_product_attention(q, k, v, is_causal=n > 1, enable_gqa=grouped)
+        if n == k.shape[2]:
+            k, v = (y.repeat_interleave(self.heads // self.kv_heads, 1) if self._grouped else y for y in (k, v))
+            y = attend(q, k, v, causal=n > 1)
+        else:  # one place behind a cache
+            y = F.scaled_dot_product_attention(q, k, v, is_causal=n > 1, enable_gqa=self._grouped)
         return self.wo(y.transpose(1, 2).reshape(b, n, d))  # type: ignore[no-any-return]
 
 

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 ROWS = 128  # of attention at a time in bfloat16 on a CPU; 64 to 512 are within 5 % of each other
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Full attention.
+def attend(q: Tensor, k: Tensor, v: Tensor, *, causal: bool = False) -> Tensor:
+    """Attention.
 
     In bfloat16 on a CPU torch's fused form is slow, backwards above all; there the products are written out, in blocks
     of rows so that scores stay in the cache (1.4 times as fast forwards for 2,048 places, 1.7 times with gradients).
@@ -19,14 +19,24 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         q: (b, heads, n, head_dim).
         k: (b, heads, m, head_dim).
         v: (b, heads, m, head_dim).
+        causal: place i reads up to place i only; needs as many queries as keys.
 
     Returns:
         (b, heads, n, head_dim).
     """
     if q.device.type != "cpu" or q.dtype != torch.bfloat16:
-        return F.scaled_dot_product_attention(q, k, v)
-    keys = k.transpose(-1, -2)
-    return torch.cat([(part @ keys).softmax(-1) @ v for part in (q * q.shape[-1] ** -0.5).split(ROWS, 2)], 2)
+        return F.scaled_dot_product_attention(q, k, v, is_causal=causal)
+    out, start = [], 0
+    for part in (q * q.shape[-1] ** -0.5).split(ROWS, 2):
+        stop = start + part.shape[2]
+        read = stop if causal else k.shape[2]
+        scores = part @ k[:, :, :read].transpose(-1, -2)
+        if causal:
+            later = torch.ones(stop - start, read, dtype=torch.bool).triu(start + 1)
+            scores = scores.masked_fill(later, float("-inf"))
+        out.append(scores.softmax(-1) @ v[:, :, :read])
+        start = stop
+    return torch.cat(out, 2)
 
 
 class Attention(nn.Module):

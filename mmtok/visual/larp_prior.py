@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmtok.nn.transformer import attend
+
 
 @dataclass(frozen=True)
 class LarpPriorParams:
@@ -73,7 +75,11 @@ class PriorAttention(nn.Module):
         b, n, d = x.shape
         q, k, v = (f(x).view(b, n, self.num_heads, -1).transpose(1, 2) for f in (self.query, self.key, self.value))
         drop = self.dropout if self.training else 0.0
-        y = F.scaled_dot_product_attention(q, k, v, is_causal=True, dropout_p=drop)
+        y = (
+            F.scaled_dot_product_attention(q, k, v, is_causal=True, dropout_p=drop)
+            if drop
+            else attend(q, k, v, causal=True)
+        )
         return F.dropout(self.proj(y.transpose(1, 2).reshape(b, n, d)), self.dropout, self.training)
 
 
