@@ -102,6 +102,8 @@ def require_video(video: Tensor) -> None:
     """
     if video.ndim != 5 or video.shape[1] != 3 or not video.is_floating_point():
         raise ValueError(f"video must be a float tensor (b, 3, t, h, w), got {video.dtype} of {tuple(video.shape)}")
+    if not video.numel():
+        raise ValueError(f"video is empty: {tuple(video.shape)}")
     low, high = torch.aminmax(video.detach())
     if not (low >= -1.01 and high <= 1.01):
         raise ValueError(f"video must lie in [-1, 1], got values in [{low:.3g}, {high:.3g}]; scale x / 127.5 - 1")
@@ -139,5 +141,7 @@ def check_codes(codes: Tensor, *, num_codebooks: int, codebook_size: int, axes: 
         raise ValueError(
             f"codes must be integers of shape (b, {num_codebooks}, {axes}), got {codes.dtype} {tuple(codes.shape)}"
         )
-    if codes.numel() and (int(codes.min()) < 0 or int(codes.max()) >= codebook_size):
+    if not codes.numel():
+        raise ValueError(f"codes are empty: {tuple(codes.shape)}")
+    if int(codes.min()) < 0 or int(codes.max()) >= codebook_size:
         raise ValueError(f"codes must lie in [0, {codebook_size}), got [{int(codes.min())}, {int(codes.max())}]")

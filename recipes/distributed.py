@@ -82,6 +82,36 @@ class Ranks:
             value /= self.world
         return value
 
+    def gather(self, value: Tensor) -> Tensor:
+        """The same tensor of all processes, one behind the other.
+
+        Args:
+            value: of one shape on all of them.
+
+        Returns:
+            Joined along the first axis.
+        """
+        if self.world == 1:
+            return value
+        parts = [torch.empty_like(value) for _ in range(self.world)]
+        dist.all_gather(parts, value.contiguous())
+        return torch.cat(parts)
+
+    def means(self, values: dict[str, Tensor | float]) -> dict[str, Tensor | float]:
+        """Logged numbers averaged over all processes.
+
+        Args:
+            values: the same names on all of them.
+
+        Returns:
+            Name to mean.
+        """
+        if self.world == 1:
+            return values
+        device = next((v.device for v in values.values() if isinstance(v, Tensor)), torch.device("cpu"))
+        stacked = torch.stack([torch.as_tensor(v, dtype=torch.float32, device=device) for v in values.values()])
+        return dict(zip(values, self.mean(stacked).unbind(), strict=True))
+
     def wait(self) -> None:
         """Go on when all processes are here."""
         if self.world > 1:

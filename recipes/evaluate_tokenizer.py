@@ -74,14 +74,18 @@ def load_backbones(*, squeezenet: Path | None, vgg: Path | None, lpips: Path | N
             network = torch.jit.load(str(i3d), map_location="cpu").eval()
         except RuntimeError as fault:
             raise ValueError(f"{i3d} is no TorchScript: {str(fault).splitlines()[0]}") from fault
-        source = f"{i3d.name}, sha256 {hashlib.sha256(i3d.read_bytes()).hexdigest()[:12]}"
+        source = f"{_named(i3d)}, frames resized to {I3D_SIZE} (bilinear)"
     return Backbones(
         SqueezeNet.from_npz(squeezenet) if squeezenet is not None else None,
         LPIPS.from_files(vgg, lpips) if vgg is not None and lpips is not None else None,
         network,
         source,
-        f"VGG16 {vgg.name}, linear {lpips.name}" if vgg is not None and lpips is not None else "",
+        f"VGG16 {_named(vgg)}, linear {_named(lpips)}" if vgg is not None and lpips is not None else "",
     )
+
+
+def _named(file: Path) -> str:
+    return f"{file.name}, sha256 {hashlib.sha256(file.read_bytes()).hexdigest()[:12]}"
 
 
 def i3d_features(network: Any, video: Tensor) -> Tensor:
@@ -179,12 +183,16 @@ def evaluate_tokenizer(
         "tokens_per_clip": math.prod(grid),
         "bits_per_pixel": round(math.prod(grid) * math.log2(tokenizer.codebook_size) / (t * h * w), 5),
     }
+    if "ssim" not in result:
+        result["ssim_protocol"] = "left out: the window of 11 pixels is larger than the picture"
     if backbones.lpips is not None:
         result["lpips_protocol"] = f"LPIPS 0.1, {backbones.lpips_source}, mean over frames"
     for name, (real, fake) in features.items():
         a, b = torch.cat(real), torch.cat(fake)
         result[name] = round(frechet_distance(a, b), 4) if len(a) > 1 else math.nan
-        source = backbones.i3d_source if name == "rfvd" else backbones.squeezenet.source if backbones.squeezenet else ""
+        source = backbones.i3d_source
+        if name != "rfvd" and backbones.squeezenet is not None:
+            source = f"{backbones.squeezenet.source}, frames resized to 227 (bicubic)"
         result[f"{name}_protocol"] = f"Frechet distance of {len(a)} + {len(b)} vectors of width {a.shape[1]}, {source}"
     if sheet is not None:
         write_png(sheet, torch.cat(shown, 1))

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+import mmtok
 from mmtok.features.vgg import LPIPS, perceptual_loss
 from mmtok.losses.larp_discriminator import MeanLeCam, TransformerDiscriminator, smooth_discriminator_loss
 from mmtok.losses.visual_discriminators import generator_loss
@@ -144,20 +145,20 @@ def larp_params(config: LarpTrainConfig) -> LarpParams:
         config: the run.
 
     Returns:
-        The preset with the run's changes; the prior takes as many tokens as there are.
+        The preset with the run's changes, its prior included; it takes at least as many tokens as there are.
 
     Raises:
-        ValueError: for an unknown preset.
+        ValueError: for an unknown preset, or sizes that do not fit.
     """
     params = find_larp(config.preset)
-    count = config.num_tokens or params.num_tokens
-    prior = None
-    if config.use_prior and params.prior is not None:
-        prior = replace(params.prior, max_tokens=max(count, params.prior.max_tokens))
+    count = params.num_tokens if config.num_tokens is None else config.num_tokens
+    prior = params.prior
+    if prior is not None:
+        prior = replace(prior, max_tokens=max(count, prior.max_tokens))
     return replace(
         params,
         num_tokens=count,
-        codebook_size=config.codebook_size or params.codebook_size,
+        codebook_size=params.codebook_size if config.codebook_size is None else config.codebook_size,
         adaptive_tokens=config.adaptive_tokens,
         prior=prior,
     )
@@ -168,8 +169,12 @@ def _start(config: LarpTrainConfig) -> Larp:
         model = Larp(larp_params(config))
         if config.local_start:
             start_local(model, step_generator(config.seed, -2))
-        return model
-    model = Larp.from_pretrained(config.init)
+        return model if config.use_prior else model.without_prior()  # the other weights are the same either way
+    model = mmtok.load(config.init)
+    if not isinstance(model, Larp):
+        raise ValueError(f"init {config.init} is not a LARP tokenizer")
+    if config.use_prior and model.prior is None:
+        raise ValueError(f"init {config.init} has no prior to train with; set use_prior=false")
     model.params = replace(model.params, adaptive_tokens=config.adaptive_tokens)
     return model if config.use_prior else model.without_prior()
 
@@ -439,12 +444,12 @@ def train_larp(
             optimizer.step()
         if ema is not None:
             ema.update(model)
-        use.update(out.codes)
+        use.update(ranks.gather(out.codes))
 
         if step % config.log_every == 0 or step + 1 == config.steps:
             used, bits = use.read()
             rates: dict[str, Tensor | float] = {"vq/use": used, "vq/entropy_bits": bits, "train/grad_norm": norm}
-            run.log(step, terms | logged | rates | {"train/learning_rate": config.learning_rate * share})
+            run.log(step, ranks.means(terms | logged) | rates | {"train/learning_rate": config.learning_rate * share})
         if ranks.is_main and time.monotonic() - last_sheet >= config.sheet_every_s:
             model.eval()
             reconstruction_sheet(model, held, sheet)

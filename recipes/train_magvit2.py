@@ -3,8 +3,9 @@
 The paper's whole recipe is here: reconstruction, a perceptual term on a frozen network, a discriminator with r1 and
 LeCam, the entropy term with its annealed weight. The small default uses neither judge nor perceptual network.
 
-The images are one-frame clips. They train the last temporal slice of every kernel and nothing else, so the second stage
-starts from what the paper gets by inflating an image model (MAGVIT-v2, appendix; see ``mmtok.visual.magvit2.inflate``).
+The images are one-frame clips. They train the last temporal slice of every kernel and the half of each time-doubling
+convolution that the first frame passes; with that half copied (``finish_images``) the second stage starts from what the
+paper gets by inflating an image model (MAGVIT-v2, appendix; see ``mmtok.visual.magvit2.inflate``).
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from mmtok.losses.visual import reconstruction_losses
 from mmtok.losses.visual_discriminators import LeCam, VideoDiscriminator, discriminator_loss, generator_loss, r1_penalty
 from mmtok.metrics.visual import CodebookUse, psnr_db
 from mmtok.quantize.lfq import entropy_weight
-from mmtok.visual.magvit2 import Magvit2, Magvit2Output, inflate, magvit2, magvit2_params
+from mmtok.visual.magvit2 import Magvit2, Magvit2Output, finish_images, inflate, magvit2, magvit2_params
 from recipes.corpora.shapes import ShapesCorpus, render_video
 from recipes.device import Compute
 from recipes.distributed import ALONE, Ranks
@@ -554,6 +555,9 @@ def train_magvit2(
         lr = learning_rate_at(step, config)
         for group in optimizer.param_groups:
             group["lr"] = lr
+        if step and step == config.image_steps:
+            finish_images(model, optimizer)
+            finish_images(ema.model)
         video = draw_batch(config, clip_source, step, ranks).to(compute.device)
         playing = judge if step >= config.first_judged_step else None
         with compute.autocast():
@@ -575,12 +579,12 @@ def train_magvit2(
         if playing is not None:
             logged |= playing.learn(video, output.reconstruction, step=step, lr=lr, compute=compute, ranks=ranks)
         ema.update(model)
-        use.update(output.codes)
+        use.update(ranks.gather(output.codes))
 
         if step % config.log_every == 0 or step + 1 == total:
             share, bits = use.read()
-            logged |= {"vq/use": share, "vq/entropy_bits": bits, "train/grad_norm": norm}
-            run.log(step, logged | {"train/learning_rate": lr})
+            logged |= {"vq/use": share, "vq/entropy_bits": bits, "vq/perplexity": 2.0**bits, "train/grad_norm": norm}
+            run.log(step, ranks.means(logged) | {"train/learning_rate": lr})
         if ranks.is_main and time.monotonic() - last_sheet >= config.sheet_every_s:
             reconstruction_sheet(ema.model, held, sheet)
             last_sheet = time.monotonic()

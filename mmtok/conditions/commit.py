@@ -44,50 +44,67 @@ def _box(t: int, h: int, w: int, rows: tuple[int, int], left: list[int], width: 
     return inside
 
 
-def _sweep(t: int, distance: int, step: int) -> list[int]:
-    """Left edges that move from 0 to ``distance``, in multiples of ``step``."""
-    places = [distance * frame / max(1, t - 1) for frame in range(t)]
-    return [min(distance, round(place / step) * step) for place in places]
+Step = tuple[int, int, int]
+"""Pixels that edges move by, ordered time, height, width: a token's for exact masks, else 1."""
 
 
-def _first(t: int, h: int, w: int, frames: int, step: int) -> Tensor:
-    return (torch.arange(t) < frames)[:, None, None].expand(t, h, w)
+def _sweep(t: int, distance: int, step: Step) -> list[int]:
+    """Left edge in each frame, from 0 to ``distance``; frames of one token share theirs."""
+    slices = [0 if frame == 0 else 1 + (frame - 1) // step[0] for frame in range(t)]
+    places = [distance * number / max(1, slices[-1]) for number in slices]
+    return [min(distance, round(place / step[2]) * step[2]) for place in places]
 
 
-def _ends(t: int, h: int, w: int, frames: int, step: int) -> Tensor:
+def _whole(frames: int, step: int) -> int:
+    return -(-frames // step) * step
+
+
+def _first(t: int, h: int, w: int, frames: int, step: Step) -> Tensor:
+    count = 1 + _whole(frames - 1, step[0])  # the first frame is a token's alone
+    return (torch.arange(t) < count)[:, None, None].expand(t, h, w)
+
+
+def _ends(t: int, h: int, w: int, frames: int, step: Step) -> Tensor:
     places = torch.arange(t)
-    return ((places < frames) | (places >= t - frames))[:, None, None].expand(t, h, w)
+    before, after = 1 + _whole(frames - 1, step[0]), _whole(frames, step[0])
+    return ((places < before) | (places >= t - after))[:, None, None].expand(t, h, w)
 
 
 def _quarters(size: int, step: int) -> tuple[int, int]:
     return round(size / 4 / step) * step, round(size * 3 / 4 / step) * step
 
 
-def _central(t: int, h: int, w: int, frames: int, step: int) -> Tensor:
-    top, bottom = _quarters(h, step)
-    left, right = _quarters(w, step)
+def _central(t: int, h: int, w: int, frames: int, step: Step) -> Tensor:
+    top, bottom = _quarters(h, step[1])
+    left, right = _quarters(w, step[2])
     return _box(t, h, w, (top, bottom), [left] * t, right - left)
 
 
-def _vertical(t: int, h: int, w: int, frames: int, step: int) -> Tensor:
-    left, right = _quarters(w, step)
+def _vertical(t: int, h: int, w: int, frames: int, step: Step) -> Tensor:
+    left, right = _quarters(w, step[2])
     return _box(t, h, w, (0, h), [left] * t, right - left)
 
 
-def _horizontal(t: int, h: int, w: int, frames: int, step: int) -> Tensor:
-    return _box(t, h, w, _quarters(h, step), [0] * t, w)
+def _horizontal(t: int, h: int, w: int, frames: int, step: Step) -> Tensor:
+    return _box(t, h, w, _quarters(h, step[1]), [0] * t, w)
 
 
-def _moving_strip(t: int, h: int, w: int, frames: int, step: int) -> Tensor:
-    return _box(t, h, w, (0, h), _sweep(t, w - w // 2, step), w // 2)
+def _half(w: int, step: int) -> int:
+    return w // 2 // step * step
 
 
-def _moving_box(t: int, h: int, w: int, frames: int, step: int) -> Tensor:
-    return _box(t, h, w, _quarters(h, step), _sweep(t, w - w // 2, step), w // 2)
+def _moving_strip(t: int, h: int, w: int, frames: int, step: Step) -> Tensor:
+    width = _half(w, step[2])
+    return _box(t, h, w, (0, h), _sweep(t, w - width, step), width)
 
 
-def _outside(geometry: Callable[[int, int, int, int, int], Tensor]) -> Callable[[int, int, int, int, int], Tensor]:
-    def mask(t: int, h: int, w: int, frames: int, step: int) -> Tensor:
+def _moving_box(t: int, h: int, w: int, frames: int, step: Step) -> Tensor:
+    width = _half(w, step[2])
+    return _box(t, h, w, _quarters(h, step[1]), _sweep(t, w - width, step), width)
+
+
+def _outside(geometry: Callable[[int, int, int, int, Step], Tensor]) -> Callable[[int, int, int, int, Step], Tensor]:
+    def mask(t: int, h: int, w: int, frames: int, step: Step) -> Tensor:
         return ~geometry(t, h, w, frames, step)
 
     return mask
@@ -120,7 +137,7 @@ def _black(video: Tensor, known: Tensor) -> Tensor:
 
 
 # name -> (which pixels are known, how the others are filled)
-GEOMETRIES: dict[str, tuple[Callable[[int, int, int, int, int], Tensor], Callable[[Tensor, Tensor], Tensor]]] = {
+GEOMETRIES: dict[str, tuple[Callable[[int, int, int, int, Step], Tensor], Callable[[Tensor, Tensor], Tensor]]] = {
     "frame_prediction": (_first, _repeat_last),
     "interpolation": (_ends, _blend),
     "outpaint_central": (_central, _edges),
@@ -132,12 +149,15 @@ GEOMETRIES: dict[str, tuple[Callable[[int, int, int, int, int], Tensor], Callabl
 }
 
 
+COUNTED = ("frame_prediction", "interpolation")  # geometries that give a number of frames
+
+
 def make_condition(
     video: Tensor,
     geometry: str,
     *,
     stride: tuple[int, int, int] = (4, 8, 8),
-    frames: int = 1,
+    frames: int | None = None,
     latent_exact: bool = False,
 ) -> Condition:
     """Hide a part of a clip.
@@ -146,16 +166,15 @@ def make_condition(
         video: (b, 3, t, h, w) in [-1, 1], t = 1 + a multiple of ``stride[0]``, h and w multiples of the others.
         geometry: a key of ``GEOMETRIES``.
         stride: pixels per token, ordered time, height, width.
-        frames: given frames of "frame_prediction", and at each end of "interpolation".
-        latent_exact: True moves the edges of boxes to multiples of the stride, so that no token is half visible in
-            space.
+        frames: given frames of "frame_prediction", and at each end of "interpolation"; None is 1.
+        latent_exact: True moves edges to multiples of the stride in space and time, so that no token is half visible.
 
     Returns:
         The filled clip and its masks.
 
     Raises:
-        ValueError: for an unknown geometry, a clip that does not fit the stride, or ``frames`` that leave nothing
-            hidden.
+        ValueError: for an unknown geometry, a clip that does not fit the stride, ``frames`` that leave nothing hidden
+            or that the geometry does not have.
     """
     require_video(video)
     if geometry not in GEOMETRIES:
@@ -164,8 +183,10 @@ def make_condition(
     if (t - 1) % stride[0] or h % stride[1] or w % stride[2]:
         raise ValueError(f"a clip of {t} x {h} x {w} does not fit the stride {stride}; use 1 + k frames and multiples")
     region, fill = GEOMETRIES[geometry]
-    step = stride[2] if latent_exact else 1
-    known = region(t, h, w, frames, step)
+    if frames is not None and geometry not in COUNTED:
+        raise ValueError(f"{geometry} has no number of given frames; only {' and '.join(COUNTED)} have")
+    frames = 1 if frames is None else frames
+    known = region(t, h, w, frames, stride if latent_exact else (1, 1, 1))
     if bool(known.all()) or not bool(known.any()):
         raise ValueError(
             f"{geometry} with frames={frames} hides {'nothing' if known.all() else 'everything'} of {t} frames"

@@ -59,13 +59,16 @@ def identify(state_dict: Container[str]) -> str | None:
     return next((family for family, known in _UPSTREAM.items() if any(m in state_dict for m in known.marks)), None)
 
 
-def from_upstream(family: str, state_dict: Mapping[str, Tensor], config: dict[str, Any] | None = None) -> Any:
+def from_upstream(
+    family: str, state_dict: Mapping[str, Tensor], config: dict[str, Any] | None = None, *, ema: bool = True
+) -> Any:
     """Build our module from published weights.
 
     Args:
         family: one of ``FAMILIES``.
         state_dict: published name to tensor.
         config: the upstream constructor's arguments; None reads the sizes off the shapes.
+        ema: take the running average of the weights where the file has one beside them (Open-MAGVIT2).
 
     Returns:
         A tokenizer of ``mmtok.contract`` in eval mode, float32.
@@ -73,6 +76,8 @@ def from_upstream(family: str, state_dict: Mapping[str, Tensor], config: dict[st
     Raises:
         ValueError: for an unknown family, or weights that do not fit (all missing and unknown names are listed).
     """
+    if family in ("larp-ar", "larp-ar-fp"):
+        raise ValueError(f"{family} is a generator, not a tokenizer: llm.convert.from_upstream builds it")
     if family not in _UPSTREAM:
         raise ValueError(f"unknown family {family!r}; known: {', '.join(FAMILIES)}")
     found = identify(state_dict)
@@ -80,7 +85,8 @@ def from_upstream(family: str, state_dict: Mapping[str, Tensor], config: dict[st
         raise ValueError(f"these weights are {found}, not {family}")
     upstream = _UPSTREAM[family]
     build = importlib.import_module(f"mmtok.convert.{upstream.module}").from_upstream
-    return build(dict(state_dict), config, **upstream.options)
+    options = upstream.options | ({"ema": ema} if upstream.module == "open_magvit2" else {})
+    return build(dict(state_dict), config, **options)
 
 
 def published_family(folder: Path) -> str | None:

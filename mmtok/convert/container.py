@@ -13,8 +13,10 @@ name before it could do a thing.
 from __future__ import annotations
 
 import collections
+import functools
 import io
 import pickle
+import pickletools
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -24,7 +26,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-_PICKLE_MOST = 256 << 20  # bytes; names and shapes of the largest published model take 1 MB
+_PICKLE_MOST = 16 << 20  # bytes; names and shapes of the largest published model take 1 MB
+_MOST_NODES, _DEEPEST = 1_000_000, 100  # of the tree of names
 _STORAGES = {
     "DoubleStorage": torch.float64,
     "FloatStorage": torch.float32,
@@ -89,11 +92,11 @@ class _Reader(pickle.Unpickler):
         if module == "torch" and name in _STORAGES:
             return _STORAGES[name]
         if module == "torch._utils" and name == "_rebuild_tensor_v2":
-            return _rebuild_tensor
+            return functools.partial(_rebuild_tensor)  # fresh ones: a pickle may set attributes of what it names
         if module == "torch._utils" and name == "_rebuild_parameter":
-            return _same
+            return functools.partial(_same)
         if module == "torch.jit._pickle" and (name.startswith("build_") or name == "restore_type_tag"):
-            return _same
+            return functools.partial(_same)
         if module == "__torch__" or module.startswith("__torch__."):
             return _Holder
         raise pickle.UnpicklingError(f"it asks to run {module}.{name}")
@@ -139,17 +142,33 @@ def _open_archive(path: Path) -> tuple[Any, bool]:
         if names[tops[0]] > _PICKLE_MOST:
             raise ValueError(f"its pickle takes {names[tops[0]] >> 20} MB")
         script = any(n.startswith(f"{root}code/") for n in names)
-        return _Reader(archive, root, archive.read(tops[0])).load(), script
+        data = archive.read(tops[0])
+        _check_memo(data)
+        return _Reader(archive, root, data).load(), script
 
 
-def _tensors_of(value: Any, prefix: str = "") -> dict[str, Tensor]:
+def _check_memo(data: bytes) -> None:
+    """Refuse places in the pickle's memory that it cannot fill: a few bytes would reserve gigabytes."""
+    for word, argument, _ in pickletools.genops(data):
+        if word.name in ("PUT", "BINPUT", "LONG_BINPUT") and argument is not None and int(argument) > len(data):
+            raise pickle.UnpicklingError("it reserves more memory than it can fill")
+
+
+def _tensors_of(top: Any) -> dict[str, Tensor]:
     """Tensors in a tree of modules or dictionaries, names joined with dots."""
-    if isinstance(value, Tensor):
-        return {prefix: value}
-    children = value.attributes if isinstance(value, _Holder) else value if isinstance(value, dict) else {}
     found: dict[str, Tensor] = {}
-    for name, child in children.items():
-        found |= _tensors_of(child, f"{prefix}.{name}" if prefix else str(name))
+    left, seen = [("", top, 0)], 0
+    while left:
+        prefix, value, depth = left.pop()
+        seen += 1
+        if seen > _MOST_NODES or depth > _DEEPEST:
+            raise ValueError("its tables hold each other without end")
+        if isinstance(value, Tensor):
+            found[prefix] = value
+            continue
+        children = value.attributes if isinstance(value, _Holder) else value if isinstance(value, dict) else {}
+        named = [(f"{prefix}.{n}" if prefix else str(n), child, depth + 1) for n, child in children.items()]
+        left.extend(reversed(named))
     return found
 
 
@@ -178,8 +197,13 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
             top, script = torch.load(path, map_location="cpu", weights_only=True), False
         elif start[8:9] == b"{":
             return load_file(path)
+        elif start[:2] == b"PK":
+            raise ValueError("it is a torch archive that is cut short")
         else:
             raise ValueError("it is neither safetensors nor a torch archive")
+        if not script and isinstance(top, dict):
+            top = next((top[key] for key in ("state_dict", "model") if isinstance(top.get(key), dict)), top)
+        tensors = _tensors_of(top)
     except (
         pickle.UnpicklingError,
         SafetensorError,
@@ -197,12 +221,6 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
     ) as fault:
         reason = str(fault).splitlines()[0] if str(fault) else type(fault).__name__
         raise ValueError(f"{path} cannot be read as weights: {reason}") from fault
-    if not script and isinstance(top, dict):
-        for key in ("state_dict", "model"):
-            if isinstance(top.get(key), dict):
-                top = top[key]
-                break
-    tensors = _tensors_of(top)
     if not tensors:
         raise ValueError(f"{path} holds no tensors")
     return tensors

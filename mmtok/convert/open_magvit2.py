@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
-from mmtok.convert.names import Rule, fill, rename
+from mmtok.convert.names import Rule, check_names, fill, rename
 from mmtok.visual.magvit2 import Magvit2, Magvit2Params
 
 EMA = "model_ema."
@@ -125,8 +125,12 @@ def from_upstream(
             raise ValueError(f"these weights are an Open-MAGVIT2 {'video' if found else 'image'} tokenizer")
     model = Magvit2.empty(params_from_upstream(config, video=video))
     names = upstream_names(model)
+    family = f"Open-MAGVIT2 {'video' if video else 'image'}"
     if ema and any(n.startswith(EMA) for n in tensors):
-        averaged = {n: tensors.get(EMA + n.replace(".", "")) for n in names}
-        live = {n: t for n, t in averaged.items() if t is not None}
-    fill(model, live, names, family=f"Open-MAGVIT2 {'video' if video else 'image'}")
+        check_names(live, names, family=family)
+        averaged = {EMA + n.replace(".", ""): n for n in names}
+        copies = {n: t for n, t in tensors.items() if n.startswith(EMA) and not _EXTRA.match(n)}
+        check_names(copies, averaged, family=f"{family} (its running average)")
+        live = {averaged[n]: t for n, t in copies.items()}
+    fill(model, live, names, family=family)
     return model.eval()

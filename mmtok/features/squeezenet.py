@@ -7,6 +7,7 @@ the Caffe convention: 227 x 227 pixels, BGR, 0 to 255, minus (104, 117, 123). Sh
 from __future__ import annotations
 
 import hashlib
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -84,7 +85,7 @@ class SqueezeNet(nn.Module):
         try:
             with np.load(path, allow_pickle=False) as file:
                 tensors = {name: torch.from_numpy(file[name]).float() for name in file.files}
-        except (ValueError, OSError, EOFError) as fault:
+        except (ValueError, OSError, EOFError, TypeError, KeyError, AttributeError, zipfile.BadZipFile) as fault:
             raise ValueError(f"{path} is not an .npz of plain arrays: {fault}") from fault
         model = cls()
         load_strictly(model, tensors)

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmtok.convert.container import read_checkpoint
-from mmtok.pretrained import load_strictly
+from mmtok.convert.names import fill
 
 _STAGES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
 WIDTHS = tuple(stage[-1] for stage in _STAGES)
@@ -53,8 +53,8 @@ class VGG16(nn.Module):
             ValueError: if it holds something else.
         """
         model = cls()
-        tensors = {k: v.float() for k, v in read_checkpoint(path).items() if not k.startswith("classifier.")}
-        load_strictly(model, tensors)
+        tensors = {k: v for k, v in read_checkpoint(path).items() if not k.startswith("classifier.")}
+        fill(model, tensors, {name: name for name in model.state_dict()}, family="VGG16")
         return model
 
     def layers(self, images: Tensor) -> list[Tensor]:
@@ -153,6 +153,9 @@ def perceptual_loss(
         wanted = network.layers(b)  # type: ignore[operator]
     got = network.layers(a)  # type: ignore[operator]
     terms = [
-        F.mse_loss(F.normalize(x, dim=1), F.normalize(y, dim=1)) * x.shape[1] for x, y in zip(got, wanted, strict=True)
+        F.mse_loss(x, y)  # a classifier's scores, whose size matters (MAGVIT)
+        if x.shape[2:] == (1, 1)
+        else F.mse_loss(F.normalize(x, dim=1), F.normalize(y, dim=1)) * x.shape[1]
+        for x, y in zip(got, wanted, strict=True)
     ]
     return torch.stack(terms).mean()

@@ -92,6 +92,9 @@ class LarpParams:
     def __post_init__(self) -> None:
         if isinstance(self.prior, dict):  # from config.json
             object.__setattr__(self, "prior", LarpPriorParams(**self.prior))
+        for name in ("num_tokens", "codebook_size", "code_dim", "size", "num_frames"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.size % self.patch_size or self.num_frames % self.temporal_patch_size:
             raise ValueError(
                 f"clips of {self.num_frames} x {self.size} x {self.size} do not divide into patches of "

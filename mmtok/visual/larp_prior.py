@@ -30,7 +30,7 @@ class LarpPriorParams:
         dropout: on inputs, attention and branches, while training. Upstream applies it to attention in evaluation too.
         rounds: passes; from the second on, inputs are partly samples of the pass before (scheduled sampling).
         max_sampled_share: of places that are sampled, once the ramp is over.
-        ramp: share of the training over which that share grows.
+        ramp: share of the training over which that share grows; 0 samples that share from the first step on.
         all_rounds: the loss is the mean over the rounds instead of the last one's.
         detach_rounds: rounds before the last are run without gradients and leave the loss.
         temperature: divides the cosines.
@@ -47,6 +47,13 @@ class LarpPriorParams:
     all_rounds: bool = True
     detach_rounds: bool = False
     temperature: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.rounds < 1 or not self.temperature > 0 or self.ramp < 0 or self.dim % self.num_heads:
+            raise ValueError(
+                f"a prior needs at least one round, a positive temperature, a ramp not below 0 and a width that its "
+                f"heads divide, got {self}"
+            )
 
 
 class PriorAttention(nn.Module):
@@ -184,7 +191,8 @@ class LarpPrior(nn.Module):
         Returns:
             In [0, ``max_sampled_share``].
         """
-        return self.params.max_sampled_share * min(1.0, max(0.0, progress) / self.params.ramp)
+        most, ramp = self.params.max_sampled_share, self.params.ramp
+        return most * min(1.0, max(0.0, progress) / ramp) if ramp else most
 
     def loss(
         self,

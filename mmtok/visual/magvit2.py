@@ -449,12 +449,37 @@ def image_params(params: Magvit2Params) -> Magvit2Params:
     return dataclasses.replace(params, temporal_kernel=1, temporal_downsample=still)
 
 
+@torch.no_grad()
+def finish_images(model: Magvit2, optimizer: torch.optim.Optimizer | None = None) -> None:
+    """Complete the inflation of a video model that was trained on one-frame clips.
+
+    One frame passes one half of the output channels of each time-doubling convolution; the other half, the dropped
+    frame, learned nothing. It becomes a copy, so that a still clip looks the same in every frame.
+
+    Args:
+        model: changed.
+        optimizer: whose running moments of these weights are copied as well, or None.
+    """
+    for up in model.decoder.ups:
+        assert isinstance(up, DepthToSpaceUpsample), "built above"
+        if up.factor[0] == 1:
+            continue
+        half = up.conv.out_channels // 2
+        seen, other = slice(half, None), slice(0, half)
+        if up.dropped_frame == 1:
+            seen, other = other, seen
+        for weight in up.conv.parameters():
+            moments = [] if optimizer is None else [v for v in optimizer.state[weight].values() if v.ndim]
+            for tensor in (weight, *moments):
+                tensor[other] = tensor[seen]
+
+
 def inflate(image_model: Magvit2, params: Magvit2Params) -> Magvit2:
     """The video model that treats one frame exactly as ``image_model`` does.
 
     The 2-D kernels go into the last temporal slice of zero kernels (the padding is causal), and the output channels of
     time-doubling convolutions are repeated (the block of time is outermost). A video model trained on one-frame clips
-    needs no such step: it trains exactly these slices.
+    has the kernels already and needs ``finish_images`` for the channels.
 
     Args:
         image_model: a model of ``image_params(params)``.
@@ -469,9 +494,11 @@ def inflate(image_model: Magvit2, params: Magvit2Params) -> Magvit2:
     Source: MAGVIT-v2's inflation as ported in Open-MAGVIT2 (last slice, repeated output channels).
     """
     if image_model.params != image_params(params) or params.temporal_kernel == 1:
-        raise ValueError(
-            f"inflating to {params} needs the image model {image_params(params)}, got {image_model.params}"
+        wanted, got = dataclasses.asdict(image_params(params)), dataclasses.asdict(image_model.params)
+        told = ", ".join(
+            f"{name}={got[name]} instead of {wanted[name]}" for name in wanted if got[name] != wanted[name]
         )
+        raise ValueError(f"inflating needs the image model of these sizes; {told}")
     video_model = Magvit2(params)
     flat = image_model.state_dict()
     inflated = {}
@@ -536,6 +563,9 @@ PRESETS: dict[str, Magvit2Params] = {
         normalize_latents=True,
     ),
 }
+
+
+PRESETS["magvit2-base-image"] = image_params(PRESETS["magvit2-base"])  # what ``inflate`` makes magvit2-base of
 
 
 def magvit2_params(preset: str) -> Magvit2Params:

@@ -70,10 +70,12 @@ class TiledTokenizer:
         overlap: pixels that neighbouring tiles share at least, a multiple of both strides, at most half a tile.
 
     Raises:
-        ValueError: if the tile or the overlap does not fit.
+        ValueError: if the tile or the overlap does not fit, or the tokenizer has no grid.
     """
 
     def __init__(self, tokenizer: Any, *, tile: int = 256, overlap: int = 64):
+        if getattr(tokenizer, "needs_size", False):
+            raise ValueError("tiles cut a grid of tokens, and this tokenizer's tokens are about the whole clip")
         self.tokenizer, self.tile, self.overlap = tokenizer, tile, overlap
         self.codebook_size, self.num_codebooks = tokenizer.codebook_size, tokenizer.num_codebooks
         self.stride, self.fps, self.is_causal = tokenizer.stride, tokenizer.fps, tokenizer.is_causal

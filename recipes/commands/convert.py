@@ -6,7 +6,7 @@ import argparse
 import json
 from pathlib import Path
 
-from recipes.commands.common import check_folder
+from recipes.commands.common import check_folder, note
 
 SUMMARY = "turn published weights into a folder that cinepoet loads"
 EXAMPLES = """\
@@ -28,7 +28,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("weights", nargs="+", type=Path, metavar="FILE", help=".safetensors, .ckpt, .pt or .jit")
     parser.add_argument("--out", required=True, type=Path, metavar="FOLDER", help="receives config and weights")
     parser.add_argument("--family", metavar="F", help="such as cosmos-dv (default: read off the names)")
-    parser.add_argument("--version", choices=("v1_0", "v1_1"), help="of VidTok, which leaves no trace in the weights")
+    parser.add_argument("--version", choices=("v1_0", "v1_1"), help="of VidTok (default: by the file name)")
+    parser.add_argument(
+        "--no-ema", action="store_true", help="of Open-MAGVIT2: the weights themselves, not their running average"
+    )
     parser.add_argument("--config", type=Path, metavar="F.json", help="upstream's sizes (default: read off the shapes)")
 
 
@@ -52,7 +55,10 @@ def run(args: argparse.Namespace) -> int:
     if args.config is not None:
         if not args.config.is_file():
             raise FileNotFoundError(f"config {args.config} does not exist")
-        config = json.loads(args.config.read_text())
+        try:
+            config = json.loads(args.config.read_text())
+        except ValueError as fault:
+            raise ValueError(f"{args.config} is not valid JSON: {fault}") from fault
         if not isinstance(config, dict):
             raise ValueError(f"{args.config} must hold a table of upstream's sizes")
     tensors: dict[str, torch.Tensor] = {}
@@ -64,12 +70,27 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f"{args.weights[0]} is of no family known here; known: {', '.join(known)}")
     if family not in known:
         raise ValueError(f"unknown family {family!r}; known: {', '.join(known)}")
+    if args.no_ema and not family.startswith("open-magvit2"):
+        raise ValueError(f"--no-ema is Open-MAGVIT2's; these weights are {family}")
     if args.version is not None:
         if family != "vidtok-fsq":
             raise ValueError(f"--version is VidTok's; these weights are {family}")
         config = {**(config or {}), "version": args.version}
+    if family == "vidtok-fsq" and "version" not in (config or {}):  # the weights of both are alike
+        newer = any("v1_1" in file.name or "v1.1" in file.name for file in args.weights)
+        config = {**(config or {}), "version": "v1_1" if newer else "v1_0"}
+        note(f"taken as VidTok {config['version']} by the file's name; --version says otherwise")
     speaks = family in llm.convert.FAMILIES
-    model = (llm.convert if speaks else mmtok.convert).from_upstream(family, tensors, config)
+    try:
+        if speaks:
+            model = llm.convert.from_upstream(family, tensors, config)
+        else:
+            model = mmtok.convert.from_upstream(family, tensors, config, ema=not args.no_ema)
+    except (KeyError, TypeError) as fault:
+        if args.config is None:
+            raise
+        what = f"has no {fault}" if isinstance(fault, KeyError) else f"has a value of a wrong type ({fault})"
+        raise ValueError(f"{args.config} is no config of {family}: it {what}") from fault
     check_folder(args.out)
     model.save_pretrained(args.out)
     count = sum(p.numel() for p in model.parameters())

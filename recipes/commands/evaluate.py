@@ -55,6 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     single.add_argument("--vgg", type=Path, metavar="F", help="torchvision's vgg16, for LPIPS")
     single.add_argument("--lpips", type=Path, metavar="F", help="LPIPS's linear layers for VGG16")
     single.add_argument("--i3d", type=Path, metavar="F.pt", help="TorchScript I3D for rFVD; it is run, so trust it")
+    parser.set_defaults(model=None, seed=None)  # so that a kind which does not read them can say so
     card = parser.add_argument_group("card: the model's README.md from both measurements")
     card.add_argument("--results", type=Path, metavar="FOLDER", help="the --out of the measurements")
     card.add_argument("--notes", type=Path, metavar="F.md", help="Markdown to end with, such as known limits")
@@ -71,10 +72,10 @@ def run(args: argparse.Namespace) -> int:
         The exit code.
     """
     own = {
-        "shapes": ("prompts", "batch_size", "no_upscale", "out"),
-        "reconstruction": ("media", "media_list", "scenes", "size", "out"),
+        "shapes": ("model", "seed", "prompts", "batch_size", "no_upscale", "out"),
+        "reconstruction": ("model", "media", "media_list", "scenes", "size", "out"),
         "tokenizer": _TOKENIZER_OPTIONS,
-        "card": ("results", "notes"),
+        "card": ("model", "results", "notes"),
     }
     for name in sorted({n for names in own.values() for n in names} - set(own[args.kind])):
         if getattr(args, name) not in (None, False):
@@ -91,7 +92,7 @@ def run(args: argparse.Namespace) -> int:
     from recipes.bundle import open_bundle
     from recipes.pipeline import CinePoetPipeline
 
-    pipe = CinePoetPipeline(open_bundle(args.model), compute_of(args))
+    pipe = CinePoetPipeline(open_bundle(args.model or "tiny"), compute_of(args))
     result = _shapes(args, pipe) if args.kind == "shapes" else _reconstruction(args, pipe)
     print(json.dumps(result, indent=1))
     return 0
@@ -114,6 +115,8 @@ def _tokenizer(args: argparse.Namespace) -> dict[str, Any]:
         raise ValueError(f"{loaded.source} has no visual tokenizer")
     size, frames, fps = args.size or loaded.size, args.frames or loaded.clip, args.fps or loaded.fps
     tokenizer.grid(frames, size, size)  # refuses sizes before the work
+    if args.media is None and args.fps is not None:
+        raise ValueError("--fps is for --media; the made-up scenes have 8 frames a second")
     if args.media is None:
         corpus = ShapesCorpus(0, "heldout")
         scenes = (corpus.scene(i) for i in range(args.scenes or 100))
@@ -123,6 +126,10 @@ def _tokenizer(args: argparse.Namespace) -> dict[str, Any]:
         raise ValueError("--scenes counts made-up scenes; it has no meaning with --media")
     else:
         files = MediaFolder.open(args.media, args.media_list).measure_video
+        if not files:
+            raise ValueError(
+                f"{args.media} has no film that is kept out (every third one is); name some in --media-list"
+            )
         clips = clip_pool(files, size=size, num_frames=frames, fps=fps)
         told = (
             f"up to 4 windows of each of {len(files)} files kept out of training, {fps:g} fps, shorter side resized "
@@ -146,6 +153,13 @@ def _tokenizer(args: argparse.Namespace) -> dict[str, Any]:
     return result
 
 
+def _usual_size(pipe: Any) -> int:
+    """128 pixels, or those that a tokenizer without a grid works at."""
+    from mmtok.visual.holistic import is_holistic
+
+    return pipe.config.size if is_holistic(pipe.visual) else 128
+
+
 def _card(args: argparse.Namespace) -> int:
     if args.results is None:
         raise ValueError("evaluate card needs --results, the folder with both measurements")
@@ -154,7 +168,7 @@ def _card(args: argparse.Namespace) -> int:
     from recipes.bundle import open_bundle
     from recipes.model_card import write_card
 
-    print(write_card(open_bundle(args.model), args.results, args.notes.read_text() if args.notes else ""))
+    print(write_card(open_bundle(args.model or "tiny"), args.results, args.notes.read_text() if args.notes else ""))
     return 0
 
 
@@ -164,7 +178,7 @@ def _shapes(args: argparse.Namespace, pipe: Any) -> dict[str, Any]:
     return evaluate_shapes(
         pipe,
         prompts=args.prompts or 200,
-        seed=args.seed,
+        seed=args.seed or 0,
         upscale=not args.no_upscale and pipe.config.upscaled_size > 0,
         batch_size=args.batch_size or 10,
         folder=args.out,
@@ -176,7 +190,7 @@ def _reconstruction(args: argparse.Namespace, pipe: Any) -> dict[str, Any]:
     from recipes.evaluate_reconstruction import evaluate_reconstruction, write_reconstruction
 
     media = None if args.media is None else MediaFolder.open(args.media, args.media_list)
-    result = evaluate_reconstruction(pipe, media=media, scenes=args.scenes or 200, size=args.size or 128)
+    result = evaluate_reconstruction(pipe, media=media, scenes=args.scenes or 200, size=args.size or _usual_size(pipe))
     if args.out is not None:
         write_reconstruction(result, args.out / "reconstruction.json")
     return result

@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", required=True, type=Path, metavar="F", help=".safetensors, or media with --decode")
     parser.add_argument("--tokenizer", metavar="M", help="model or tokenizer (default: tiny, or the one of the codes)")
     parser.add_argument("--size", type=number(int, 8), metavar="PX", help="side of the pictures (default: the model's)")
-    parser.add_argument("--seconds", type=number(float, 0.1), default=60.0, metavar="S", help="longest piece (60)")
+    parser.add_argument("--seconds", type=number(float, 0.1), metavar="S", help="longest piece (60)")
     add_long_and_large(parser)
     add_device(parser)
 
@@ -47,6 +47,8 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError("give MEDIA to encode, or --decode with a file of codes; one of the two")
     if args.decode is not None and args.size is not None:
         raise ValueError("--size does not go with --decode: the codes decide it")
+    if args.decode is not None and args.seconds is not None:
+        raise ValueError("--seconds does not go with --decode: the codes decide it")
     if args.decode is not None and args.stream:
         raise ValueError("--stream does not go with --decode: the file says how it was encoded")
     return _encode(args) if args.decode is None else _decode(args)
@@ -63,7 +65,7 @@ def _encode(args: argparse.Namespace) -> int:
     check_outputs({"--out": (args.out, (".safetensors",))}, [args.media])
     compute = compute_of(args)
     tokenizers = in_tiles(load_tokenizers(args.tokenizer or "tiny", compute.device), args.tile)
-    media = read_media(args.media, tokenizers, size=args.size or tokenizers.size, seconds=args.seconds)
+    media = read_media(args.media, tokenizers, size=args.size or tokenizers.size, seconds=args.seconds or 60.0)
     facts: dict[str, Any] = {"format": _FORMAT, "tokenizer": tokenizers.source, "media": Path(args.media).name}
     tensors: dict[str, Any] = {}
     with torch.inference_mode():
@@ -154,7 +156,10 @@ def read_tokens(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
         raise ValueError(f"{path} is not a file of codes, or is damaged ({fault})") from fault
     if facts.get("format") != _FORMAT:
         raise ValueError(f"{path} is no file of codes that cinepoet tokenize wrote")
+    _check_facts(path, facts)
     frames, clip = facts.get("num_frames", 0), facts.get("clip", 1)
+    if -(-frames // max(1, clip - 1)) > 2 * len(tensors) + 1:
+        raise ValueError(f"{path} is damaged: {frames} frames do not fit the {len(tensors)} clips that it holds")
     clips = -(-frames // clip)
     if facts.get("stream") and frames > clip:  # the first picture is a slice of its own, once
         clips = 1 - (clip - frames) // max(1, clip - 1)
@@ -166,3 +171,17 @@ def read_tokens(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
         if codes.is_floating_point() or not codes.numel() or int(codes.min()) < 0 or int(codes.max()) >= size:
             raise ValueError(f"{path} is damaged: {name} must hold codes from 0 to {size - 1}")
     return facts, tensors
+
+
+def _check_facts(path: str | Path, facts: dict[str, Any]) -> None:
+    """Every number that decoding relies on is there and in its range."""
+    groups = {"num_frames": ("num_frames", "clip", "visual_codes"), "num_samples": ("num_samples", "audio_codes")}
+    for key, names in groups.items():
+        for name in names if key in facts else ():
+            if not isinstance(facts.get(name), int) or isinstance(facts[name], bool) or facts[name] < 1:
+                raise ValueError(f"{path} is damaged: its {name} is {facts.get(name)!r}")
+    if "num_frames" in facts and not (isinstance(facts.get("fps"), (int, float)) and facts["fps"] > 0):
+        raise ValueError(f"{path} is damaged: its fps is {facts.get('fps')!r}")
+    size = facts.get("size", [1, 1])
+    if not (isinstance(size, list) and len(size) == 2 and all(isinstance(n, int) and n > 0 for n in size)):
+        raise ValueError(f"{path} is damaged: its size is {size!r}")

@@ -53,6 +53,8 @@ def load_tokenizers(name: str, device: Any) -> Tokenizers:
     from mmtok.table import FAMILIES
     from recipes.bundle import BUNDLE_FILE, embedded_names, open_bundle
 
+    if Path(name).is_file():
+        raise ValueError(f"{name} is a file; cinepoet convert makes a folder of published weights")
     folder: Path | None = None  # of a single tokenizer
     if name not in embedded_names():
         with contextlib.suppress(FileNotFoundError):  # open_bundle then tells the known names

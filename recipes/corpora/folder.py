@@ -63,7 +63,9 @@ class MediaFolder:
         """
         root = Path(root)
         if not root.is_dir():
-            raise FileNotFoundError(f"media folder {root} does not exist")
+            raise FileNotFoundError(
+                f"{root} is a file, not a folder" if root.is_file() else f"media folder {root} does not exist"
+            )
         licences: dict[str, str] = {}
         found: dict[tuple[str, str], list[Path]] = {}
         if listing is not None:

@@ -97,3 +97,21 @@ def test_bad_arguments():
         make_condition(_video(), "frame_prediction", frames=17)
     with pytest.raises(ValueError, match=r"a clip of 16 x 32 x 32 does not fit the stride \(4, 8, 8\)"):
         make_condition(_video(t=16), "inpaint_central")
+
+
+@pytest.mark.parametrize("geometry", sorted(GEOMETRIES))
+@pytest.mark.parametrize("size", [(17, 40, 56), (9, 24, 40)])
+def test_exact_masks_cut_no_token_in_space_or_time(geometry, size):
+    t, h, w = size
+    stride = (4, 8, 4)
+    frames = {"frames": 2} if geometry == "frame_prediction" else {}
+    made = make_condition(torch.zeros(1, 3, t, h, w), geometry, stride=stride, latent_exact=True, **frames)
+    later = made.known[1:].reshape(-1, stride[0], h // 8, 8, w // 4, 4).permute(0, 2, 4, 1, 3, 5).flatten(3)
+    first = made.known[0].reshape(h // 8, 8, w // 4, 4).permute(0, 2, 1, 3).flatten(2)
+    for tokens in (first, later):
+        assert bool((tokens.all(-1) == tokens.any(-1)).all())
+
+
+def test_a_number_of_frames_is_refused_where_there_is_none():
+    with pytest.raises(ValueError, match="outpaint_central has no number of given frames"):
+        make_condition(_video(), "outpaint_central", frames=9)

@@ -154,3 +154,43 @@ def test_damage_is_told_in_one_line(model: Outer, tmp_path: Path) -> None:
         read_checkpoint(tmp_path / "photos.zip")
     with pytest.raises(FileNotFoundError, match="does not exist"):
         read_checkpoint(tmp_path / "absent.pt")
+
+
+def test_tables_without_end_are_refused(tmp_path: Path) -> None:
+    ring: dict[str, object] = {}
+    ring["ring"] = ring
+    bomb: dict[str, object] = {"t": 1}
+    for _ in range(40):
+        bomb = {"a": bomb, "b": bomb}
+    for name, top in (("ring", ring), ("bomb", bomb)):
+        path = hostile(tmp_path / name, top)
+        with pytest.raises(ValueError, match="hold each other without end"):
+            read_checkpoint(path)
+
+
+def test_memory_that_a_pickle_cannot_fill_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "memo.pt"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("archive/data.pkl", b"\x80\x02}r\x00\x00\x00\x04.")  # LONG_BINPUT 2^26
+    with pytest.raises(ValueError, match="reserves more memory than it can fill"):
+        read_checkpoint(path)
+
+
+def test_a_pickle_cannot_mark_what_it_names(tmp_path: Path) -> None:
+    from mmtok.convert import container
+
+    path = tmp_path / "marks.pt"
+    program = b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n}X\x05\x00\x00\x00abcdeK\x01sb."
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("archive/data.pkl", program)
+    with pytest.raises(ValueError, match="cannot be read as weights"):
+        read_checkpoint(path)
+    assert not hasattr(container._rebuild_tensor, "abcde")
+
+
+def test_a_cut_archive_is_named(model: Outer, tmp_path: Path) -> None:
+    path = tmp_path / "model.pt"
+    torch.save(model.state_dict(), path)
+    path.write_bytes(path.read_bytes()[:-200])
+    with pytest.raises(ValueError, match="cut short"):
+        read_checkpoint(path)

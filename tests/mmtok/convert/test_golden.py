@@ -104,3 +104,39 @@ def test_the_command(case, tmp_path, capsys):
     assert torch.equal(model.encode(tensors["input.image"])[:, 0], tensors["output.image.indices"])
     assert main([*words[:4], "--family", "open-magvit2-image"]) == 2
     assert f"these weights are {family}" in capsys.readouterr().err
+
+
+def averaged(weights, factor):
+    """The weights with a running average beside them, as Open-MAGVIT2's files have it."""
+    return weights | {"model_ema." + n.replace(".", ""): t * factor for n, t in weights.items()}
+
+
+def test_the_running_average_is_taken_and_checked(case):
+    family, config, weights, _ = case
+    if not family.startswith("open-magvit2"):
+        pytest.skip("other families have no average beside the weights")
+    both = averaged(weights, 0.5)
+    name = next(n for n in sorted(weights) if n.startswith("decoder.mid"))
+    ours = "encoder.conv_out.weight"
+    model = from_upstream(family, both, config)
+    live = from_upstream(family, both, config, ema=False)
+    got, want = (m.state_dict()[ours] for m in (model, live))
+    torch.testing.assert_close(got, 0.5 * want)
+    copy = "model_ema." + name.replace(".", "")
+    for changed, told in (
+        ({n: t for n, t in both.items() if n != name}, f"missing: {name}"),
+        (both | {"encoder.extra": torch.zeros(1)}, "unknown: encoder.extra"),
+        ({n: t for n, t in both.items() if n != copy}, "its running average.*missing"),
+        (both | {"model_ema.extra": torch.zeros(1)}, "unknown: model_ema.extra"),
+    ):
+        with pytest.raises(ValueError, match=told):
+            from_upstream(family, changed, config)
+
+
+def test_what_is_no_number_or_turned_round_is_refused(case):
+    family, config, weights, _ = case
+    name = max(weights, key=lambda n: weights[n].numel())
+    spoiled = weights[name].clone()
+    spoiled.view(-1)[0] = float("nan")
+    with pytest.raises(ValueError, match="not finite"):
+        from_upstream(family, weights | {name: spoiled}, config)

@@ -11,7 +11,16 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from mmtok.contract import VisualTokenizer
-from mmtok.visual.magvit2 import PRESETS, Magvit2, Magvit2Params, deepen_decoder, image_params, inflate, magvit2
+from mmtok.visual.magvit2 import (
+    PRESETS,
+    Magvit2,
+    Magvit2Params,
+    deepen_decoder,
+    finish_images,
+    image_params,
+    inflate,
+    magvit2,
+)
 
 PAPER_LIKE = Magvit2Params(
     channels=8,
@@ -264,7 +273,7 @@ def test_wrong_inputs_are_refused_with_the_way_out():
         model.decode(torch.zeros(1, 2, 2, 2, dtype=torch.long))
     with pytest.raises(ValueError, match=r"codes must lie in \[0, 64\)"):
         model.decode(torch.full((1, 1, 2, 2, 2), 64))
-    with pytest.raises(ValueError, match="unknown MAGVIT-v2 preset 'huge'; known: magvit2-base, tiny"):
+    with pytest.raises(ValueError, match="unknown MAGVIT-v2 preset 'huge'; known: magvit2-base, magvit2-base-image"):
         magvit2("huge")
 
 
@@ -316,3 +325,32 @@ def test_padding_repeats_the_last_frame_up_to_the_next_length():
     assert torch.equal(model.encode(video[:, :, :1], pad=True), model.encode(video[:, :, :1]))
     with pytest.raises(ValueError, match=f"pad=True, which repeats the last frame up to {1 + st}"):
         model.encode(video)
+
+
+@pytest.mark.parametrize("dropped_frame", [0, 1])
+def test_a_model_trained_on_images_shows_a_still_clip_as_one_picture(dropped_frame):
+    params = dataclasses.replace(PAPER_LIKE, dropped_frame=dropped_frame)
+    torch.manual_seed(0)
+    model = Magvit2(params)
+    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+    for seed in range(8):
+        image = clip(2, 3, 1, 16, 16, seed=seed) if "seed" in clip.__code__.co_varnames else clip(2, 3, 1, 16, 16)
+        optimizer.zero_grad()
+        (model(image).reconstruction - image).square().mean().backward()
+        optimizer.step()
+    model.eval()
+    signs = model.encode_latents(clip(1, 3, 1, 16, 16)).sign()
+    still = signs.expand(-1, -1, 3, -1, -1)
+
+    def spread():
+        with torch.no_grad():
+            frames = model.decode_signs(still)
+        return float((frames - frames[:, :, :1]).abs().max())
+
+    assert spread() > 1e-2  # the channels of the dropped frame have learned nothing
+    finish_images(model, optimizer)
+    assert spread() < 1e-4
+    for up in (u for u in model.decoder.ups if u.factor[0] == 2):
+        for weight in up.conv.parameters():
+            first, second = optimizer.state[weight]["exp_avg"].chunk(2)
+            assert torch.equal(first, second)

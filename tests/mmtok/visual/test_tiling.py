@@ -5,6 +5,8 @@ import torch
 
 from mmtok.contract import VisualTokenizer
 from mmtok.visual.cosmos import CosmosDV, CosmosParams
+from mmtok.visual.larp import PRESETS as LARPS
+from mmtok.visual.larp import Larp
 from mmtok.visual.magvit2 import Magvit2, magvit2
 from mmtok.visual.tiling import TiledTokenizer, _cut, tiling_error
 
@@ -106,3 +108,10 @@ def test_wrong_clips_are_refused_as_by_the_tokenizer():
         tiled.encode(clip(1, 3, 4, 64, 64))
     with pytest.raises(ValueError, match="multiples of"):
         tiled.encode(clip(1, 3, 5, 60, 64))
+
+
+def test_tokens_without_a_grid_are_refused():
+    with torch.device("meta"):
+        larp = Larp(LARPS["larp-nano"])
+    with pytest.raises(ValueError, match="about the whole clip"):
+        TiledTokenizer(larp, tile=32, overlap=8)
