@@ -248,6 +248,7 @@ class LarpAR(nn.Module):
         super().__init__()
         self.config = config
         self.classes: tuple[str, ...] = ()  # names of the labels, where they are known
+        self.given_frames = 5  # frames that a frame prediction model was trained to start from, 5 as published
         separator = int(config.frame_prediction)
         self.tok_embeddings = nn.Embedding(config.vocab_size + separator, config.dim)
         if not config.frame_prediction:
@@ -286,6 +287,10 @@ class LarpAR(nn.Module):
         """
         config = self.config
         if config.frame_prediction:
+            _require_integers("codes of the condition", condition)
+            separated = condition.ndim == 2 and condition.shape[1] == config.num_tokens + 1
+            if separated and bool((condition[:, -1] == config.vocab_size).all()):  # as upstream hands it over
+                condition = condition[:, :-1]
             if condition.ndim != 2 or condition.shape[1] != config.num_tokens:
                 raise ValueError(
                     f"frame prediction needs (b, {config.num_tokens}) codes of the first frames, got "
@@ -294,7 +299,8 @@ class LarpAR(nn.Module):
             _check_ids("codes of the condition", condition, config.vocab_size)
             ids = F.pad(condition, (0, 1), value=config.vocab_size)  # the separator
             return self.tok_embeddings(ids)  # type: ignore[no-any-return]
-        if condition.ndim != 1:
+        _require_integers("class labels", condition)
+        if condition.ndim != 1 or not len(condition):
             raise ValueError(f"class labels have shape (b,), got {tuple(condition.shape)}")
         if condition.numel() and int(condition.max()) >= config.num_classes:
             raise ValueError(f"class {int(condition.max())} is unknown; known: 0 to {config.num_classes - 1}")
@@ -319,6 +325,8 @@ class LarpAR(nn.Module):
             ValueError: for ids out of range or too many of them.
         """
         _check_ids("codes", ids, self.config.vocab_size)
+        if ids.ndim != 2 or len(ids) != len(condition):
+            raise ValueError(f"codes have shape ({len(condition)}, n) beside that condition, got {tuple(ids.shape)}")
         if ids.shape[1] >= self.config.num_tokens:
             raise ValueError(f"{ids.shape[1]} codes leave none to predict of {self.config.num_tokens}")
         before = self.condition_vectors(condition, generator=generator)
@@ -354,6 +362,7 @@ class LarpAR(nn.Module):
         Returns:
             Scalar, nats a code.
         """
+        _check_ids("codes", ids, self.config.vocab_size)
         scores = self(ids[:, :-1], condition, generator=generator)
         each = F.cross_entropy(scores.flatten(0, 1).float(), ids.flatten(), reduction="none").view(ids.shape)
         if valid is None:
@@ -369,7 +378,7 @@ class LarpAR(nn.Module):
         num_tokens: int | None = None,
         cfg_scale: float = 1.0,
         cfg_steps: int | None = None,
-        temperature: float = 1.0,
+        temperature: float = 0.0,
         top_k: int | None = None,
         top_p: float | None = None,
         generator: torch.Generator | None = None,
@@ -394,6 +403,7 @@ class LarpAR(nn.Module):
 
         Raises:
             ValueError: if guidance is asked of a frame prediction model, or a number is out of range.
+            FloatingPointError: if the type of the weights is too narrow for them.
         """
         config = self.config
         count = config.num_tokens if num_tokens is None else num_tokens
@@ -401,6 +411,8 @@ class LarpAR(nn.Module):
             raise ValueError(f"num_tokens ({count}) must lie in [1, {config.num_tokens}]")
         if config.frame_prediction and cfg_scale != 1.0:
             raise ValueError("frame prediction has no null condition to guide against; use cfg_scale 1.0")
+        if cfg_steps is not None and cfg_scale == 1.0:
+            raise ValueError("cfg_steps says how long guidance lasts; give cfg_scale too")
         if cfg_steps is not None and cfg_steps < 0:
             raise ValueError(f"cfg_steps ({cfg_steps}) must not be negative")
         b = len(condition)
@@ -421,6 +433,8 @@ class LarpAR(nn.Module):
             scores = self.output(self._run(x, cache)[:, -1]).float()
             if guided:
                 scores = guide(scores[:b], scores[b:], cfg_scale)
+            if not bool(torch.isfinite(scores).all()):
+                raise FloatingPointError(f"scores of code {step} are not finite in {x.dtype}; sample in float32")
             if on_step is not None:
                 on_step(step, scores)
             ids.append(sample(scores, temperature=temperature, top_k=top_k, top_p=top_p, generator=generator))
@@ -438,7 +452,9 @@ class LarpAR(nn.Module):
             folder: created when absent.
             dtype: float type on disk, or None to keep the model's.
         """
-        named = {"classes": list(self.classes)} if self.classes else {}
+        named: dict[str, Any] = {"classes": list(self.classes)} if self.classes else {}
+        if self.config.frame_prediction:
+            named["given_frames"] = self.given_frames
         save_module(self, folder, family=self.family, params=self.config, dtype=dtype, **named)
 
     @classmethod
@@ -462,7 +478,7 @@ class LarpAR(nn.Module):
             raise ValueError(f"{folder} holds a {values['family']!r} model, expected 'larp-ar' or 'larp-ar-fp'")
         model = cls.empty(params_from_config(LarpARConfig, values["params"]))
         load_strictly(model, load_tensors(folder))
-        model.classes = tuple(values.get("classes", ()))
+        model.classes, model.given_frames = tuple(values.get("classes", ())), int(values.get("given_frames", 5))
         return model.eval()
 
     @classmethod
@@ -510,11 +526,19 @@ def load_published(folder: Path) -> LarpAR:
     Raises:
         ValueError: if the weights do not fit.
     """
-    from llm.convert.larp_ar import from_upstream
+    from llm.convert import from_upstream, identify
 
-    return from_upstream(load_tensors(folder), json.loads((folder / "config.json").read_text()))
+    tensors = load_tensors(folder)
+    model: LarpAR = from_upstream(str(identify(tensors)), tensors, json.loads((folder / "config.json").read_text()))
+    return model
+
+
+def _require_integers(what: str, ids: Tensor) -> None:
+    if ids.is_floating_point() or ids.dtype == torch.bool:
+        raise ValueError(f"{what} must be integers, got {ids.dtype}")
 
 
 def _check_ids(what: str, ids: Tensor, size: int) -> None:
+    _require_integers(what, ids)
     if ids.numel() and (int(ids.min()) < 0 or int(ids.max()) >= size):
         raise ValueError(f"{what} must lie in [0, {size}), got [{int(ids.min())}, {int(ids.max())}]")

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from mmtok.convert import load_published, published_family
-from mmtok.pretrained import resolve_folder
+from mmtok.pretrained import read_names, resolve_folder
 from mmtok.table import FAMILIES
 
 
@@ -39,6 +39,12 @@ def family_of(folder: Path) -> str:
     family = config.get("family", config.get("model_type")) if isinstance(config, dict) else None
     if family is None:
         family = published_family(folder)
+    if family in ("larp-ar", "larp-ar-fp") or (
+        family is None and "layers.0.attention.wqkv.weight" in read_names(folder)
+    ):
+        raise ValueError(
+            f"{folder} holds a LARP generator, not a tokenizer; llm.larp_ar.LarpAR.from_pretrained loads it"
+        )
     if family not in FAMILIES:
         raise ValueError(f"{folder} holds a {family!r} model; known families: {', '.join(sorted(FAMILIES))}")
     return family

@@ -49,25 +49,29 @@ def shapes_clips(tokenizer: Larp, *, first: int, count: int, seed: int = 0, spli
         yield clip, f"{scene.shape} {scene.motion}"
 
 
-def folder_clips(tokenizer: Larp, root: Path, *, windows: int = 4) -> Labelled:
-    """Windows of every film in a folder, spread over its length; what cannot be read is left out with a printed line.
+def folder_clips(tokenizer: Larp, root: Path, *, windows: int = 4, seed: int = 0) -> Labelled:
+    """Windows of the films in a folder, spread over their lengths; what cannot be read is left out with a printed line.
+
+    Films come in an order drawn by the seed, so that the first so many are of all classes.
 
     Args:
         tokenizer: tells length, size and clock.
         root: the folder; a film's class is the name of the folder that it lies in.
         windows: most windows a film.
+        seed: of the order.
 
     Yields:
         Clips with their classes.
     """
-    params = tokenizer.params
-    for path in folder_films(root):
+    params, films = tokenizer.params, folder_films(root)
+    for number in torch.randperm(len(films), generator=torch.Generator().manual_seed(seed)).tolist():
+        path = films[number]
         try:
             length_s = probe(path).duration_s or 0.0
             count = max(1, min(windows, int(length_s * tokenizer.fps / params.num_frames)))
             spare = max(0.0, length_s - params.num_frames / tokenizer.fps)
-            for number in range(count):
-                start_s = number * spare / max(1, count - 1)
+            for window in range(count):
+                start_s = window * spare / max(1, count - 1)
                 film = read_video(
                     path, fps=tokenizer.fps, num_frames=params.num_frames, size=params.size, start_s=start_s
                 )
@@ -94,6 +98,18 @@ def folder_films(root: Path) -> list[Path]:
     return films
 
 
+def folder_classes(root: Path) -> tuple[str, ...]:
+    """Names of the folders that films lie in, sorted as UCF-101's labels are.
+
+    Args:
+        root: the folder.
+
+    Returns:
+        The names.
+    """
+    return tuple(sorted({film.parent.name for film in folder_films(root)}))
+
+
 def first_frames(video: Tensor, given: int) -> Tensor:
     """The condition of frame prediction: the first frames, filled up with the last of them.
 
@@ -112,7 +128,7 @@ def encode_clips(
     clips: Labelled,
     *,
     count: int,
-    classes: tuple[str, ...] | None,
+    classes: tuple[str, ...],
     given_frames: int | None,
     compute: Compute,
     seed: int = 0,
@@ -124,7 +140,7 @@ def encode_clips(
         tokenizer: frozen.
         clips: what to encode.
         count: how many there are at most, for the progress bar.
-        classes: names in the order of their labels; None sorts the names that occur, as UCF-101's labels are sorted.
+        classes: names in the order of their labels.
         given_frames: frame prediction from that many frames; None conditions on the class.
         compute: device and precision; codes come from float32.
         seed: of the order.
@@ -165,6 +181,5 @@ def encode_clips(
     rows = torch.cat(codes)[order]
     if given_frames is not None:
         return LarpCodes(rows, torch.cat(conditions)[order], tokenizer.codebook_size, 0)
-    classes = classes or tuple(sorted(set(names)))
     labels = torch.tensor([classes.index(name) for name in names])[order]
     return LarpCodes(rows, labels, tokenizer.codebook_size, len(classes), classes)

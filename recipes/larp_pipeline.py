@@ -31,14 +31,14 @@ LARGE = 100_000_000  # parameters from which on sampling takes as long as readin
 
 
 def sampling_dtype(model: LarpAR, device: torch.device) -> torch.dtype:
-    """The type in which a generator samples: half precision for large ones, as the authors do.
+    """The type in which a generator samples: half precision for large ones.
 
     Args:
         model: the generator.
         device: where it samples.
 
     Returns:
-        float16 on a CPU, where torch reads it at the memory's full speed, bfloat16 elsewhere; float32 for small models.
+        bfloat16 as published; on a CPU float16, which torch reads at the memory's full speed; float32 for small models.
     """
     if sum(p.numel() for p in model.parameters()) < LARGE:
         return torch.float32
@@ -61,7 +61,7 @@ def tokenizer_of(folder: Path) -> str:
     if inside.is_dir():
         return str(inside)
     if is_published(folder):
-        return PUBLISHED_TOKENIZER
+        return PUBLISHED_TOKENIZER  # a hub id; --tokenizer names another place
     raise ValueError(f"{folder} does not hold its tokenizer; name the one it was trained with (--tokenizer)")
 
 
@@ -116,7 +116,11 @@ class LarpPipeline:
         model = LarpAR.from_pretrained(folder)
         model.to(compute.device, sampling_dtype(model, compute.device) if dtype is None else dtype)
         source = tokenizer_of(folder) if tokenizer is None else tokenizer
-        loaded = mmtok.load(source, device=compute.device)
+        try:
+            loaded = mmtok.load(source, device=compute.device)
+        except FileNotFoundError as fault:
+            advice = "; name its tokenizer's folder (--tokenizer)" if tokenizer is None else ""
+            raise FileNotFoundError(f"{fault}{advice}") from fault
         if not isinstance(loaded, Larp):
             raise ValueError(f"{source} is not a LARP tokenizer, and LARP's generators speak its codes only")
         return cls(model, loaded, compute)
@@ -149,6 +153,7 @@ class LarpPipeline:
         video: Tensor | None = None,
         cfg_scale: float = 1.0,
         cfg_steps: int | None = None,
+        num_tokens: int | None = None,
         temperature: float = 1.0,
         top_k: int | None = None,
         top_p: float | None = None,
@@ -163,6 +168,7 @@ class LarpPipeline:
                 prediction model. At most one frame less than the clip has.
             cfg_scale: guidance by the class, 1.0 is off (published: 1.25).
             cfg_steps: see ``LarpAR.generate``.
+            num_tokens: codes to draw, the first ones, for tokenizers trained on random numbers of them; None for all.
             temperature: 0.0 is greedy.
             top_k: keep that many best codes.
             top_p: keep the best codes of that total probability.
@@ -181,24 +187,29 @@ class LarpPipeline:
             if video is None or classes is not None:
                 raise ValueError("this model continues first frames; give a video and no class")
             require_video(video)
+            if video.shape[-2:] != (params.size, params.size):
+                raise ValueError(f"the frames must be of {params.size}x{params.size}, got {tuple(video.shape[-2:])}")
             if not 1 <= video.shape[2] < params.num_frames:
                 raise ValueError(f"give 1 to {params.num_frames - 1} known frames, got {video.shape[2]}")
             filled = repeat_last_frame(video, params.num_frames)
             condition = self.tokenizer.encode(filled.to(self.compute.device))[:, 0]
         else:
+            if classes is not None and not len(classes):
+                raise ValueError("classes is empty; name one for each clip")
             if classes is None or video is not None:
                 raise ValueError("this model makes clips of classes; give classes and no video")
             condition = torch.tensor([self.label(c) for c in classes], device=self.compute.device)
-        encoded_s = time.monotonic()
+        encoded_s, count = time.monotonic(), num_tokens or config.num_tokens
         codes = self.model.generate(
             condition,
+            num_tokens=num_tokens,
             cfg_scale=cfg_scale,
             cfg_steps=cfg_steps,
             temperature=temperature,
             top_k=top_k,
             top_p=top_p,
             generator=generator if generator is not None else torch.Generator().manual_seed(0),
-            on_step=None if on_step is None else lambda step, _: on_step("codes", step + 1, config.num_tokens),
+            on_step=None if on_step is None else lambda step, _: on_step("codes", step + 1, count),
         )
         drawn_s = time.monotonic()
         frames = self.tokenizer.decode(codes[:, None]).float().cpu()

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mmtok.pretrained import ROW_SCALE
-from recipes.bundle import PARTS, Bundle
+from recipes.bundle import OPTIONAL_PARTS, PARTS, Bundle
 from recipes.run import write_atomically
 
 SHAPES_FILE, RECONSTRUCTION_FILE = "result.json", "reconstruction.json"
@@ -116,12 +116,13 @@ def model_card(bundle: Bundle, results: Path, notes: str = "") -> str:
     card, config = bundle.card, bundle.config
     names = {"low": f"{config.size}x{config.size}", "high": f"{config.upscaled_size}x{config.upscaled_size}"}
     seconds = config.num_frames / config.fps
-    parts = [part for part in PARTS if bundle.has(part)]
+    parts = [part for part in (*PARTS, *OPTIONAL_PARTS) if bundle.has(part)]
     training = card.get("training", {})
     rows = []
     for part in parts:
-        rows.append([part, f"{_parameters(bundle.part(part)) / 1e6:.1f} M", *_stage(card, part)])
-        if part == "visual" and "decoder" in training:
+        stage = "larp" if part == "visual" and "larp" in training else "visual" if part == "superres_visual" else part
+        rows.append([part, f"{_parameters(bundle.part(part)) / 1e6:.1f} M", *_stage(card, stage)])
+        if stage == "visual" and "decoder" in training:
             rows.append(["its decoder alone, behind the same codes", "", *_stage(card, "decoder")])
     table = _table(["part", "parameters", "steps", "minutes"], rows)
     size_mb = sum(f.stat().st_size for f in bundle.folder.rglob("*") if f.is_file()) / 1e6

@@ -160,7 +160,7 @@ def measure(
         codes = tokenizer.encode(video.to(compute.device))
         again = tokenizer.decode(codes).cpu()
         labels = torch.tensor([SHAPES_CLASSES.index(name) for _, name in part], device=compute.device)
-        made = tokenizer.decode(generator.generate(labels, generator=source)[:, None]).cpu()
+        made = tokenizer.decode(generator.generate(labels, temperature=1.0, generator=source)[:, None]).cpu()
         errors.append(psnr_db(again, video))
         ids.append(codes.flatten().cpu())
         for which, films in (("again", again), ("made", made)):

@@ -139,17 +139,21 @@ def learning_rate_share(step: int, config: LarpTrainConfig) -> float:
 
 
 def larp_params(config: LarpTrainConfig) -> LarpParams:
-    """Sizes of a new model.
+    """Sizes of the model before its first step.
 
     Args:
         config: the run.
 
     Returns:
-        The preset with the run's changes, its prior included; it takes at least as many tokens as there are.
+        Those of ``init`` where it is given, else the preset with the run's changes, its prior included, which takes at
+        least as many tokens as there are.
 
     Raises:
         ValueError: for an unknown preset, or sizes that do not fit.
     """
+    if config.init is not None:
+        params = _init(config).params
+        return replace(params, adaptive_tokens=config.adaptive_tokens)
     params = find_larp(config.preset)
     count = params.num_tokens if config.num_tokens is None else config.num_tokens
     prior = params.prior
@@ -164,17 +168,23 @@ def larp_params(config: LarpTrainConfig) -> LarpParams:
     )
 
 
+def _init(config: LarpTrainConfig) -> Larp:
+    """The tokenizer that training starts from."""
+    model = mmtok.load(str(config.init))
+    if not isinstance(model, Larp):
+        raise ValueError(f"init {config.init} is not a LARP tokenizer")
+    if config.use_prior and model.prior is None:
+        raise ValueError(f"init {config.init} has no prior to train with; set use_prior=false")
+    return model
+
+
 def _start(config: LarpTrainConfig) -> Larp:
     if config.init is None:
         model = Larp(larp_params(config))
         if config.local_start:
             start_local(model, step_generator(config.seed, -2))
         return model if config.use_prior else model.without_prior()  # the other weights are the same either way
-    model = mmtok.load(config.init)
-    if not isinstance(model, Larp):
-        raise ValueError(f"init {config.init} is not a LARP tokenizer")
-    if config.use_prior and model.prior is None:
-        raise ValueError(f"init {config.init} has no prior to train with; set use_prior=false")
+    model = _init(config)
     model.params = replace(model.params, adaptive_tokens=config.adaptive_tokens)
     return model if config.use_prior else model.without_prior()
 
@@ -426,6 +436,7 @@ def train_larp(
             ranks=ranks,
         ).to(compute.device)
         draws = step_generator(config.seed + 1, step, ranks.rank)
+        torch.manual_seed(int(torch.randint(2**31, (1,), generator=draws)))  # dropouts, the same when resumed
         playing = judge if step >= config.adversarial_start_step else None
         with compute.autocast():
             out = model(video, progress=step / config.steps, generator=draws)

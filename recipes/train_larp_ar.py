@@ -29,7 +29,8 @@ class LarpARTrainConfig:
     Attributes:
         frame_prediction: condition on the first frames instead of a class.
         given_frames: how many are known then.
-        clips: clips encoded before the training: scenes of the corpus, or at most so many windows of films.
+        clips: clips encoded before the training: scenes of the corpus, or at most so many windows of films; None takes
+            all windows of the films.
         windows: most windows a film.
         size: a key of ``llm.larp_ar.SIZES``.
         dim: width instead of the size's, or None.
@@ -50,7 +51,7 @@ class LarpARTrainConfig:
 
     frame_prediction: bool = False
     given_frames: int = 5
-    clips: int = 64
+    clips: int | None = 64
     windows: int = 4
     size: str = "S"
     dim: int | None = None
@@ -245,6 +246,6 @@ def train_larp_ar(config: LarpARTrainConfig, folder: Path, *, data: LarpCodes, c
             clock, clips = time.monotonic(), 0
         run.maybe_save(step, parts)
     run.finish(parts)
-    model.classes = data.classes
+    model.classes, model.given_frames = data.classes, config.given_frames
     model.eval().save_pretrained(Path(folder) / "model")
     return Path(folder) / "model"

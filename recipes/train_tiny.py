@@ -113,10 +113,14 @@ class TinyConfig:
     def __post_init__(self) -> None:
         if self.tokenizer not in SPOKEN:
             raise ValueError(f"unknown tokenizer {self.tokenizer!r}; known: {', '.join(SPOKEN)}")
-        if self.tokenizer == "larp" and (size := larp_params(self.larp).size) != self.bundle.size:
-            raise ValueError(
-                f"larp.preset {self.larp.preset} makes pictures of {size}, but bundle.size is {self.bundle.size}"
-            )
+        if self.tokenizer == "larp":
+            larp = larp_params(self.larp)
+            fits = (larp.size, larp.fps) == (self.bundle.size, self.bundle.fps)
+            if not fits or larp.num_frames > self.bundle.num_frames:
+                raise ValueError(
+                    f"larp makes {larp.num_frames} frames of {larp.size} pixels at {larp.fps:g} fps; the bundle wants "
+                    f"{self.bundle.num_frames} of {self.bundle.size} at {self.bundle.fps:g}"
+                )
         for name in ("lm_tokens", "superres_tokens"):
             encode = getattr(self, name)
             for own, theirs in (

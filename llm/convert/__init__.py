@@ -40,10 +40,12 @@ def from_upstream(family: str, state_dict: Mapping[str, Tensor], config: dict[st
         ValueError: for an unknown family, or weights that do not fit.
     """
     from llm.convert.larp_ar import from_upstream as build
+    from mmtok.convert import told_config
 
     if family not in FAMILIES:
         raise ValueError(f"unknown family {family!r}; known: {', '.join(FAMILIES)}")
     found = identify(state_dict)
     if found not in (None, family):
         raise ValueError(f"these weights are {found}, not {family}")
-    return build(dict(state_dict), config)
+    with told_config(family):
+        return build(dict(state_dict), config)

@@ -6,9 +6,10 @@ model.save_pretrained("cosmos-dv4x8x8")          # from then on mmtok.load("cosm
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
-from collections.abc import Container, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -86,7 +87,29 @@ def from_upstream(
     upstream = _UPSTREAM[family]
     build = importlib.import_module(f"mmtok.convert.{upstream.module}").from_upstream
     options = upstream.options | ({"ema": ema} if upstream.module == "open_magvit2" else {})
-    return build(dict(state_dict), config, **options)
+    with told_config(family):
+        return build(dict(state_dict), config, **options)
+
+
+@contextlib.contextmanager
+def told_config(family: str) -> Iterator[None]:
+    """Turn what a config of another kind causes into one line.
+
+    Args:
+        family: for the message.
+
+    Yields:
+        Nothing.
+
+    Raises:
+        ValueError: where a key is missing or of another type.
+    """
+    try:
+        yield
+    except KeyError as fault:
+        raise ValueError(f"this is no config of {family}: it has no {fault}") from fault
+    except (TypeError, AttributeError) as fault:
+        raise ValueError(f"this is no config of {family}: a value has a wrong type ({fault})") from fault
 
 
 def published_family(folder: Path) -> str | None:

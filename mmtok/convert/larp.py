@@ -73,7 +73,7 @@ def prior_from_upstream(config: dict[str, Any] | None) -> LarpPriorParams | None
         dropout=0.0 if config.get("no_dropout") else 0.1,
         rounds=config.get("n_rounds", 1),
         max_sampled_share=config.get("mix_ss_max_ratio", 0.5) if config.get("use_mix_ss", True) else 1.0,
-        ramp=config.get("mix_ss_peak_steps_ratio", 0.3),
+        ramp=config.get("mix_ss_peak_steps_ratio", 0.3) if config.get("use_mix_ss", True) else 0.0,
         all_rounds=config.get("avg_loss_over_rounds", True),
         detach_rounds=config.get("no_grad_before_last_round", False),
         temperature=config.get("latent_ce_temperature", 1.0),

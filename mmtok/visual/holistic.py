@@ -61,7 +61,12 @@ class TokensAsGrid(nn.Module):
 
         Returns:
             (b, k, n, 1, 1) int64.
+
+        Raises:
+            ValueError: for another size.
         """
+        if tuple(video.shape[2:]) != self.size:
+            raise ValueError(f"clips here are of {self.size} (t, h, w), got {tuple(video.shape[2:])}")
         codes: Tensor = self.tokenizer.encode(video)
         return codes[..., None, None]
 

@@ -374,6 +374,8 @@ class Larp(PretrainedModule):
                 return (codebook.square().sum(1) - 2 * latents @ codebook.T).argmin(-1)
             if not self.params.normalized:
                 raise ValueError("codes are drawn by angle; this tokenizer does not normalise")
+            if not temperature > 0:
+                raise ValueError(f"temperature must be positive, got {temperature}; None takes the nearest code")
             p = (latents.detach() @ codebook.T / temperature).softmax(-1).flatten(0, 1)
         p = p.cpu() if generator is not None else p
         return torch.multinomial(p, 1, generator=generator).view(latents.shape[:2]).to(latents.device)

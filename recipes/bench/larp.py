@@ -166,11 +166,14 @@ def sampling_case(args: argparse.Namespace) -> dict[str, Any]:
             model.to(dtype)
     plain = args.case == "plain fp32"
     subject: Any = PlainLarpAR(model.config, model.state_dict()) if plain else model
+    options: dict[str, Any] = {} if plain else {"temperature": 1.0}
     labels = torch.arange(args.batch, device=device) % model.config.num_classes
     times: list[float] = []
 
     def draw(count: int) -> None:
-        subject.generate(labels, num_tokens=count, cfg_scale=args.guidance, generator=torch.Generator().manual_seed(0))
+        subject.generate(
+            labels, num_tokens=count, cfg_scale=args.guidance, generator=torch.Generator().manual_seed(0), **options
+        )
 
     draw(4)
     for _ in range(args.runs):
@@ -239,6 +242,8 @@ def main(words: list[str] | None = None) -> int:
     args = parser.parse_args(words)
     if unknown := sorted(set(args.modes or ()) - set(MODES[args.kind])):
         parser.error(f"unknown modes {', '.join(unknown)}; known: {', '.join(MODES[args.kind])}")
+    if args.modes and MODES[args.kind][0] not in args.modes:
+        args.modes = [MODES[args.kind][0], *args.modes]  # what the others are compared with
     args.preset = args.preset or ("LP" if args.kind == "sampling" else "larp-l-long")
     if args.case:
         print(json.dumps({"tokenizer": tokenizer_case, "sampling": sampling_case}[args.kind](args)))

@@ -116,8 +116,8 @@ class PlainLarpAR:
         b, length = len(labels), -(-(config.num_tokens + 1) // 8) * 8
         shape = (config.num_layers, b, config.num_heads, length, config.head_dim)
         dtype = w["output.weight"].dtype
-        keys, values = torch.zeros(shape, dtype=dtype), torch.zeros(shape, dtype=dtype)
-        causal = torch.ones(length, length, dtype=torch.bool).tril()
+        keys, values = (torch.zeros(shape, dtype=dtype, device=labels.device) for _ in range(2))
+        causal = torch.ones(length, length, dtype=torch.bool, device=labels.device).tril()
         x = w["cls_embedding.embedding_table.weight"][labels][:, None]
         out = []
         for place in range(num_tokens):
@@ -129,7 +129,7 @@ class PlainLarpAR:
             if cfg_scale != 1.0:
                 asked, null = scores.chunk(2)
                 scores = null + cfg_scale * (asked - null)
-            code = torch.multinomial(scores.softmax(-1), 1, generator=generator)[:, 0]
+            code = torch.multinomial(scores.softmax(-1).cpu(), 1, generator=generator)[:, 0].to(labels.device)
             out.append(code)
             both = torch.cat((code, code)) if cfg_scale != 1.0 else code
             x = w["tok_embeddings.weight"][both][:, None]

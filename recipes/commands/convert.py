@@ -81,16 +81,10 @@ def run(args: argparse.Namespace) -> int:
         config = {**(config or {}), "version": "v1_1" if newer else "v1_0"}
         note(f"taken as VidTok {config['version']} by the file's name; --version says otherwise")
     speaks = family in llm.convert.FAMILIES
-    try:
-        if speaks:
-            model = llm.convert.from_upstream(family, tensors, config)
-        else:
-            model = mmtok.convert.from_upstream(family, tensors, config, ema=not args.no_ema)
-    except (KeyError, TypeError) as fault:
-        if args.config is None:
-            raise
-        what = f"has no {fault}" if isinstance(fault, KeyError) else f"has a value of a wrong type ({fault})"
-        raise ValueError(f"{args.config} is no config of {family}: it {what}") from fault
+    if speaks:
+        model = llm.convert.from_upstream(family, tensors, config)
+    else:
+        model = mmtok.convert.from_upstream(family, tensors, config, ema=not args.no_ema)
     check_folder(args.out)
     model.save_pretrained(args.out)
     count = sum(p.numel() for p in model.parameters())

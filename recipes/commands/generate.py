@@ -56,10 +56,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     larp.add_argument(
         "--first-frames",
         type=number(int, 1),
-        default=5,
         metavar="N",
-        help="frames of --video that are known (default: 5)",
+        help="frames of --video that are known (default: as trained, or 5)",
     )
+    larp.add_argument("--cfg-steps", type=number(int, 0), metavar="N", help="steps behind the first that are guided")
+    larp.add_argument("--num-tokens", type=number(int, 1), metavar="N", help="draw only the first N codes")
     larp.add_argument("--tokenizer", metavar="T", help="LARP tokenizer (default: the one the generator came with)")
     parser.add_argument("--task", default="auto", help="e.g. video_to_audio, unconditional (default: by what is given)")
     parser.add_argument("--extensions", type=number(int, 0), default=0, metavar="N", help="N times one second more")
@@ -90,8 +91,9 @@ def run(args: argparse.Namespace) -> int:
     """
     if args.label is not None or is_generator(args.model):
         return run_larp(args)
-    if args.tokenizer is not None:
-        raise ValueError(f"--tokenizer is for LARP generators; {args.model} brings its own")
+    for name in ("tokenizer", "cfg_steps", "num_tokens", "first_frames"):
+        if getattr(args, name) is not None:
+            raise ValueError(f"--{name.replace('_', '-')} is for LARP generators; {args.model} is none")
     prompt = prompt_of(args.prompt)
     prompt_of(args.negative_prompt)
     task, silent = args.task, args.no_sound

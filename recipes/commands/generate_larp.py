@@ -62,9 +62,13 @@ def run_larp(args: argparse.Namespace) -> int:
         ("--task", None if args.task == "auto" else args.task),
         ("--extensions", args.extensions or None),
         ("--negative-prompt", args.negative_prompt),
+        ("--no-upscale", args.no_upscale or None),
+        ("--no-sound", args.no_sound or None),
     ):
         if given is not None:
             raise ValueError(f"LARP generators take --class or --video, not {name}")
+    if args.label is not None and args.first_frames is not None:
+        raise ValueError("--first-frames counts frames of --video; --class takes none")
     if (args.label is None) == (args.video is None):
         raise ValueError("a LARP generator takes either --class (class-conditional) or --video (frame prediction)")
     if not is_generator(args.model):
@@ -74,6 +78,7 @@ def run_larp(args: argparse.Namespace) -> int:
     import torch
 
     from mmtok.media.video import FILM_SUFFIXES
+    from recipes.commands.common import compute_of
     from recipes.commands.generate import profile_table
     from recipes.larp_pipeline import LarpPipeline
 
@@ -82,8 +87,7 @@ def run_larp(args: argparse.Namespace) -> int:
     if preview is not None:
         outputs["--preview"] = (preview, (".png",))
     check_outputs(outputs, [args.video])
-    if args.threads:
-        torch.set_num_threads(args.threads)
+    compute_of(args)  # threads, and a device that is known
     pipe = LarpPipeline.from_pretrained(args.model, tokenizer=args.tokenizer, device=args.device)
     video = None if args.video is None else _first_frames(args, pipe)
     guidance = args.guidance_scale
@@ -95,6 +99,8 @@ def run_larp(args: argparse.Namespace) -> int:
             classes=None if args.label is None else [args.label],
             video=video,
             cfg_scale=guidance,
+            cfg_steps=args.cfg_steps,
+            num_tokens=args.num_tokens,
             temperature=args.temperature if args.temperature is not None else 1.0,
             top_k=args.top_k,
             top_p=args.top_p,
@@ -115,8 +121,8 @@ def _first_frames(args: argparse.Namespace, pipe: Any) -> Any:
     """The first frames of a film at the tokenizer's size and clock, as a batch of one."""
     from mmtok.media.video import read_video
 
-    params = pipe.tokenizer.params
-    clip = read_video(args.video, fps=pipe.tokenizer.fps, num_frames=args.first_frames, size=params.size)
+    params, known = pipe.tokenizer.params, args.first_frames or pipe.model.given_frames
+    clip = read_video(args.video, fps=pipe.tokenizer.fps, num_frames=known, size=params.size)
     if clip.held_frames:
-        note(f"{args.video}: has fewer than {args.first_frames} frames at {pipe.tokenizer.fps:g} fps; the last is held")
+        note(f"{args.video}: has fewer than {known} frames at {pipe.tokenizer.fps:g} fps; the last is held")
     return clip.frames[None]

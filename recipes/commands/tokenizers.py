@@ -64,6 +64,8 @@ def load_tokenizers(name: str, device: Any) -> Tokenizers:
         parts = {p: mmtok.load(bundle.part(p), device=device) for p in ("visual", "audio") if bundle.has(p)}
         config = bundle.config
         size = max(config.size, config.upscaled_size)
+        if getattr(parts.get("visual"), "needs_size", False):  # it works at the size that it was trained for
+            size = config.size
         return Tokenizers(parts.get("visual"), parts.get("audio"), config.fps, size, config.num_frames, name)
     kind = FAMILIES[family_of(folder)].kind
     if kind not in ("visual", "audio"):

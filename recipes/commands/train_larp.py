@@ -88,7 +88,15 @@ def _generator(config: Any, args: argparse.Namespace, out: Path, compute: Any) -
     """Encode once, train, and put the tokenizer beside the generator."""
     import mmtok
     from mmtok.visual.larp import Larp
-    from recipes.larp_codes import SHAPES_CLASSES, encode_clips, folder_clips, folder_films, shapes_clips
+    from recipes.encode_dataset import weights_hash
+    from recipes.larp_codes import (
+        SHAPES_CLASSES,
+        encode_clips,
+        folder_classes,
+        folder_clips,
+        folder_films,
+        shapes_clips,
+    )
     from recipes.larp_pipeline import TOKENIZER_FOLDER
     from recipes.run import write_atomically
     from recipes.train_larp_ar import LarpCodes, train_larp_ar
@@ -96,18 +104,24 @@ def _generator(config: Any, args: argparse.Namespace, out: Path, compute: Any) -
     tokenizer = mmtok.load(args.tokenizers, device=compute.device)
     if not isinstance(tokenizer, Larp):
         raise ValueError(f"{args.tokenizers} is not a LARP tokenizer")
-    data = f"corpus shapes, {config.clips} scenes" if args.media is None else str(args.media.resolve())
-    made_from = f"{Path(args.tokenizers).resolve()}\n{data}\nframe_prediction {config.frame_prediction}\n"
+    if args.media is None and config.clips is None:
+        raise ValueError("the corpus is endless; give clips=N")
+    data = "corpus shapes" if args.media is None else str(args.media.resolve())
+    names = ("clips", "windows", "frame_prediction", "given_frames", "seed")
+    told = ", ".join(f"{name} {getattr(config, name)}" for name in names)
+    made_from = f"tokenizer {weights_hash(tokenizer)}\n{data}\n{told}\n"
     file, record = out / "codes.safetensors", out / "made_from.txt"
     if record.exists() and record.read_text() != made_from:
         raise ValueError(f"{out} holds codes of other clips or of another tokenizer; delete it or use another --out")
     if not file.exists():
-        count = config.clips
         if args.media is None:
+            count = config.clips
             clips, classes = shapes_clips(tokenizer, first=0, count=count), SHAPES_CLASSES
         else:
-            clips, classes = folder_clips(tokenizer, args.media, windows=config.windows), None
-            count = min(count, config.windows * len(folder_films(args.media)))
+            count = config.windows * len(folder_films(args.media))
+            count = count if config.clips is None else min(count, config.clips)
+            clips = folder_clips(tokenizer, args.media, windows=config.windows, seed=config.seed)
+            classes = folder_classes(args.media)
         codes = encode_clips(
             tokenizer,
             clips,

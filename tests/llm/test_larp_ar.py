@@ -152,10 +152,11 @@ def test_cached_equals_whole_with_grouped_heads(frame_prediction):
 def test_fewer_codes_than_trained_are_the_first_ones(model):
     labels = torch.tensor([0, 3])
     few, all_codes = (
-        model.generate(labels, num_tokens=n, generator=torch.Generator().manual_seed(1)) for n in (5, None)
+        model.generate(labels, num_tokens=n, temperature=1.0, generator=torch.Generator().manual_seed(1))
+        for n in (5, None)
     )
     assert few.shape == (2, 5) and torch.equal(few, all_codes[:, :5])
-    again = model.generate(labels, generator=torch.Generator().manual_seed(2))
+    again = model.generate(labels, temperature=1.0, generator=torch.Generator().manual_seed(2))
     assert not torch.equal(again, all_codes)
 
 
@@ -227,3 +228,45 @@ def test_the_command_converts_generators_too(golden, tmp_path, capsys):
     assert LarpAR.from_pretrained(tmp_path / "ours").family == model.family
     assert main([*words, "--family", "larp"]) == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("ids", "condition", "told"),
+    [
+        (torch.zeros(2, 3), torch.tensor([0, 1]), "codes must be integers"),
+        (torch.zeros(3, dtype=torch.long), torch.tensor([0, 1]), "codes have shape"),
+        (torch.zeros(3, 3, dtype=torch.long), torch.tensor([0, 1]), "codes have shape"),
+        (torch.zeros(2, 3, dtype=torch.long), torch.tensor([0.0, 1.0]), "class labels must be integers"),
+        (torch.zeros(0, 3, dtype=torch.long), torch.zeros(0, dtype=torch.long), "class labels have shape"),
+    ],
+)
+def test_what_are_no_codes_or_labels_is_told(model, ids, condition, told):
+    with pytest.raises(ValueError, match=told):
+        model(ids, condition)
+
+
+def test_the_last_code_of_a_loss_is_checked_too(model):
+    ids = torch.zeros(1, model.config.num_tokens, dtype=torch.long)
+    ids[0, -1] = model.config.vocab_size
+    with pytest.raises(ValueError, match="codes must lie in"):
+        model.loss(ids, torch.tensor([0]))
+
+
+def test_scores_that_are_no_numbers_end_the_sampling(model):
+    with torch.no_grad():
+        model.norm.weight.fill_(float("inf"))
+    with pytest.raises(FloatingPointError, match="sample in float32"):
+        model.generate(torch.tensor([0]))
+
+
+def test_an_upstream_condition_brings_its_separator():
+    torch.manual_seed(0)
+    config = larp_ar_config(
+        "S", dim=32, num_layers=1, num_heads=2, hidden_dim=32, vocab_size=20, num_tokens=6, frame_prediction=True
+    )
+    model = LarpAR(config).eval()
+    ids = torch.randint(20, (2, 6))
+    separated = torch.cat((ids, torch.full((2, 1), 20)), 1)
+    assert torch.equal(model.condition_vectors(separated), model.condition_vectors(ids))
+    with pytest.raises(ValueError, match=r"frame prediction needs \(b, 6\)"):
+        model.condition_vectors(torch.cat((ids, ids[:, :1]), 1))

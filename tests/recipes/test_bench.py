@@ -70,8 +70,10 @@ def test_the_plain_larp_generator_draws_the_same_codes(guidance):
     plain = PlainLarpAR(config, model.state_dict())
     labels = torch.tensor([3, 50])
     drawn = [
-        subject.generate(labels, num_tokens=12, cfg_scale=guidance, generator=torch.Generator().manual_seed(1))
-        for subject in (plain, model)
+        subject.generate(
+            labels, num_tokens=12, cfg_scale=guidance, generator=torch.Generator().manual_seed(1), **options
+        )
+        for subject, options in ((plain, {}), (model, {"temperature": 1.0}))
     ]
     assert torch.equal(*drawn)
 

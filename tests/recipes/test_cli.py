@@ -17,7 +17,8 @@ import pytest
 import soundfile
 import torch
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from mmtok.media.image import write_png
 from mmtok.media.video import write_film
@@ -435,6 +436,25 @@ def test_damaged_codes(cinepoet: Cinepoet, bundle: Path, tmp_path: Path, song: P
     assert_refused(cinepoet(*decode), "damaged")
     assert_refused(cinepoet("tokenize", "--decode", tmp_path / "no.safetensors", "--out", out), "no such file")
     assert not out.exists()
+    codes.write_bytes(whole)
+    assert_refused(cinepoet(*decode, "--seconds", 1), "--seconds does not go with --decode")
+    with safe_open(codes, "pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+        facts = json.loads(file.metadata()["cinepoet"])
+    for name, value in (
+        ("num_samples", "x"),
+        ("num_samples", 0),
+        ("audio_codes", None),
+        ("size", [8]),
+        ("num_frames", 10**9),
+        ("num_frames", 17),
+    ):
+        save_file(
+            tensors,
+            codes,
+            {"cinepoet": json.dumps({"clip": 17, "visual_codes": 9, "fps": 8.0} | facts | {name: value})},
+        )
+        assert_refused(cinepoet(*decode), "damaged")
 
 
 def test_ctrl_c_is_quiet(cinepoet: Cinepoet, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -170,3 +170,19 @@ LARP = {
     "num_tokens": 8, "size": 32, "encoder_dim": 16, "encoder_heads": 2, "encoder_depth": 1,
     "decoder_dim": 16, "decoder_heads": 2, "decoder_depth": 1, "codebook_size": 64, "fps": 8.0,
 }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("tokenizer", "--model", "tiny"), "--model has no meaning for evaluate tokenizer"),
+        (("tokenizer", "--seed", "5"), "--seed has no meaning for evaluate tokenizer"),
+        (("tokenizer", "--fps", "30"), "--fps is for --media"),
+        (("card", "--seed", "1"), "--seed has no meaning for evaluate card"),
+    ],
+)
+def test_options_that_would_do_nothing_are_refused(
+    words: tuple[str, ...], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["evaluate", *words]) == 2
+    assert told in capsys.readouterr().err

@@ -22,9 +22,10 @@ from mmtok.visual.larp import PRESETS, Larp
 from recipes.cli import main
 from recipes.corpora.shapes import ShapesCorpus, render_video
 from recipes.device import Compute
-from recipes.larp_codes import SHAPES_CLASSES, encode_clips, first_frames, folder_clips, shapes_clips
+from recipes.larp_codes import SHAPES_CLASSES, encode_clips, first_frames, folder_classes, folder_clips, shapes_clips
 from recipes.larp_pipeline import LarpPipeline
 from recipes.run import Run
+from recipes.train_larp_ar import LarpCodes
 
 Cinepoet = Callable[..., tuple[int, str, str]]
 CPU = Compute(torch.device("cpu"), torch.float32, "tests")
@@ -147,6 +148,11 @@ def test_first_frames_go_on(cinepoet: Cinepoet, generators: dict[str, Path], fil
         (("a prompt", "--model", "CLASS"), "not a PROMPT"),
         (("--class", "1"), "tiny is not a LARP generator"),
         (("a prompt", "--tokenizer", "x"), "--tokenizer is for LARP generators"),
+        (("a prompt", "--cfg-steps", "3"), "--cfg-steps is for LARP generators"),
+        (("--model", "CLASS", "--class", "1", "--no-upscale"), "not --no-upscale"),
+        (("--model", "CLASS", "--class", "1", "--first-frames", "3"), "--class takes none"),
+        (("--model", "CLASS", "--class", "1", "--device", "foo"), "unknown device 'foo'"),
+        (("--model", "CLASS", "--class", "1", "--cfg-steps", "3", "--guidance-scale", "1"), "give cfg_scale too"),
         (("--model", "FRAMES", "--video", "FILM", "--guidance-scale", "2"), "no null condition"),
     ],
 )
@@ -172,6 +178,8 @@ def test_mistakes_are_one_line(
         (("larp", "--stages", "visual"), "one stage"),
         (("larp", "stepz=3"), "did you mean steps"),
         (("larp", "init=x", "local_start=true"), "local_start is a new model's"),
+        (("larp", "num_tokens=0"), "num_tokens must be at least 1"),
+        (("larp", "init=TOKENIZER", "local_start=false"), "has no prior to train with"),
         (("larp-ar", "--tokenizers", "TOKENIZER", "given_frames=16", "frame_prediction=true"), "must lie in [1, 15]"),
         (("larp-ar", "--tokenizers", "VISUAL"), "is not a LARP tokenizer"),
     ],
@@ -180,7 +188,8 @@ def test_training_refuses(
     cinepoet: Cinepoet, tokenizer: Path, bundle: Path, tmp_path: Path, words: tuple[str, ...], told: str
 ) -> None:
     names = {"TOKENIZER": tokenizer, "VISUAL": bundle / "visual"}
-    code, _, fault = cinepoet("train", *(names.get(w, w) for w in words), "--out", tmp_path / "run")
+    given = (w.replace("TOKENIZER", str(tokenizer)) if "=" in w else names.get(w, w) for w in words)
+    code, _, fault = cinepoet("train", *given, "--out", tmp_path / "run")
     assert code == 2 and told in fault and fault.count("\n") == 1
 
 
@@ -210,9 +219,10 @@ def test_codes_of_films_have_the_folders_as_classes(tokenizer: Path, tmp_path: P
         write_film(tmp_path / name / f"{number}.mp4", film, fps=8.0)
     (tmp_path / "run" / "broken.mp4").write_bytes(b"no film")
     clips = list(folder_clips(model, tmp_path))
-    assert [name for _, name in clips] == ["bend"] * 2 + ["run"] * 4
+    assert sorted(name for _, name in clips) == ["bend"] * 2 + ["run"] * 4
     assert clips[0][0].shape == (3, 16, 32, 32)
-    data = encode_clips(model, iter(clips), count=6, classes=None, given_frames=None, compute=CPU)
+    assert folder_classes(tmp_path) == ("bend", "run")
+    data = encode_clips(model, iter(clips), count=6, classes=folder_classes(tmp_path), given_frames=None, compute=CPU)
     assert data.classes == ("bend", "run") and sorted(data.condition.tolist()) == [0, 0, 1, 1, 1, 1]
     with pytest.raises(ValueError, match="holds no films"):
         list(folder_clips(model, tokenizer))
@@ -254,8 +264,13 @@ def test_published_folders_load_as_they_are(shared: Path, cinepoet: Cinepoet, tm
     assert torch.equal(greedy, tensors["output.greedy_tokens"])
     out = tmp_path / "film.mp4"
     code, _, fault = cinepoet("generate", "--model", generator, "--class", 1, "--tokenizer", folder, "--out", out)
-    fits = model.codebook_size == tensors["output.logits"].shape[-1]
-    assert code == 0 if fits else (code == 2 and "name the tokenizer it was trained with" in fault)
+    assert code == 0, fault
+    with pytest.raises(ValueError, match="holds a LARP generator, not a tokenizer"):
+        mmtok.load(generator)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({k: v for k, v in config.items() if k != "input_size"}))
+    with pytest.raises(ValueError, match="no config of larp: it has no 'input_size'"):
+        mmtok.load(folder)
 
 
 def test_large_generators_sample_in_half_precision(
@@ -271,3 +286,63 @@ def test_large_generators_sample_in_half_precision(
     assert half(classes=[3]).frames.shape == (1, 3, 16, 32, 32)
     given = LarpPipeline.from_pretrained(generators["class"], device="cpu", dtype=torch.bfloat16)
     assert given.model.output.weight.dtype == torch.bfloat16
+
+
+def test_codes_of_another_tokenizer_are_not_taken(
+    cinepoet: Cinepoet, tokenizer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Run, "plot", lambda self: None)
+    shutil.copytree(tokenizer, tmp_path / "tok")
+    sizes = ("dim=32", "num_layers=1", "num_heads=2", "hidden_dim=32", "clips=8", "validation_rows=2", "steps=1")
+    words = ("train", "larp-ar", "--tokenizers", tmp_path / "tok", *sizes, "--out", tmp_path / "run")
+    assert cinepoet(*words)[0] == 0
+    torch.manual_seed(1)
+    Larp(TOKENIZER).save_pretrained(tmp_path / "tok")  # trained anew at the same place
+    code, _, fault = cinepoet(*words)
+    assert code == 2 and "codes of other clips or of another tokenizer" in fault
+
+
+def test_fewer_clips_than_there_are_come_from_all_classes(
+    cinepoet: Cinepoet, tokenizer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Run, "plot", lambda self: None)
+    for number, name in enumerate("abcabcabc"):
+        (tmp_path / "media" / name).mkdir(exist_ok=True, parents=True)
+        film = render_video(ShapesCorpus().scene(number), size=32, num_frames=16)
+        write_film(tmp_path / "media" / name / f"{number}.mp4", film, fps=8.0)
+    sizes = ("dim=32", "num_layers=1", "num_heads=2", "hidden_dim=32", "validation_rows=1", "steps=1")
+    for clips, count in ((5, 5), ("null", 9)):
+        out = tmp_path / str(clips)
+        words = ("train", "larp-ar", "--tokenizers", tokenizer, "--media", tmp_path / "media", *sizes)
+        assert cinepoet(*words, f"clips={clips}", "--out", out)[0] == 0
+        data = LarpCodes.load(out / "codes.safetensors")
+        assert len(data.codes) == count and data.classes == ("a", "b", "c")
+        assert len(set(data.condition.tolist())) > 1
+    code, _, fault = cinepoet("train", "larp-ar", "--tokenizers", tokenizer, "clips=null", "--out", tmp_path / "no")
+    assert code == 2 and "the corpus is endless" in fault
+
+
+def test_sampling_options_reach_the_model(cinepoet: Cinepoet, generators: dict[str, Path], tmp_path: Path) -> None:
+    seen: list[dict[str, object]] = []
+    generate = LarpAR.generate
+
+    def spied(self: LarpAR, condition: Tensor, **options: object) -> Tensor:
+        seen.append(options)
+        return generate(self, condition, **options)  # type: ignore[arg-type]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(LarpAR, "generate", spied)
+        words = ("--cfg-steps", 2, "--num-tokens", 5, "--guidance-scale", 2, "--top-k", 3, "--temperature", 0.5)
+        out = tmp_path / "film.mp4"
+        code, _, fault = cinepoet("generate", "--model", generators["class"], "--class", 1, *words, "--out", out)
+    assert code == 0, fault
+    wanted = {"cfg_steps": 2, "num_tokens": 5, "cfg_scale": 2.0, "top_k": 3, "temperature": 0.5}
+    assert {name: seen[0][name] for name in wanted} == wanted
+
+
+def test_a_model_knows_how_many_frames_it_starts_from(generators: dict[str, Path], tmp_path: Path) -> None:
+    model = LarpAR.from_pretrained(generators["frames"])
+    assert model.given_frames == 5
+    model.given_frames = 9
+    model.save_pretrained(tmp_path)
+    assert LarpAR.from_pretrained(tmp_path).given_frames == 9

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import pytest
 import torch
 
 from mmtok.contract import VisualTokenizer, decode_clip
@@ -33,3 +34,9 @@ def test_grids_stay_as_they_are():
     with torch.device("meta"):
         model = Magvit2(GRIDS["tiny"])
     assert as_grid(model, (17, 64, 64)) is model and not is_holistic(model)
+
+
+def test_clips_of_another_size_are_refused():
+    grid = as_grid(Larp(PARAMS), (16, 32, 32))
+    with pytest.raises(ValueError, match="clips here are of"):
+        grid.encode(torch.zeros(1, 3, 16, 64, 64))

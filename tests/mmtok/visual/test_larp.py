@@ -162,3 +162,24 @@ def test_codes_are_not_drawn_without_angles():
     model = Larp(dataclasses.replace(PARAMS, normalized=False, temperature=None)).eval()
     with pytest.raises(ValueError, match="does not normalise"):
         model.encode(clip(1, 3, 8, 32, 32), temperature=0.1)
+
+
+def test_without_a_ramp_inputs_are_sampled_from_the_first_step_on():
+    prior = dataclasses.replace(PARAMS.prior, ramp=0.0, max_sampled_share=1.0)
+    model = Larp(dataclasses.replace(PARAMS, prior=prior)).train()
+    out = model(clip(1, 3, 8, 32, 32), progress=0.0)
+    assert bool(out.prior.sampled.all())
+
+
+@pytest.mark.parametrize(
+    "changes", [{"rounds": 0}, {"temperature": 0.0}, {"ramp": -1.0}, {"num_heads": 3}], ids=lambda c: next(iter(c))
+)
+def test_priors_that_cannot_be_are_refused(changes):
+    with pytest.raises(ValueError, match="a prior needs"):
+        dataclasses.replace(PARAMS.prior, **changes)
+
+
+@pytest.mark.parametrize("temperature", [0.0, -1.0])
+def test_codes_are_drawn_at_a_positive_temperature(model, temperature):
+    with pytest.raises(ValueError, match="temperature must be positive"):
+        model.encode(clip(1, 3, 8, 32, 32), temperature=temperature)
