@@ -48,6 +48,8 @@ FIGURES = {
     "rfrechet_differences": "reconstruction, Fréchet of differences",
     "gfrechet_frames": "generation, Fréchet of frames",
     "gfrechet_differences": "generation, Fréchet of differences",
+    "gap_frames": "generation against reconstructions, frames",
+    "gap_differences": "generation against reconstructions, differences",
     "ar_loss": "generator, nats a code on unseen clips",
     "code_bits": "entropy of the codes, bits",
 }
@@ -174,6 +176,8 @@ def measure(
     for short, which in (("r", "again"), ("g", "made")):
         for name in ("frames", "differences"):
             figures[f"{short}frechet_{name}"] = frechet_distance(real[name], vectors[f"{which}/{name}"])
+    for name in real:  # what the generator adds to the tokenizer's own error
+        figures[f"gap_{name}"] = frechet_distance(vectors[f"again/{name}"], vectors[f"made/{name}"])
     places = torch.linspace(0, shown[0].shape[2] - 1, 4).round().long()
     strips = [v[:, :, places].permute(1, 3, 0, 2, 4).flatten(2) for v in shown]  # (3, h, clips * frames * w)
     return figures, torch.cat(strips, 1)
@@ -268,7 +272,7 @@ def plot(result: dict[str, Any], file: Path) -> None:
     import matplotlib.pyplot as plt
 
     variants = [v for v in VARIANTS if v in result]
-    figure, axes = plt.subplots(2, 4, figsize=(14, 6))
+    figure, axes = plt.subplots(3, 3, figsize=(12, 9))
     for axis, (name, title) in zip(axes.flat, FIGURES.items(), strict=False):
         for place, variant in enumerate(variants):
             values = result[variant][name]["each"]

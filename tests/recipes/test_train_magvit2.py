@@ -325,6 +325,9 @@ def test_two_processes_are_one_with_the_whole_batch(tmp_path, monkeypatch):
     apart = torch.cat([(two[name] - one[name]).abs().flatten() for name in one]).mean()
     moved = torch.cat([(one[name] - start[name]).abs().flatten() for name in one]).mean()
     assert moved > 1e-4 and apart < 0.02 * moved, f"{apart:.2e} apart after moving {moved:.2e}"
+    first, second = (json.loads((tmp_path / name / "log.jsonl").read_text().splitlines()[0]) for name in ("one", "two"))
+    for name in ("train/loss", "train/l1", "vq/use", "vq/perplexity"):
+        assert second[name] == pytest.approx(first[name], rel=1e-3), name
     with pytest.raises(ValueError, match="cannot be shared by 2 processes"):
         Ranks(0, 2).share(3)
 
