@@ -50,8 +50,16 @@ def check_names(tensors: Iterable[str], wanted: Iterable[str], *, family: str, s
         raise ValueError(f"these weights are not {family} of this layout; " + "; ".join(told))
 
 
-def _alike(got: tuple[int, ...], want: tuple[int, ...]) -> bool:
-    """Equal shapes, or the same without axes of length 1 where their number differs (a linear map as a convolution)."""
+def alike(got: tuple[int, ...], want: tuple[int, ...]) -> bool:
+    """Whether weights of one shape fill another: equal, or equal but for axes of length 1 that one of them leaves out.
+
+    Args:
+        got: a shape.
+        want: the other.
+
+    Returns:
+        True for a linear map as a pointwise convolution, False for axes that changed places.
+    """
     return got == want or (len(got) != len(want) and [n for n in got if n != 1] == [n for n in want if n != 1])
 
 
@@ -71,7 +79,7 @@ def fill(module: nn.Module, tensors: dict[str, Tensor], to_ours: dict[str, str],
     shapes = []
     for name in sorted(set(tensors) & set(to_ours)):
         got, want = tuple(tensors[name].shape), tuple(own[to_ours[name]].shape)
-        if not _alike(got, want):
+        if not alike(got, want):
             shapes.append(f"{name} is {got}, expected {want}")
         elif not tensors[name].is_floating_point():
             shapes.append(f"{name} holds {tensors[name].dtype}, expected floats")

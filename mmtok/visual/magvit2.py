@@ -566,6 +566,18 @@ PRESETS: dict[str, Magvit2Params] = {
 
 
 PRESETS["magvit2-base-image"] = image_params(PRESETS["magvit2-base"])  # what ``inflate`` makes magvit2-base of
+# Open-MAGVIT2's sizes, to train on from their weights: the published image model of 128 pixels inflates to the video one
+PRESETS["open-magvit2-video"] = dataclasses.replace(
+    PRESETS["magvit2-base"], norm_scope="clip", dropped_frame=1, stem_channels=128
+)
+PRESETS["open-magvit2-image-128"] = image_params(PRESETS["open-magvit2-video"])
+PRESETS["open-magvit2-image-256"] = dataclasses.replace(
+    PRESETS["open-magvit2-image-128"],
+    channel_multipliers=(1, 1, 2, 2, 4),
+    spatial_downsample=(True,) * 4,
+    temporal_downsample=(False,) * 4,
+)
+PRESETS["open-magvit2-image-256-16384"] = dataclasses.replace(PRESETS["open-magvit2-image-256"], bits=14)
 
 
 def magvit2_params(preset: str) -> Magvit2Params:

@@ -136,6 +136,7 @@ def speed(args: argparse.Namespace) -> tuple[list[dict[str, Any]], str]:
 
     params = presets()[args.preset][1]
     has_plain = getattr(params, "patch_size", None) == (1, 1, 1) and getattr(params, "norm_scope", "") == "frame"
+    has_plain = has_plain and params.temporal_kernel == 3
     modes = args.modes or [m for m in MODES if not m.endswith("compiled")]
     modes = [m for m in modes if has_plain or m != "plain fp32"]
     rows: list[dict[str, Any]] = []

@@ -10,8 +10,10 @@ import pytest
 import torch
 
 from mmtok.convert import cosmos, open_magvit2, vidtok
+from mmtok.convert.names import alike
 from mmtok.visual.cosmos import PRESETS as COSMOS
 from mmtok.visual.cosmos import CosmosDV
+from mmtok.visual.magvit2 import PRESETS as MAGVIT2
 from mmtok.visual.magvit2 import Magvit2
 from mmtok.visual.vidtok import PRESETS as VIDTOK
 from mmtok.visual.vidtok import VidTokFSQ
@@ -21,10 +23,10 @@ LISTINGS = {
     "cosmos_0_1_dv8x8x8": "cosmos-0.1-dv8x8x8",
     "cosmos_dv8x16x16": "cosmos-dv8x16x16",
     "cosmos_tokenize1_dv4x8x8_360p": "cosmos-tokenize1-dv4x8x8-360p",
-    "open_magvit2_image_128_262144": None,
-    "open_magvit2_image_256_16384": None,
-    "open_magvit2_image_256_262144": None,
-    "open_magvit2_video_128_262144": None,
+    "open_magvit2_image_128_262144": "open-magvit2-image-128",
+    "open_magvit2_image_256_16384": "open-magvit2-image-256-16384",
+    "open_magvit2_image_256_262144": "open-magvit2-image-256",
+    "open_magvit2_video_128_262144": "open-magvit2-video",
     "vidtok_fsq_causal_41616_262144": "vidtok-fsq-41616-262144",
     "vidtok_fsq_causal_41616_262144_v1_1": "vidtok-fsq-41616-262144-v1.1",
     "vidtok_fsq_causal_488_262144": "vidtok-fsq-488-262144",
@@ -59,6 +61,7 @@ def test_names_shapes_and_counts(name: str, shared: Path) -> None:
         live = {k: t for k, t in empty.items() if not k.startswith(open_magvit2.EMA)}
         inferred, found = open_magvit2.infer_config(live)
         assert found == video and open_magvit2.params_from_upstream(inferred, video=video) == params
+        assert MAGVIT2[LISTINGS[name]] == params
         with torch.device("meta"):
             model = Magvit2(params)
         names = open_magvit2.upstream_names(model)
@@ -68,5 +71,5 @@ def test_names_shapes_and_counts(name: str, shared: Path) -> None:
     assert set(names) == set(shapes)
     own = model.state_dict()
     for theirs, ours in names.items():
-        assert [n for n in own[ours].shape if n != 1] == [n for n in shapes[theirs] if n != 1], theirs
+        assert alike(shapes[theirs], tuple(own[ours].shape)), theirs
     assert sum(p.numel() for p in model.parameters()) == listing["n_parameters"] == sum(map(math.prod, shapes.values()))
