@@ -107,9 +107,11 @@ def i3d_features(network: Any, video: Tensor) -> Tensor:
     frames = video.transpose(1, 2).flatten(0, 1)
     frames = F.interpolate(frames, size=(I3D_SIZE, I3D_SIZE), mode="bilinear", align_corners=False)
     clips = frames.unflatten(0, (b, t)).transpose(1, 2).contiguous()
-    try:  # the published file takes these options; a bare network does not
+    schema = getattr(getattr(network, "forward", None), "schema", None)
+    options = {argument.name for argument in schema.arguments} if schema is not None else set()
+    if {"rescale", "resize", "return_features"} <= options:  # the published file; a bare network has no options
         features = network(clips, rescale=False, resize=False, return_features=True)
-    except (RuntimeError, TypeError):
+    else:
         features = network(clips)
     result: Tensor = features.flatten(1).float()
     return result

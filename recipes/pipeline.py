@@ -711,7 +711,7 @@ class CinePoetPipeline:
 
 
 def encode_video(tokenizer: Any, video: Tensor, *, clip: int, stream: bool = False) -> list[Tensor]:
-    """Codes of a video of any length, the last clip filled with its last picture.
+    """Codes of a video of any length, the last clip filled with its last picture to the next length that fits.
 
     Args:
         tokenizer: a ``VisualTokenizer``.
@@ -735,8 +735,7 @@ def encode_video(tokenizer: Any, video: Tensor, *, clip: int, stream: bool = Fal
         return list(tokenizer.encode_stream((whole[:, :, :clip], *later)))
     codes = []
     for part in video.split(clip, 2):
-        fits = _fits(tokenizer, part.shape[2])
-        codes.append(tokenizer.encode(part if fits else repeat_last_frame(part, clip)))
+        codes.append(tokenizer.encode(repeat_last_frame(part, _filled(tokenizer, part.shape[2], clip))))
     return codes
 
 
@@ -764,9 +763,14 @@ def decode_video(
         clips = list(tokenizer.decode_stream(codes))
     else:
         lengths = [min(clip, t - start) for start in range(0, t, clip)]
-        encoded = [n if _fits(tokenizer, n) else clip for n in lengths]  # as encode_video filled them
+        encoded = [_filled(tokenizer, n, clip) for n in lengths]  # as encode_video filled them
         clips = [decode_clip(tokenizer, c, (n, h, w)) for c, n in zip(codes, encoded, strict=True)]
     return torch.cat(clips, 2)[:, :, :t]
+
+
+def _filled(tokenizer: Any, num_frames: int, clip: int) -> int:
+    """The next length that a tokenizer takes, at most a whole clip."""
+    return next(n for n in range(num_frames, clip + 1) if n == clip or _fits(tokenizer, n))
 
 
 def _fits(tokenizer: Any, num_frames: int) -> bool:

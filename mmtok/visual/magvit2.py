@@ -566,7 +566,7 @@ PRESETS: dict[str, Magvit2Params] = {
 
 
 PRESETS["magvit2-base-image"] = image_params(PRESETS["magvit2-base"])  # what ``inflate`` makes magvit2-base of
-# Open-MAGVIT2's sizes, to train on from their weights: the published image model of 128 pixels inflates to the video one
+# Open-MAGVIT2's sizes, to train on from their weights: the image model of 128 pixels inflates to the video one
 PRESETS["open-magvit2-video"] = dataclasses.replace(
     PRESETS["magvit2-base"], norm_scope="clip", dropped_frame=1, stem_channels=128
 )

@@ -133,7 +133,7 @@ def _tokenizer(args: argparse.Namespace) -> dict[str, Any]:
         clips = clip_pool(files, size=size, num_frames=frames, fps=fps)
         told = (
             f"up to 4 windows of each of {len(files)} files kept out of training, {fps:g} fps, shorter side resized "
-            "(bicubic, antialiased), centre crop, 8 bits"
+            "(bicubic, antialiased), centre crop, 8 bits; a film shorter than a window holds its last picture"
         )
     if args.tile is not None:
         told += f"; in tiles of {args.tile} px, neighbours sharing {tokenizer.overlap}"

@@ -189,7 +189,7 @@ def test_reconstruct_film_sound_and_picture(
 
 @pytest.mark.parametrize(
     ("options", "at_decoding", "slices"),
-    [([], [], (5, 5)), (["--stream"], [], (5, 2)), (["--tile", "32"], ["--tile", "32"], (5, 5))],
+    [([], [], (5, 3)), (["--stream"], [], (5, 2)), (["--tile", "32"], ["--tile", "32"], (5, 3))],
 )
 def test_tokens_decode_to_what_reconstruct_gives(
     cinepoet: Cinepoet, bundle: Path, tmp_path: Path, clip: Path, options: list, at_decoding: list, slices: tuple
