@@ -58,7 +58,7 @@ def test_a_stopped_run_keeps_its_finished_shards(tmp_path):
         """The tokenizer of a process that is killed in its third shard."""
 
         fps = visual.fps
-        state_dict = visual.state_dict
+        state_dict, valid_num_frames = visual.state_dict, visual.valid_num_frames
         calls = 0
 
         def encode(self, video):
