@@ -82,7 +82,7 @@ def load(name_or_path: str | Path, *, device: str | torch.device = "cpu", dtype:
     """
     folder = resolve_folder(name_or_path)
     name = family_of(folder)
-    if not is_ours(folder) and published_family(folder) == name:
+    if not is_ours(folder):  # then it was known by its weights
         return load_published(folder).to(device=device, dtype=dtype).eval()
     family = FAMILIES[name]
     cls = getattr(importlib.import_module(family.module), family.name)

@@ -13,10 +13,9 @@ import torch
 from torch import Tensor
 
 from mmtok.media.errors import MediaError
-from mmtok.media.video import probe, read_video
 from mmtok.visual.grid import repeat_last_frame
 from mmtok.visual.larp import Larp
-from recipes.corpora.folder import VIDEO_SUFFIXES
+from recipes.corpora.folder import VIDEO_SUFFIXES, film_windows
 from recipes.corpora.shapes import MOTIONS, SHAPES, ShapesCorpus, render_video
 from recipes.device import Compute
 from recipes.progress import track
@@ -67,15 +66,10 @@ def folder_clips(tokenizer: Larp, root: Path, *, windows: int = 4, seed: int = 0
     for number in torch.randperm(len(films), generator=torch.Generator().manual_seed(seed)).tolist():
         path = films[number]
         try:
-            length_s = probe(path).duration_s or 0.0
-            count = max(1, min(windows, int(length_s * tokenizer.fps / params.num_frames)))
-            spare = max(0.0, length_s - params.num_frames / tokenizer.fps)
-            for window in range(count):
-                start_s = window * spare / max(1, count - 1)
-                film = read_video(
-                    path, fps=tokenizer.fps, num_frames=params.num_frames, size=params.size, start_s=start_s
-                )
-                yield film.frames, path.parent.name
+            for frames in film_windows(
+                path, size=params.size, num_frames=params.num_frames, fps=tokenizer.fps, most=windows
+            ):
+                yield frames, path.parent.name
         except MediaError as fault:
             print(f"left out: {fault}")
 

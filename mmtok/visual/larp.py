@@ -526,21 +526,14 @@ PRESETS: dict[str, LarpParams] = {
         fps=8.0,
         prior=LarpPriorParams(num_layers=3, num_heads=2, dim=128, max_tokens=64, dropout=0.0),
     ),
-    # a laptop's: 16 frames of 64 pixels as 128 tokens of 1,024 codes
-    "larp-tiny": LarpParams(
-        num_tokens=128,
-        size=64,
-        encoder_dim=192,
-        encoder_heads=3,
-        encoder_depth=4,
-        decoder_dim=192,
-        decoder_heads=3,
-        decoder_depth=4,
-        codebook_size=1024,
-        fps=8.0,
-        prior=LarpPriorParams(num_layers=3, num_heads=2, dim=128, max_tokens=128, dropout=0.0),
-    ),
 }
+# a laptop's: 16 frames of 64 pixels as 128 tokens
+PRESETS["larp-tiny"] = replace(
+    PRESETS["larp-nano"],
+    num_tokens=128,
+    size=64,
+    prior=LarpPriorParams(num_layers=3, num_heads=2, dim=128, max_tokens=128, dropout=0.0),
+)
 
 
 def find_larp(preset: str) -> LarpParams:

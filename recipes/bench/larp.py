@@ -168,21 +168,13 @@ def sampling_case(args: argparse.Namespace) -> dict[str, Any]:
     subject: Any = PlainLarpAR(model.config, model.state_dict()) if plain else model
     options: dict[str, Any] = {} if plain else {"temperature": 1.0}
     labels = torch.arange(args.batch, device=device) % model.config.num_classes
-    times: list[float] = []
 
     def draw(count: int) -> None:
         subject.generate(
             labels, num_tokens=count, cfg_scale=args.guidance, generator=torch.Generator().manual_seed(0), **options
         )
 
-    draw(4)
-    for _ in range(args.runs):
-        started = time.perf_counter()
-        draw(args.tokens)
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        times.append((time.perf_counter() - started) / args.tokens)
-    seconds = sorted(times)[len(times) // 2]
+    seconds = median_seconds(lambda: draw(args.tokens), runs=args.runs, device=device) / args.tokens
     read = [w for name, w in model.named_parameters() if "embed" not in name and name != "abs_pe"]
     gigabytes = sum(w.numel() * w.element_size() for w in read) / 1e9
     return {

@@ -7,6 +7,7 @@ listing is a CSV with columns ``path,split,licence`` (split: train or measure); 
 from __future__ import annotations
 
 import csv
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -97,6 +98,29 @@ class MediaFolder:
         return cls(root, parts[0], parts[1], parts[2], parts[3], licences)
 
 
+def film_windows(path: Path, *, size: int, num_frames: int, fps: float, most: int) -> Iterator[Tensor]:
+    """Windows spread over a film, which never overlap.
+
+    Args:
+        path: video file.
+        size: height and width after resize and centre crop, pixels.
+        num_frames: pictures a window.
+        fps: pictures per second.
+        most: windows at most.
+
+    Yields:
+        (3, t, size, size) in [-1, 1].
+
+    Raises:
+        MediaError: if the file cannot be read.
+    """
+    length_s = probe(path).duration_s or 0.0
+    windows = max(1, min(most, int(length_s * fps / num_frames)))
+    for number in range(windows):
+        start_s = number * max(0.0, length_s - num_frames / fps) / max(1, windows - 1)
+        yield read_video(path, fps=fps, num_frames=num_frames, size=size, start_s=start_s).frames
+
+
 def clip_pool(
     paths: tuple[Path, ...], *, size: int, num_frames: int = 17, clips_per_file: int = 4, fps: float = 8.0
 ) -> Tensor:
@@ -115,11 +139,7 @@ def clip_pool(
     clips = []
     for path in paths:
         try:
-            length_s = probe(path).duration_s or 0.0
-            windows = max(1, min(clips_per_file, int(length_s * fps / num_frames)))
-            for number in range(windows):
-                start = number * max(0.0, length_s - num_frames / fps) / max(1, windows - 1)
-                frames = read_video(path, fps=fps, num_frames=num_frames, size=size, start_s=start).frames
+            for frames in film_windows(path, size=size, num_frames=num_frames, fps=fps, most=clips_per_file):
                 clips.append(((frames + 1) * 127.5).round().clamp(0, 255).to(torch.uint8))
         except MediaError as fault:
             print(f"left out: {fault}")
