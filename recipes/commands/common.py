@@ -128,6 +128,50 @@ def compute_of(args: argparse.Namespace) -> Any:
         raise ValueError(f"unknown device {args.device!r}; known: auto, cpu, cuda, cuda:1, mps") from None
 
 
+def join_training(args: argparse.Namespace) -> tuple[Any, Any]:
+    """Device, precision and the other processes of a training.
+
+    Args:
+        args: with ``device``, which becomes this process' own, and ``threads``.
+
+    Returns:
+        A ``Compute`` and ``Ranks``.
+
+    Raises:
+        ValueError: for a device that is unknown or not there.
+    """
+    from recipes.device import keep_freed_memory
+    from recipes.distributed import join, own_device
+
+    keep_freed_memory()
+    args.device = own_device(args.device)
+    compute = compute_of(args)
+    return compute, join(compute.device)
+
+
+def tell_config(config: Any, out: Path, ranks: Any) -> None:
+    """Make a run's folder, print its numbers and keep them there.
+
+    Args:
+        config: the dataclass.
+        out: the folder.
+        ranks: the first process prints and writes.
+
+    Raises:
+        ValueError: if the folder cannot be written to.
+    """
+    import yaml
+
+    from recipes.config import to_dict
+    from recipes.run import write_atomically
+
+    check_folder(out)
+    if ranks.is_main:
+        resolved = yaml.safe_dump(to_dict(config), sort_keys=False)
+        print(resolved)
+        write_atomically(out / "config.yaml", resolved)
+
+
 def prompt_of(text: str | None) -> str | None:
     """The prompt, refused when there is nothing in it.
 

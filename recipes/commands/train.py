@@ -6,7 +6,7 @@ import argparse
 import shlex
 from pathlib import Path
 
-from recipes.commands.common import add_device, check_folder, compute_of
+from recipes.commands.common import add_device, join_training, tell_config
 
 SUMMARY = "train a complete model from nothing, or go on where a training stopped"
 EXAMPLES = """\
@@ -71,13 +71,8 @@ def run(args: argparse.Namespace) -> int:
         from recipes.commands.train_larp import run_larp
 
         return run_larp(args)
-    import yaml
-
     from recipes.bundle import open_bundle
-    from recipes.config import load_config, to_dict
-    from recipes.device import keep_freed_memory
-    from recipes.distributed import join, own_device
-    from recipes.run import write_atomically
+    from recipes.config import load_config
     from recipes.train_tiny import STAGES, TOKENIZERS, TinyConfig, train_tiny
 
     file = args.config or _CONFIGS / f"{args.preset}.yaml"
@@ -91,10 +86,7 @@ def run(args: argparse.Namespace) -> int:
     trained = set(stages or ()) & set(TOKENIZERS)
     if tokenizers is not None and args.media is not None and not trained:
         raise ValueError("--media trains tokenizers and --tokenizers takes finished ones; name in --stages which train")
-    keep_freed_memory()
-    args.device = own_device(args.device)
-    compute = compute_of(args)
-    ranks = join(compute.device)
+    compute, ranks = join_training(args)
     media = None
     if args.media is not None:
         from recipes.corpora.folder import MediaFolder
@@ -104,11 +96,7 @@ def run(args: argparse.Namespace) -> int:
             listing = file.parent / config.media_listing
         media = MediaFolder.open(args.media, listing)
     out = args.out or Path("runs") / args.preset
-    check_folder(out)
-    resolved = yaml.safe_dump(to_dict(config), sort_keys=False)
-    if ranks.is_main:
-        print(resolved)
-        write_atomically(out / "config.yaml", resolved)
+    tell_config(config, out, ranks)
     train_tiny(
         config,
         out,

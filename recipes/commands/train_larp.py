@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from recipes.commands.common import check_folder, compute_of
+from recipes.commands.common import join_training, tell_config
 
 _CONFIGS = Path(__file__).parents[1] / "configs"
 
@@ -23,12 +23,7 @@ def run_larp(args: argparse.Namespace) -> int:
     Raises:
         ValueError: for options that these trainings do not take, or a missing tokenizer.
     """
-    import yaml
-
-    from recipes.config import load_config, to_dict
-    from recipes.device import keep_freed_memory
-    from recipes.distributed import join, own_device
-    from recipes.run import write_atomically
+    from recipes.config import load_config
     from recipes.train_larp import LarpTrainConfig
     from recipes.train_larp_ar import LarpARTrainConfig
 
@@ -47,18 +42,11 @@ def run_larp(args: argparse.Namespace) -> int:
     config = load_config(
         cls, args.config or _CONFIGS / ("larp_ar_tiny.yaml" if speaks else "larp_tiny.yaml"), args.changes
     )
-    keep_freed_memory()
-    args.device = own_device(args.device)
-    compute = compute_of(args)
-    ranks = join(compute.device)
+    compute, ranks = join_training(args)
     if speaks and ranks.world > 1:
         raise ValueError("larp-ar trains in one process")
     out = args.out or Path("runs") / args.preset.replace("-", "_")
-    check_folder(out)
-    resolved = yaml.safe_dump(to_dict(config), sort_keys=False)
-    if ranks.is_main:
-        print(resolved)
-        write_atomically(out / "config.yaml", resolved)
+    tell_config(config, out, ranks)
     model = _generator(config, args, out, compute) if speaks else _tokenizer(config, args, out, compute, ranks)
     if ranks.is_main:
         print(f"{model}: ready; its curves are in {out / 'curves.png'}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +14,7 @@ from mmtok.audio.soundstream import build_soundstream
 from mmtok.text.t5 import TextTokenizer
 from mmtok.visual.magvit2 import Magvit2, Magvit2Params
 from recipes.bundle import BundleConfig, write_bundle
+from recipes.cli import main
 from recipes.corpora.shapes import ShapesCorpus
 from recipes.train_t5 import T5TrainConfig, build_t5, keep_encoder, train_vocabulary
 from superres.config import SuperResConfig
@@ -96,3 +97,15 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def cinepoet(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Run the command in this process; gives exit code, standard output and standard error."""
+
+    def run(*words: object) -> tuple[int, str, str]:
+        code = main([str(word) for word in words])
+        shown = capsys.readouterr()
+        return code, shown.out, shown.err
+
+    return run

@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save_file
 
 from mmtok.media.image import write_png
 from mmtok.media.video import write_film
-from recipes.cli import COMMANDS, main
+from recipes.cli import COMMANDS
 from recipes.config import load_config
 from recipes.corpora.shapes import ShapesCorpus, render_audio, render_video
 from recipes.study_larp_prior import StudyConfig
@@ -34,18 +34,6 @@ ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / "recipes" / "configs"
 PROMPT = "a red circle moves left"
 Cinepoet = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def cinepoet(capsys: pytest.CaptureFixture[str]) -> Cinepoet:
-    """Run the command in this process; gives exit code, standard output and standard error."""
-
-    def run(*words: object) -> tuple[int, str, str]:
-        code = main([str(word) for word in words])
-        shown = capsys.readouterr()
-        return code, shown.out, shown.err
-
-    return run
 
 
 @pytest.fixture

@@ -43,16 +43,6 @@ TOKENIZER = dataclasses.replace(
 )
 
 
-@pytest.fixture
-def cinepoet(capsys: pytest.CaptureFixture[str]) -> Cinepoet:
-    def run(*words: object) -> tuple[int, str, str]:
-        code = main([str(word) for word in words])
-        shown = capsys.readouterr()
-        return code, shown.out, shown.err
-
-    return run
-
-
 @pytest.fixture(scope="module")
 def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)

@@ -28,16 +28,6 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
-def cinepoet(capsys: pytest.CaptureFixture[str]) -> Command:
-    def run(*words: object) -> tuple[int, str, str]:
-        code = main([str(word) for word in words])
-        shown = capsys.readouterr()
-        return code, shown.out, shown.err
-
-    return run
-
-
 def test_one_command_makes_a_model_that_makes_films(trained: Path, cinepoet: Command, tmp_path: Path) -> None:
     assert all((trained / stage / "curves.png").stat().st_size > 5000 for stage in STAGES)
     for part in PARTS:
