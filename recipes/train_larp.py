@@ -18,7 +18,12 @@ from torch import Tensor, nn
 
 import mmtok
 from mmtok.features.vgg import LPIPS, perceptual_loss
-from mmtok.losses.larp_discriminator import MeanLeCam, TransformerDiscriminator, smooth_discriminator_loss
+from mmtok.losses.larp_discriminator import (
+    MeanLeCam,
+    TransformerDiscriminator,
+    hinge_discriminator_loss,
+    smooth_discriminator_loss,
+)
 from mmtok.losses.visual_discriminators import generator_loss
 from mmtok.metrics.visual import CodebookUse, psnr_db
 from mmtok.visual.larp import Larp, LarpOutput, LarpParams, find_larp
@@ -63,6 +68,7 @@ class LarpTrainConfig:
         adversarial_weight: the judge's say; 0 for none.
         adversarial_start_step: first step with a judge.
         discriminator_every: steps between the judge's updates.
+        discriminator_loss: "smooth" (published) blurs its targets; "hinge" does not.
         discriminator_dim: its width.
         discriminator_heads: its heads.
         discriminator_depth: its blocks.
@@ -101,6 +107,7 @@ class LarpTrainConfig:
     adversarial_weight: float = 0.0
     adversarial_start_step: int = 0
     discriminator_every: int = 5
+    discriminator_loss: str = "smooth"
     discriminator_dim: int = 512
     discriminator_heads: int = 8
     discriminator_depth: int = 12
@@ -117,6 +124,8 @@ class LarpTrainConfig:
             raise ValueError("steps, batch_size and discriminator_every must be at least 1")
         if self.optimizer not in ("adam", "muon"):
             raise ValueError(f"unknown optimizer {self.optimizer!r}; known: adam, muon")
+        if self.discriminator_loss not in ("smooth", "hinge"):
+            raise ValueError(f"unknown discriminator_loss {self.discriminator_loss!r}; known: smooth, hinge")
         if bool(self.perceptual_weight) != (self.perceptual_network is not None):
             raise ValueError("perceptual_weight and perceptual_network go together; give both or neither")
         if self.init is not None and any(n is not None for n in (self.num_tokens, self.codebook_size)):
@@ -299,7 +308,11 @@ class LarpJudge:
         with compute.autocast():
             real, made = self.network(video), self.network(fake)
         pull = self.lecam(real.float(), made.float())
-        loss = smooth_discriminator_loss(real, made, generator=generator) + self.config.lecam_weight * pull
+        if self.config.discriminator_loss == "hinge":
+            loss = hinge_discriminator_loss(real.float(), made.float())
+        else:
+            loss = smooth_discriminator_loss(real, made, generator=generator)
+        loss = loss + self.config.lecam_weight * pull
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         ranks.average_gradients(self.network.parameters())
@@ -437,9 +450,10 @@ def train_larp(
         ).to(compute.device)
         draws = step_generator(config.seed + 1, step, ranks.rank)
         torch.manual_seed(int(torch.randint(2**31, (1,), generator=draws)))  # dropouts, the same when resumed
+        count = model.draw_num_tokens(step_generator(config.seed + 2, step))  # the same in every process
         playing = judge if step >= config.adversarial_start_step else None
         with compute.autocast():
-            out = model(video, progress=step / config.steps, generator=draws)
+            out = model(video, num_tokens=count, progress=step / config.steps, generator=draws)
         logged: dict[str, Tensor | float] = {}
         if playing is not None and step % config.discriminator_every == 0:
             fake = out.reconstruction.detach()

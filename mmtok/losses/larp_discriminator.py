@@ -104,7 +104,7 @@ def smooth_discriminator_loss(
 
 
 def hinge_discriminator_loss(real: Tensor, fake: Tensor) -> Tensor:
-    """Half the sum of both hinges.
+    """Half the sum of both hinges (upstream's "hinge").
 
     Args:
         real: (b,) logits of real clips.

@@ -454,11 +454,31 @@ class Larp(PretrainedModule):
         video = self.decode_latents(self.code_vectors()[codes[:, 0]], size)
         return video.clamp(-1, 1) if clamp else video
 
-    def forward(self, video: Tensor, *, progress: float = 0.0, generator: torch.Generator | None = None) -> LarpOutput:
+    def draw_num_tokens(self, generator: torch.Generator | None = None) -> int:
+        """How many tokens a step of an adaptive training uses.
+
+        Args:
+            generator: of the draw, on the CPU.
+
+        Returns:
+            From ``adaptive_tokens`` to ``num_tokens``; always the latter where the training is not adaptive.
+        """
+        fewest, most = self.params.adaptive_tokens, self.params.num_tokens
+        return most if fewest is None else int(torch.randint(fewest, most + 1, (1,), generator=generator))
+
+    def forward(
+        self,
+        video: Tensor,
+        *,
+        num_tokens: int | None = None,
+        progress: float = 0.0,
+        generator: torch.Generator | None = None,
+    ) -> LarpOutput:
         """One pass for training: stochastic codes in train mode, nearest ones in eval mode.
 
         Args:
             video: (b, 3, t, h, w) in [-1, 1].
+            num_tokens: only the first so many queries.
             progress: of the training, 0 to 1, for the prior's scheduled sampling.
             generator: of every draw, on the CPU.
 
@@ -469,10 +489,7 @@ class Larp(PretrainedModule):
             ValueError: if the clip does not divide into patches.
         """
         params = self.params
-        count = None
-        if self.training and params.adaptive_tokens is not None:
-            count = int(torch.randint(params.adaptive_tokens, params.num_tokens + 1, (1,), generator=generator))
-        latents = self.to_latents(self.encode_queries(video, count))
+        latents = self.to_latents(self.encode_queries(video, num_tokens))
         ids = self.choose(latents, temperature=params.temperature if self.training else None, generator=generator)
         codebook = self.code_vectors()
         quantised = codebook[ids]

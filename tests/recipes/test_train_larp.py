@@ -2,18 +2,25 @@
 
 import dataclasses
 import json
+import os
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 
+from mmtok.features.vgg import LPIPS, VGG16
+from mmtok.losses.larp_discriminator import hinge_discriminator_loss
 from mmtok.visual import larp as larp_module
 from mmtok.visual.larp import Larp, LarpParams
 from mmtok.visual.larp_prior import LarpPriorParams
 from recipes.config import load_config
 from recipes.device import Compute
+from recipes.distributed import ALONE, join
 from recipes.run import Run
-from recipes.train_larp import LarpTrainConfig, train_larp
+from recipes.train_larp import LarpJudge, LarpPerception, LarpTrainConfig, train_larp
 
 CONFIGS = Path(__file__).parents[2] / "recipes" / "configs"
 COMPUTE = Compute(torch.device("cpu"), torch.float32, "tests")
@@ -140,3 +147,92 @@ def test_the_published_numbers_are_a_config():
         dataclasses.replace(CONFIG, perceptual_weight=1.0)
     with pytest.raises(ValueError, match="at least 1"):
         dataclasses.replace(CONFIG, steps=0)
+    with pytest.raises(ValueError, match="smooth, hinge"):
+        dataclasses.replace(CONFIG, discriminator_loss="wasserstein")
+
+
+def test_training_goes_on_from_a_finished_tokenizer(tmp_path):
+    first = train(tmp_path / "first")
+    same = Larp.from_pretrained(train(tmp_path / "same", init=str(first), learning_rate=0.0, adaptive_tokens=4))
+    assert same.params.adaptive_tokens == 4
+    start = Larp.from_pretrained(first).state_dict()
+    assert all(torch.equal(weight, start[name]) for name, weight in same.state_dict().items())
+    bare = Larp.from_pretrained(train(tmp_path / "bare", init=str(first), use_prior=False))
+    assert bare.prior is None and not torch.equal(bare.state_dict()["to_code.weight"], start["to_code.weight"])
+    with pytest.raises(ValueError, match="no prior to train with"):
+        train(tmp_path / "none", init=str(tmp_path / "bare" / "model"))
+
+
+def test_an_adaptive_training_uses_first_parts_of_the_queries(tmp_path, monkeypatch):
+    counts = []
+    forward = Larp.forward
+    monkeypatch.setattr(Larp, "forward", lambda *a, **k: (counts.append(k["num_tokens"]), forward(*a, **k))[1])
+    model = Larp.from_pretrained(train(tmp_path, adaptive_tokens=3))
+    assert model.params.adaptive_tokens == 3
+    assert len(set(counts)) > 2 and min(counts) >= 3 and max(counts) <= 12
+
+
+def test_lpips_judges_every_frame(tmp_path):
+    torch.manual_seed(0)
+    network = VGG16()
+    torch.save(network.state_dict(), tmp_path / "vgg16.pth")
+    names = [f"lin{i}.model.1.weight" for i in range(5)]
+    widths = (64, 128, 256, 512, 512)
+    torch.save({n: torch.rand(1, w, 1, 1) for n, w in zip(names, widths, strict=True)}, tmp_path / "linear.pth")
+    perception = LarpPerception(f"lpips:{tmp_path / 'vgg16.pth'}:{tmp_path / 'linear.pth'}", torch.device("cpu"))
+    assert isinstance(perception.network, LPIPS)
+    video, other = (torch.rand(1, 3, 2, 32, 32) * 2 - 1 for _ in range(2))
+    other.requires_grad_()
+    term = perception(other, video)
+    frames = [perception.network(other[:, :, i], video[:, :, i]).mean() for i in range(2)]
+    torch.testing.assert_close(term, sum(frames) / 2)
+    term.backward()
+    assert other.grad.abs().sum() > 0 and float(perception(video, video)) == 0
+
+
+def test_the_judge_learns_by_the_loss_it_is_given(tmp_path):
+    judge = LarpJudge(
+        dataclasses.replace(GAME, discriminator_loss="hinge", lecam_weight=0.0), Larp(PARAMS), COMPUTE.device
+    )
+    video, fake = (torch.rand(2, 3, 8, 16, 16) * 2 - 1 for _ in range(2))
+    with torch.no_grad():
+        wanted = hinge_discriminator_loss(judge.network(video), judge.network(fake))
+    source = torch.Generator().manual_seed(0)
+    terms = judge.learn(video, fake, share=1.0, generator=source, compute=COMPUTE, ranks=ALONE)
+    torch.testing.assert_close(terms["judge/loss"], wanted)
+
+
+# the prior's scheduled sampling, codes and blurred targets are drawn anew in each process, so there is nothing to draw
+DECIDED = dataclasses.replace(PARAMS, temperature=1e-6, adaptive_tokens=6)
+TOGETHER = dataclasses.replace(GAME, preset="decided", adaptive_tokens=6, use_prior=False, discriminator_loss="hinge")
+
+
+def test_two_processes_are_one_with_the_whole_batch(tmp_path, monkeypatch):
+    monkeypatch.setitem(larp_module.PRESETS, "decided", DECIDED)
+    alone = train(tmp_path / "one", TOGETHER)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        where = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+    words = [sys.executable, __file__, str(tmp_path / "two")]
+    pair = [subprocess.Popen(words, env=os.environ | where | {"RANK": str(rank)}) for rank in range(2)]
+    assert [process.wait(timeout=400) for process in pair] == [0, 0]
+    one, two = (Larp.from_pretrained(f).state_dict() for f in (alone, tmp_path / "two" / "model"))
+    torch.manual_seed(TOGETHER.seed)
+    start = Larp(DECIDED).without_prior().state_dict()
+    # Adam's first steps are signs, so rounding flips a few weights whose gradient is almost nothing
+    apart = torch.cat([(two[name] - one[name]).abs().flatten() for name in one]).mean()
+    moved = torch.cat([(one[name] - start[name]).abs().flatten() for name in one]).mean()
+    assert moved > 1e-4 and apart < 0.02 * moved, f"{apart:.2e} apart after moving {moved:.2e}"
+    first, second = (rows(tmp_path / name) for name in ("one", "two"))
+    assert len(first) == len(second) == TOGETHER.steps  # the second process writes no log
+    for name in ("train/loss", "train/l1", "train/perceptual", "vq/use", "vq/entropy_bits"):
+        assert second[0][name] == pytest.approx(first[0][name], rel=1e-3), name
+
+
+if __name__ == "__main__":  # one of the two processes
+    torch.set_num_threads(1)
+    larp_module.PRESETS["decided"] = DECIDED
+    Run.plot = lambda self: None
+    ranks = join(torch.device("cpu"))
+    train_larp(TOGETHER, Path(sys.argv[1]), clip_source=gradients, compute=COMPUTE, ranks=ranks)
+    torch.distributed.destroy_process_group()

@@ -89,9 +89,11 @@ def test_adaptive_training_uses_random_prefixes():
     torch.manual_seed(0)
     model = Larp(dataclasses.replace(PARAMS, adaptive_tokens=3)).train()
     generator = torch.Generator().manual_seed(0)
-    counts = {model(clip(1, 3, 8, 32, 32), generator=generator).codes.shape[2] for _ in range(40)}
-    assert min(counts) == 3 and max(counts) == 12 and len(counts) > 5
-    assert model.eval()(clip(1, 3, 8, 32, 32)).codes.shape[2] == 12
+    counts = {model.draw_num_tokens(generator) for _ in range(60)}
+    assert counts == set(range(3, 13))
+    out = model(clip(1, 3, 8, 32, 32), num_tokens=5)
+    assert out.codes.shape[2] == 5 and out.reconstruction.shape == (1, 3, 8, 32, 32) and out.prior is not None
+    assert Larp(PARAMS).draw_num_tokens() == 12
 
 
 def test_the_prior_is_causal(model):
