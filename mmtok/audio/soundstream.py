@@ -10,6 +10,7 @@ Shape letters: b batch, c channels, n samples, d latent width, t frames, k level
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,8 +19,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmtok.nn.causal1d import CausalConv1d, CausalConvTranspose1d
+from mmtok.nn.streaming import Stream, streaming
 from mmtok.pretrained import load_strictly, load_tensors, params_from_config, read_config, resolve_folder, save_module
 from mmtok.quantize.residual import CodebookLearning, ResidualVQ
+
+PIECE_S = 8.0  # longer sounds are coded in pieces of this many seconds
 
 
 @dataclass(frozen=True)
@@ -177,28 +181,31 @@ class SoundStream(nn.Module):
         return SoundStreamOutput(self._synthesise(result.quantized), result.codes, result.commitment_loss)
 
     @torch.no_grad()
-    def encode(self, audio: Tensor) -> Tensor:
-        """Codes of a sound; the tail below one hop is dropped.
+    def encode(self, audio: Tensor, num_codebooks: int | None = None) -> Tensor:
+        """Codes of a sound; the tail below one hop is dropped. Memory does not grow with the length.
 
         Args:
             audio: (b, 1, n) in [-1, 1], n at least one hop.
+            num_codebooks: first levels to compute, or None for all.
 
         Returns:
             (b, k, n // hop_length) int64, the same for the same input.
 
         Raises:
-            ValueError: for a wrong shape, type or range, or less than one hop.
+            ValueError: for a wrong shape, type or range, less than one hop, or levels the model does not have.
         """
         self._require_audio(audio)
-        num_frames = audio.shape[-1] // self.hop_length
-        if num_frames < 1:
+        if audio.shape[-1] < self.hop_length:
             raise ValueError(f"audio of {audio.shape[-1]} samples is shorter than one hop of {self.hop_length}")
-        whole = audio[..., : num_frames * self.hop_length].to(next(self.encoder.parameters()).dtype)
-        return self.quantizer.encode(self.encoder(whole))
+        pieces = audio.split(self._piece() * self.hop_length, -1)
+        if len(pieces) > 1:
+            return torch.cat(list(self.encode_stream(pieces, num_codebooks)), -1)
+        whole = audio[..., : audio.shape[-1] // self.hop_length * self.hop_length]
+        return self._codes(whole, num_codebooks)
 
     @torch.no_grad()
     def decode(self, codes: Tensor, num_samples: int | None = None) -> Tensor:
-        """Sound of codes, exactly as long as asked.
+        """Sound of codes, exactly as long as asked. Memory beyond the result does not grow with the length.
 
         The part of ``num_samples`` beyond ``t * hop_length``, which ``encode`` had dropped, is decoded from a
         repetition of the last frame. Fewer levels than the model has give a coarser sound.
@@ -220,7 +227,60 @@ class SoundStream(nn.Module):
             raise ValueError(f"num_samples must lie in 1..{longest} for {num_frames} frames, got {wanted}")
         if wanted > num_frames * self.hop_length:
             codes = torch.cat([codes, codes[..., -1:]], -1)
+        pieces = codes.split(self._piece(), -1)
+        if len(pieces) > 1:
+            return torch.cat(list(self.decode_stream(pieces)), -1)[..., :wanted]
         return self._synthesise(self.quantizer.decode(codes))[..., :wanted].clamp(-1, 1)
+
+    def encode_stream(self, chunks: Iterable[Tensor], num_codebooks: int | None = None) -> Iterator[Tensor]:
+        """Codes of a sound that arrives in chunks; together those of the whole sound.
+
+        Args:
+            chunks: (b, 1, n) in [-1, 1] of any lengths; what does not fill a hop waits for the next chunk.
+            num_codebooks: first levels to compute, or None for all.
+
+        Yields:
+            (b, k, t) int64 as soon as a hop is full; a tail below one hop is dropped.
+
+        Raises:
+            ValueError: for a wrong shape, type or range.
+        """
+        stream, waiting = Stream(), None
+        for chunk in chunks:
+            self._require_audio(chunk)
+            waiting = chunk if waiting is None else torch.cat((waiting, chunk), -1)
+            full = waiting.shape[-1] // self.hop_length * self.hop_length
+            if full:
+                with torch.no_grad(), streaming(stream):
+                    codes = self._codes(waiting[..., :full], num_codebooks)
+                waiting = waiting[..., full:].clone()
+                yield codes
+
+    def decode_stream(self, chunks: Iterable[Tensor]) -> Iterator[Tensor]:
+        """Sound of codes that arrive in chunks of frames; together that of all codes.
+
+        Args:
+            chunks: (b, k, t) int64.
+
+        Yields:
+            (b, 1, t * hop_length) in [-1, 1] of each chunk, without delay.
+
+        Raises:
+            ValueError: for codes that do not fit.
+        """
+        stream = Stream()
+        for codes in chunks:
+            with torch.no_grad(), streaming(stream):
+                audio = self._synthesise(self.quantizer.decode(codes)).clamp(-1, 1)
+            yield audio
+
+    def _piece(self) -> int:
+        """Frames of one piece."""
+        return max(1, round(PIECE_S * self.frame_rate))
+
+    def _codes(self, audio: Tensor, num_codebooks: int | None) -> Tensor:
+        """(b, 1, t * hop) to (b, k, t)."""
+        return self.quantizer.encode(self.encoder(audio.to(next(self.encoder.parameters()).dtype)), num_codebooks)
 
     def _synthesise(self, latents: Tensor) -> Tensor:
         """(b, d, t) to (b, 1, t * hop) float32.

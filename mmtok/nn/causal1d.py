@@ -1,7 +1,8 @@
 """Causal 1-D convolutions: output frame i never depends on input frames after i (SoundStream, arXiv 2107.03312, 3.1).
 
 Shape letters: b batch, c channels, t time. Tensors are (b, c, t); values lie channels-last in memory, because
-convolutions over few channels are two to five times faster that way on a CPU.
+convolutions over few channels are two to five times faster that way on a CPU. Inside ``mmtok.nn.streaming`` the past is
+that of the chunks before.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from mmtok.nn.streaming import is_streaming, with_past
 
 
 def _channels_last(weight: Tensor) -> Tensor:
@@ -47,10 +50,16 @@ class CausalConv1d(nn.Conv1d):
         Returns:
             (b, out_channels, t // stride).
         """
-        padded = F.pad(x.unsqueeze(2), (self.past, 0))  # (b, c, 1, past + t)
-        weight = _channels_last(self.weight)
         stride, dilation = (1, self.stride[0]), (1, self.dilation[0])
-        return F.conv2d(padded, weight, self.bias, stride=stride, dilation=dilation).squeeze(2)
+        if is_streaming():
+            reach = self.past + self.stride[0]  # frames that one output reads
+            image = with_past(self, x.unsqueeze(3), self.past, kernel=reach, stride=self.stride[0]).transpose(2, 3)
+        else:
+            image = F.pad(x.unsqueeze(2), (self.past, 0))  # (b, c, 1, past + t)
+        y = F.conv2d(image, _channels_last(self.weight), self.bias, stride=stride, dilation=dilation)
+        if self.in_channels == 1:  # has no layout to follow
+            y = y.contiguous(memory_format=torch.channels_last)
+        return y.squeeze(2)
 
 
 class CausalConvTranspose1d(nn.ConvTranspose1d):
@@ -69,6 +78,7 @@ class CausalConvTranspose1d(nn.ConvTranspose1d):
         if kernel_size < stride:
             raise ValueError(f"kernel_size ({kernel_size}) must be at least stride ({stride})")
         super().__init__(in_channels, out_channels, kernel_size, stride=stride)
+        self.past = -(-kernel_size // stride) - 1  # frames before its own that reach into an output
 
     def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
         """Upsample.
@@ -85,6 +95,8 @@ class CausalConvTranspose1d(nn.ConvTranspose1d):
         """
         if output_size is not None:
             raise ValueError(f"the output length is t * {self.stride[0]}; output_size must be None")
-        weight = _channels_last(self.weight)
-        full = F.conv_transpose2d(x.unsqueeze(2), weight, self.bias, stride=(1, self.stride[0]))
-        return full[..., : x.shape[-1] * self.stride[0]].squeeze(2)
+        wanted, image = x.shape[-1] * self.stride[0], x.unsqueeze(2)
+        if is_streaming():
+            image = with_past(self, x.unsqueeze(3), self.past).transpose(2, 3)
+        full = F.conv_transpose2d(image, _channels_last(self.weight), self.bias, stride=(1, self.stride[0]))
+        return full.narrow(3, (image.shape[3] - x.shape[-1]) * self.stride[0], wanted).squeeze(2)

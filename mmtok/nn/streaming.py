@@ -1,13 +1,13 @@
-"""Causal layers over video that arrives in chunks: each layer remembers the past it still needs.
+"""Causal layers over video or sound that arrives in chunks: each layer remembers the past it still needs.
 
     stream = Stream()
-    for chunk in chunks:                # 1 + k * stride frames first, then multiples of the stride
+    for chunk in chunks:                # of video 1 + k * stride frames first, then multiples of the stride
         with streaming(stream):
             out.append(network(chunk))  # together equal to network(whole)
 
 A layer asks ``with_past`` for the frames before its input and ``is_first`` whether the clip begins here; without a
 stream both mean a whole clip. The stream lives in a context variable, so networks pass nothing along and two threads
-may stream at once. Shape letters: b batch, c channels, t h w time/height/width.
+may stream at once. Shape letters: b batch, c channels, t time, ... anything else, such as height and width.
 """
 
 from __future__ import annotations
@@ -114,14 +114,14 @@ def with_past(
 
     Args:
         layer: who asks; its own past is kept.
-        x: (b, c, t, h, w).
+        x: (b, c, t, ...).
         past: frames before the clip's first.
         kernel: frames of a window; None means ``past + 1``.
         stride: step of the window in time.
         repeat_first: fill them with copies of the first frame instead of zeros.
 
     Returns:
-        (b, c, past + t, h, w) for a whole clip or a first chunk; afterwards the frames that the next windows need.
+        (b, c, past + t, ...) for a whole clip or a first chunk; afterwards the frames that the next windows need.
     """
     kernel = past + 1 if kernel is None else kernel
     if past == 0 and kernel == stride:
@@ -132,7 +132,7 @@ def with_past(
     elif past:
         first = x[:, :, :1]
         front = first if repeat_first else torch.zeros_like(first)
-        x = torch.cat((front.expand(-1, -1, past, -1, -1), x), 2)
+        x = torch.cat((front.expand(*x.shape[:2], past, *x.shape[3:]), x), 2)
     if stream is not None:
         windows = max(0, (x.shape[2] - kernel) // stride + 1)
         stream.kept[layer] = x[:, :, windows * stride :].clone()

@@ -9,7 +9,11 @@ a step sees fewer vectors than there are codes:
 - Revival resets the running sum and the running count together with the code. Resetting the code alone, as widely
   copied code does, has no effect: the next update computes the code from the old sum again.
 
-Dropped levels are left out of the sum but go on learning, so that high levels do not starve.
+Dropped levels are left out of the sum but go on learning, so that high levels do not starve. An untrained encoder gives
+nearly the same vector everywhere, so the k-means start can wait until enough vectors of several batches were gathered.
+
+Processes that train together see one batch: every codebook learns from the vectors of all of them, and all draw the
+same random numbers, so global generators must be seeded alike and examples shared in turn (``recipes.distributed``).
 
 Shape letters: b batch, k levels, t frames, d width, n = b t vectors, v codes of one level.
 """
@@ -19,6 +23,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -30,13 +35,16 @@ class CodebookLearning:
     Attributes:
         decay: share of the running sum and count that one step keeps.
         revival_threshold: a code whose running count is below this times the mean count is replaced; 0 never replaces.
-        kmeans_iterations: rounds of k-means on the first batch; 0 starts from random vectors of that batch.
+        kmeans_iterations: rounds of k-means on the first vectors; 0 starts from random ones of them.
+        start_vectors: vectors gathered before k-means, over as many batches as it takes; until then nothing is
+            quantized. 0 starts with the first batch.
         level_dropout: probability that an example uses only its first n levels, n uniform in 1..num_codebooks.
     """
 
     decay: float = 0.99
     revival_threshold: float = 0.5
     kmeans_iterations: int = 10
+    start_vectors: int = 0
     level_dropout: float = 1.0
 
     def __post_init__(self) -> None:
@@ -46,6 +54,8 @@ class CodebookLearning:
             raise ValueError(f"revival_threshold is relative to the mean use, in [0, 1), got {self.revival_threshold}")
         if self.kmeans_iterations < 0:
             raise ValueError(f"kmeans_iterations must not be negative, got {self.kmeans_iterations}")
+        if self.start_vectors < 0:
+            raise ValueError(f"start_vectors must not be negative, got {self.start_vectors}")
         if not 0 <= self.level_dropout <= 1:
             raise ValueError(f"level_dropout is a probability, got {self.level_dropout}")
 
@@ -65,6 +75,21 @@ class ResidualOutput:
     codes: Tensor
     commitment_loss: Tensor
     active_levels: Tensor
+
+
+def _world() -> tuple[int, int]:
+    """Number of this process and how many train together."""
+    return (dist.get_rank(), dist.get_world_size()) if dist.is_available() and dist.is_initialized() else (0, 1)
+
+
+def _of_all(value: Tensor) -> Tensor:
+    """Examples (b, ...) of all processes in the order of the whole batch, which was shared in turn."""
+    _, world = _world()
+    if world == 1:
+        return value
+    parts = [torch.empty_like(value) for _ in range(world)]
+    dist.all_gather(parts, value.contiguous())
+    return torch.stack(parts, 1).flatten(0, 1)
 
 
 def nearest_codes(vectors: Tensor, codebook: Tensor) -> Tensor:
@@ -222,6 +247,7 @@ class ResidualVQ(nn.Module):
         self.dim, self.num_codebooks, self.codebook_size = dim, num_codebooks, codebook_size
         self.learning = learning or CodebookLearning()
         self.revived = [0] * num_codebooks  # codes revived in the last training step, by level
+        self.gathered: list[Tensor] = []  # (n, d) vectors of the batches before the k-means start
         self.levels = nn.ModuleList(Codebook(codebook_size, dim) for _ in range(num_codebooks))
 
     def _books(self) -> list[Codebook]:
@@ -240,13 +266,13 @@ class ResidualVQ(nn.Module):
         with torch.autocast(latents.device.type, enabled=False):
             vectors = latents.float().transpose(1, 2).reshape(b * t, self.dim)  # (n, d)
             active = self._draw_active(b, vectors.device)  # (b,)
+            if self.training and not self._books()[0].started and not self._start(vectors.detach(), t):
+                return self._unquantized(latents, active)
             used = active.repeat_interleave(t).unsqueeze(-1)  # (n, 1)
             residual, total = vectors, torch.zeros_like(vectors)
             codes, losses = [], []
             for i, book in enumerate(self._books()):
                 fixed = residual.detach()
-                if self.training and not book.started:
-                    book.start(fixed, self.learning.kmeans_iterations)
                 assigned = nearest_codes(fixed, book.codes)
                 chosen = book.codes[assigned]  # a copy: the update below does not change it
                 losses.append(F.mse_loss(residual, chosen))
@@ -254,7 +280,8 @@ class ResidualVQ(nn.Module):
                 residual = residual - chosen
                 codes.append(assigned)
                 if self.training:
-                    self.revived[i] = book.learn(fixed, assigned, self.learning)
+                    seen, theirs = (_of_all(x.view(b, t, -1)).flatten(0, 1) for x in (fixed, assigned))
+                    self.revived[i] = book.learn(seen, theirs[:, 0], self.learning)
             # straight through: the value is the code sum, the gradient that of the identity
             quantized = vectors + (total - vectors).detach()
         return ResidualOutput(
@@ -264,12 +291,36 @@ class ResidualVQ(nn.Module):
             active_levels=active,
         )
 
+    def _start(self, vectors: Tensor, t: int) -> bool:
+        """Gather the vectors of a batch, and place all levels by k-means once there are enough."""
+        self.gathered.append(_of_all(vectors.view(-1, t, self.dim)).flatten(0, 1))
+        if sum(map(len, self.gathered)) < self.learning.start_vectors:
+            return False
+        residual = torch.cat(self.gathered)
+        for book in self._books():
+            book.start(residual, self.learning.kmeans_iterations)
+            residual = residual - book.codes[nearest_codes(residual, book.codes)]
+        self.gathered.clear()
+        return True
+
+    def _unquantized(self, latents: Tensor, active: Tensor) -> ResidualOutput:
+        """Latents as they are, while the codebooks wait."""
+        b, _, t = latents.shape
+        return ResidualOutput(
+            quantized=latents.float(),
+            codes=torch.zeros(b, self.num_codebooks, t, dtype=torch.long, device=latents.device),
+            commitment_loss=latents.new_zeros((), dtype=torch.float32),
+            active_levels=active,
+        )
+
     def _draw_active(self, b: int, device: torch.device) -> Tensor:
         """Levels in use by example: all outside training, else uniform in 1..k with probability ``level_dropout``."""
         active = torch.full((b,), self.num_codebooks)
         if self.training and self.learning.level_dropout > 0:
-            dropped = torch.rand(b) < self.learning.level_dropout
-            active = torch.where(dropped, torch.randint(1, self.num_codebooks + 1, (b,)), active)
+            rank, world = _world()
+            dropped = (torch.rand(b * world) < self.learning.level_dropout)[rank::world]
+            drawn = torch.randint(1, self.num_codebooks + 1, (b * world,))[rank::world]
+            active = torch.where(dropped, drawn, active)
         return active.to(device)
 
     @torch.no_grad()
@@ -325,16 +376,19 @@ class ResidualVQ(nn.Module):
         return torch.stack(parts).sum(0).transpose(1, 2)
 
     def training_state(self) -> dict[str, Tensor]:
-        """Running means and start flags, which ``state_dict`` leaves out.
+        """Running means, start flags and gathered vectors, which ``state_dict`` leaves out.
 
         Returns:
             Name to tensor, for ``load_training_state``.
         """
-        return {
+        state = {
             f"{i}.{name}": getattr(book, name).clone()
             for i, book in enumerate(self._books())
             for name in ("running_sum", "running_count", "started")
         }
+        if self.gathered:
+            state["gathered"] = torch.cat(self.gathered)
+        return state
 
     def load_training_state(self, state: dict[str, Tensor]) -> None:
         """Put back what ``training_state`` gave; call after ``load_state_dict``, which restarts the means.
@@ -346,8 +400,9 @@ class ResidualVQ(nn.Module):
             ValueError: if the names do not match this quantizer.
         """
         own = self.training_state()
-        if set(own) != set(state):
+        if {*own, "gathered"} != {*state, "gathered"}:
             raise ValueError(f"training state does not fit: {sorted(set(own) ^ set(state))}")
+        self.gathered = [state["gathered"].to(self._books()[0].codes.device)] if "gathered" in state else []
         for i, book in enumerate(self._books()):
             for name in ("running_sum", "running_count", "started"):
                 getattr(book, name).copy_(state[f"{i}.{name}"])

@@ -6,11 +6,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch.testing import assert_close
 
+from mmtok.audio import soundstream
 from mmtok.audio.soundstream import PRESETS, SoundStream, SoundStreamParams, build_soundstream
 from mmtok.contract import AudioTokenizer
 from mmtok.losses.audio import MultiScaleMelLoss
+from mmtok.nn.streaming import Stream, streaming
 from mmtok.quantize.residual import CodebookLearning
 
 SMALL = SoundStreamParams(
@@ -114,6 +118,64 @@ def test_fewer_levels_decode_to_a_coarser_sound(model: SoundStream) -> None:
     one, all_levels = model.decode(codes[:, :1]), model.decode(codes)
     assert one.shape == all_levels.shape
     assert not torch.equal(one, all_levels)
+
+
+def test_the_bitrate_is_chosen_at_run_time(model: SoundStream) -> None:
+    codes = model.encode(sound(1, 64))
+    for levels in (1, 2, 3):
+        assert torch.equal(model.encode(sound(1, 64), levels), codes[:, :levels])
+    with pytest.raises(ValueError, match=r"num_codebooks must lie in 1\.\.3, got 4"):
+        model.encode(sound(1, 64), 4)
+
+
+@settings(max_examples=25, deadline=None)
+@given(cuts=st.lists(st.integers(1, 50), min_size=1, max_size=8), levels=st.integers(1, 3))
+def test_streamed_codes_and_sound_are_those_of_the_whole(cuts: list[int], levels: int) -> None:
+    torch.manual_seed(0)
+    model = SoundStream(SMALL).eval()
+    audio = sound(2, sum(cuts))
+    parts = list(model.encode_stream(audio.split(cuts, -1), levels))
+    if sum(cuts) < 8:
+        assert not parts
+        return
+    codes = model.encode(audio, levels)
+    assert torch.equal(torch.cat(parts, -1), codes)
+    assert_close(torch.cat(list(model.decode_stream(parts)), -1), model.decode(codes), atol=1e-5, rtol=0)
+
+
+def test_streamed_latents_of_the_published_network_are_those_of_the_whole() -> None:
+    torch.manual_seed(0)
+    model = build_soundstream("soundstream-16k").eval()
+    audio = sound(1, 320 * 9)
+    stream, parts = Stream(), []
+    with torch.no_grad():
+        for chunk in audio.split(320, -1):  # 20 ms
+            with streaming(stream):
+                parts.append(model.encoder(chunk))
+        whole = model.encoder(audio)
+    assert_close(torch.cat(parts, -1), whole, atol=1e-5 * float(whole.abs().max()), rtol=0)
+
+
+def test_a_stream_remembers_a_bounded_past(model: SoundStream) -> None:
+    stream, sizes = Stream(), []
+    with torch.no_grad():
+        for chunk in sound(1, 800).split(8, -1):
+            with streaming(stream):
+                model.decoder(model.encoder(chunk))
+            sizes.append(stream.num_bytes())
+    assert sizes[0] == sizes[-1] < 10_000
+
+
+def test_long_sounds_are_coded_in_pieces(model: SoundStream, monkeypatch: pytest.MonkeyPatch) -> None:
+    audio = sound(2, 8 * 21 + 5)
+    codes = model.encode(audio)
+    whole = model.decode(codes, audio.shape[-1])
+    most = []
+    forward = model.encoder.forward
+    monkeypatch.setattr(model.encoder, "forward", lambda x: (most.append(x.shape[-1]), forward(x))[1])
+    monkeypatch.setattr(soundstream, "PIECE_S", 5 * 8 / 16_000)  # five frames
+    assert torch.equal(model.encode(audio), codes) and max(most) == 40
+    assert_close(model.decode(codes, audio.shape[-1]), whole, atol=1e-5, rtol=0)
 
 
 def test_save_and_load_give_the_same_model(model: SoundStream, tmp_path: Path) -> None:

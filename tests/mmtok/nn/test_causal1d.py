@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch.testing import assert_close
 
 from mmtok.nn.causal1d import CausalConv1d, CausalConvTranspose1d
+from mmtok.nn.streaming import Stream, streaming
 
 
 @pytest.mark.parametrize(("kernel", "stride", "dilation"), [(7, 1, 1), (7, 1, 9), (1, 1, 1), (4, 2, 1), (10, 5, 1)])
@@ -51,3 +52,27 @@ def test_bad_arguments_are_named() -> None:
         CausalConvTranspose1d(1, 1, 2, stride=4)
     with pytest.raises(ValueError, match="output_size must be None"):
         CausalConvTranspose1d(1, 1, 4, stride=2)(torch.randn(1, 1, 3), [7])
+
+
+@pytest.mark.parametrize(
+    ("layer", "step"),
+    [
+        (CausalConv1d(3, 4, 7, dilation=9), 1),
+        (CausalConv1d(1, 4, 7), 1),
+        (CausalConv1d(3, 4, 1), 1),
+        (CausalConv1d(3, 4, 10, stride=5), 5),
+        (CausalConv1d(3, 4, 4, stride=4), 4),
+        (CausalConvTranspose1d(3, 4, 10, stride=5), 1),
+        (CausalConvTranspose1d(3, 4, 7, stride=5), 1),
+        (CausalConvTranspose1d(3, 4, 5, stride=5), 1),
+    ],
+)
+def test_in_chunks_equals_whole(layer: torch.nn.Module, step: int) -> None:
+    x = torch.randn(2, layer.in_channels, 21 * step)
+    stream, parts = Stream(), []
+    for chunk in x.split([step, 3 * step, step, 12 * step, 4 * step], -1):
+        with streaming(stream):
+            parts.append(layer(chunk))
+    assert_close(torch.cat(parts, -1), layer(x), atol=1e-5, rtol=1e-5)
+    kept = stream.kept.get(layer)
+    assert (0 if kept is None else kept.shape[2]) == layer.past

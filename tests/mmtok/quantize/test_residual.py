@@ -234,6 +234,28 @@ def test_evaluation_and_encode_leave_the_codebooks_alone() -> None:
     assert all(torch.equal(a, b.codes) for a, b in zip(before, quantizer.levels, strict=True))
 
 
+def test_kmeans_waits_until_enough_vectors_were_gathered() -> None:
+    torch.manual_seed(0)
+    learning = CodebookLearning(start_vectors=40, level_dropout=0.0, revival_threshold=0.0)
+    quantizer = ResidualVQ(dim=4, num_codebooks=2, codebook_size=8, learning=learning).train()
+    centres = 5 * torch.randn(8, 4)
+    batches = [(centres[torch.arange(15) % 8] + 0.01 * torch.randn(15, 4)).T[None] for _ in range(4)]
+    for batch in batches[:2]:
+        out = quantizer(batch.requires_grad_())
+        assert torch.equal(out.quantized, batch) and out.commitment_loss == 0 and out.codes.eq(0).all()
+    saved = quantizer.training_state()
+    assert saved["gathered"].shape == (30, 4)
+    again = ResidualVQ(dim=4, num_codebooks=2, codebook_size=8, learning=learning).train()
+    again.load_state_dict(quantizer.state_dict())
+    again.load_training_state(saved)
+    torch.manual_seed(1)
+    out = quantizer(batches[2])
+    torch.manual_seed(1)
+    assert torch.equal(again(batches[2]).codes, out.codes)  # a stopped run goes on where it was
+    assert "gathered" not in quantizer.training_state()
+    assert out.codes[:, 0].unique().numel() >= 6 and float(out.commitment_loss) < 1
+
+
 def test_bad_arguments_are_named() -> None:
     with pytest.raises(ValueError, match=r"decay must lie in \[0, 1\), got 1"):
         CodebookLearning(decay=1.0)
