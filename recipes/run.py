@@ -24,6 +24,7 @@ import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from recipes.config import to_dict
+from recipes.distributed import Ranks
 
 
 def step_generator(seed: int, step: int, example: int | None = None) -> torch.Generator:
@@ -54,6 +55,25 @@ def write_atomically(path: Path, text: str) -> None:
     partial = path.with_name(path.name + ".partial")
     partial.write_text(text)
     os.replace(partial, path)
+
+
+def same_data(folder: Path, told: list[str], ranks: Ranks) -> None:
+    """Note what a run draws from, and refuse to go on with a stopped one on other data: its curve would hide a step.
+
+    Args:
+        folder: of the run.
+        told: lines that name the data.
+        ranks: the first process writes data.txt.
+
+    Raises:
+        ValueError: if the folder holds a checkpoint of a run on other data.
+    """
+    identity, record = "\n".join(told) + "\n", folder / "data.txt"
+    if (folder / "checkpoint.pt").exists() and record.exists() and record.read_text() != identity:
+        raise ValueError(f"{folder} was started with other data (see data.txt in it); delete it or use another --out")
+    ranks.wait()
+    if ranks.is_main:
+        write_atomically(record, identity)
 
 
 class Run:

@@ -1,5 +1,7 @@
 """Train a SoundStream: reconstruction first, discriminators later if asked for.
 
+    cinepoet train soundstream --media my_sounds --out runs/soundstream
+
 What kills small codecs is not seen in the loss: at a few hundred steps a codec that uses one code scores like a healthy
 one. So the use of every level is logged from the first step, and a run whose level stays nearly unused late is stopped.
 """
@@ -19,11 +21,13 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from mmtok.audio.soundstream import SoundStream, build_soundstream
 from mmtok.losses.audio import MultiScaleMelLoss, waveform_loss
 from mmtok.losses.audio_discriminators import AudioDiscriminators, adversarial_loss, discriminator_loss, feature_loss
+from mmtok.losses.balancer import LossBalancer
 from mmtok.metrics.audio import CodebookUse, LogMelDistance
 from mmtok.quantize.residual import CodebookLearning, ResidualVQ
 from recipes.corpora.shapes import ShapesCorpus
 from recipes.corpora.sources import MixedSounds
 from recipes.device import Compute
+from recipes.distributed import ALONE, Ranks
 from recipes.run import Run, step_generator
 from recipes.schedule import warmup_cosine
 
@@ -40,11 +44,13 @@ class SoundStreamTrainConfig:
         steps: optimizer steps.
         batch_size: crops a step.
         num_samples: length of a crop; a multiple of the hop.
+        recording_s: so many seconds of every file are kept in memory (230 MB an hour).
         lr: peak learning rate of AdamW.
         warmup_steps: linear warm-up; a cosine to 2 % of ``lr`` follows.
         weight_decay: of AdamW.
         max_grad_norm: gradients are clipped to this norm.
         mel_weight: weight of the multi-scale mel loss.
+        mel_as_published: the paper's sum over windows instead of a mean that does not depend on their number.
         mel_windows: window lengths in samples; the paper's are 64, 128, ... 2048.
         num_mels: bands.
         mel_linear_weight: factor on the paper's weight of the linear term against the logarithmic one.
@@ -52,7 +58,8 @@ class SoundStreamTrainConfig:
         commitment_weight: weight of the distance between latents and codes.
         codebook_decay: share of the running means that a step keeps.
         revival_threshold: codes used less than this share of the mean are replaced.
-        kmeans_iterations: rounds of k-means on the first batch.
+        kmeans_iterations: rounds of k-means on the first vectors.
+        start_vectors: vectors gathered before k-means, see ``CodebookLearning``.
         level_dropout: probability that an example uses only its first levels.
         average_decay: decay of the averaged weights that are saved, or None to save the last ones.
         use_window: steps over which the use of codes is counted.
@@ -65,6 +72,8 @@ class SoundStreamTrainConfig:
         adversarial_start_step: first step with discriminators, or None for never.
         adversarial_weight: weight of the adversarial term; ratios to mel and features are DAC's (arXiv 2306.06546).
         feature_weight: weight of the feature term.
+        balanced: let EnCodec's balancer scale the terms' gradients, so that weights are shares of the whole.
+        balancer_decay: of its running means.
         discriminator_lr: learning rate of the discriminators, constant.
         waveform_channels: first width of the waveform discriminators.
         max_waveform_channels: their widest layer.
@@ -76,11 +85,13 @@ class SoundStreamTrainConfig:
     steps: int = 4000
     batch_size: int = 8
     num_samples: int = 10_240
+    recording_s: float = 20.0
     lr: float = 1e-3
     warmup_steps: int = 100
     weight_decay: float = 0.01
     max_grad_norm: float = 1.0
     mel_weight: float = 1.0
+    mel_as_published: bool = False
     mel_windows: tuple[int, ...] = (128, 512, 2048)
     num_mels: int = 64
     mel_linear_weight: float = 1.0
@@ -89,6 +100,7 @@ class SoundStreamTrainConfig:
     codebook_decay: float = 0.99
     revival_threshold: float = 0.5
     kmeans_iterations: int = 10
+    start_vectors: int = 0
     level_dropout: float = 0.5
     average_decay: float | None = None
     use_window: int = 100
@@ -101,6 +113,8 @@ class SoundStreamTrainConfig:
     adversarial_start_step: int | None = None
     adversarial_weight: float = 0.067
     feature_weight: float = 0.133
+    balanced: bool = False
+    balancer_decay: float = 0.999
     discriminator_lr: float = 3e-4
     waveform_channels: int = 16
     max_waveform_channels: int = 1024
@@ -148,32 +162,118 @@ def learning_rate_share(step: int, *, steps: int, warmup_steps: int) -> float:
     return warmup_cosine(step, steps=steps, warmup=warmup_steps, floor=0.02)
 
 
-def reconstruction_loss(
-    model: SoundStream, audio: Tensor, *, mel_loss: MultiScaleMelLoss, config: SoundStreamTrainConfig
-) -> tuple[dict[str, Tensor], Tensor, Tensor]:
-    """The loss of one batch without discriminators.
+class Critics:
+    """The discriminators' side.
 
     Args:
-        model: in training mode.
-        audio: (b, 1, n).
-        mel_loss: the spectral distance.
-        config: for the weights.
+        config: the run.
+        device: where they live.
+    """
+
+    def __init__(self, config: SoundStreamTrainConfig, device: torch.device):
+        self.config = config
+        self.networks = AudioDiscriminators(
+            waveform_channels=config.waveform_channels,
+            max_waveform_channels=config.max_waveform_channels,
+            spectral_channels=config.spectral_channels,
+        ).to(device)
+        self.optimizer = torch.optim.AdamW(self.networks.parameters(), lr=config.discriminator_lr, betas=(0.5, 0.9))
+
+    def parts(self) -> dict[str, Any]:
+        """What belongs into the checkpoint.
+
+        Returns:
+            Name to object.
+        """
+        return {"critics": self.networks, "critics_optimizer": self.optimizer}
+
+    def learn(self, audio: Tensor, restored: Tensor, *, compute: Compute, ranks: Ranks) -> Tensor:
+        """One step of the discriminators.
+
+        Args:
+            audio: (b, 1, n) originals.
+            restored: what the codec made of them, detached.
+            compute: device and precision.
+            ranks: this process among others.
+
+        Returns:
+            Their loss.
+        """
+        self.networks.requires_grad_(True)
+        with compute.autocast():
+            loss = discriminator_loss(self.networks(audio), self.networks(restored))
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        ranks.average_gradients(self.networks.parameters())
+        torch.nn.utils.clip_grad_norm_(self.networks.parameters(), self.config.max_grad_norm)
+        self.optimizer.step()
+        return loss.detach()
+
+    def opinion(self, audio: Tensor, restored: Tensor) -> dict[str, Tensor]:
+        """The codec's adversarial and feature terms; no gradient reaches the discriminators.
+
+        Args:
+            audio: (b, 1, n) originals.
+            restored: reconstructions with a graph.
+
+        Returns:
+            Scalars by name.
+        """
+        self.networks.requires_grad_(False)
+        with torch.no_grad():
+            real = self.networks(audio)
+        fake = self.networks(restored)
+        return {"adversarial": adversarial_loss(fake), "feature": feature_loss(real, fake)}
+
+
+def weights_of(config: SoundStreamTrainConfig) -> dict[str, float]:
+    """Weights of the terms that are computed from the sound.
+
+    Args:
+        config: the run.
 
     Returns:
-        The terms, "loss" being their weighted sum; the reconstruction (b, 1, n); the codes (b, k, t).
+        Name to weight; terms of weight 0 are left out.
     """
-    result = model(audio)
-    terms = {
-        "mel": mel_loss(result.audio, audio),
-        "waveform": waveform_loss(result.audio, audio),
-        "commitment": result.commitment_loss,
-    }
-    terms["loss"] = (
-        config.mel_weight * terms["mel"]
-        + config.waveform_weight * terms["waveform"]
-        + config.commitment_weight * terms["commitment"]
-    )
-    return terms, result.audio, result.codes
+    weights = {"mel": config.mel_weight, "waveform": config.waveform_weight}
+    if config.adversarial_start_step is not None:
+        weights |= {"adversarial": config.adversarial_weight, "feature": config.feature_weight}
+    return {name: weight for name, weight in weights.items() if weight}
+
+
+def backward(
+    terms: dict[str, Tensor],
+    restored: Tensor,
+    *,
+    config: SoundStreamTrainConfig,
+    balancer: LossBalancer | None,
+    ranks: Ranks,
+) -> Tensor:
+    """Send the gradients of all terms through the codec.
+
+    Args:
+        terms: of this step, "commitment" among them.
+        restored: (b, 1, n) reconstruction that the others were computed from.
+        config: weights.
+        balancer: None adds the weighted terms.
+        ranks: this process among others.
+
+    Returns:
+        The weighted sum of all terms.
+    """
+    weights = weights_of(config)
+    heard = {name: terms[name] for name in weights if name in terms}
+    commitment = config.commitment_weight * terms["commitment"]
+    loss = torch.stack([weights[name] * term for name, term in heard.items()]).sum() + commitment
+    if balancer is None:
+        loss.backward()
+        return loss.detach()
+    gradient = balancer.gradient(heard, restored, mean=ranks.mean)
+    if commitment.requires_grad:  # not while the codebooks wait for their start
+        torch.autograd.backward([restored, commitment], [gradient, torch.ones_like(commitment)])
+    else:
+        restored.backward(gradient)
+    return loss.detach()
 
 
 @torch.no_grad()
@@ -198,7 +298,12 @@ def evaluate(model: SoundStream, audio: Tensor, distance: LogMelDistance) -> dic
 
 
 def train_soundstream(
-    config: SoundStreamTrainConfig, folder: Path, *, sound_source: SoundSource | None = None, compute: Compute
+    config: SoundStreamTrainConfig,
+    folder: Path,
+    *,
+    sound_source: SoundSource | None = None,
+    compute: Compute,
+    ranks: Ranks = ALONE,
 ) -> Path:
     """Run the training, or go on with it.
 
@@ -207,12 +312,13 @@ def train_soundstream(
         folder: run folder; the model is written to ``folder / "model"``.
         sound_source: gives (b, 1, n) for (generator, batch_size, num_samples); None plays the shapes corpus.
         compute: device and precision.
+        ranks: this process among those that train together; the first one writes.
 
     Returns:
         The model's folder.
 
     Raises:
-        ValueError: for a crop length that the model cannot take.
+        ValueError: for a crop length that the model cannot take, or a batch that cannot be shared.
         RuntimeError: if a level of codes stays nearly unused late in the run.
     """
     # data
@@ -226,6 +332,7 @@ def train_soundstream(
         decay=config.codebook_decay,
         revival_threshold=config.revival_threshold,
         kmeans_iterations=config.kmeans_iterations,
+        start_vectors=config.start_vectors,
         level_dropout=config.level_dropout,
     )
     model = build_soundstream(config.preset, learning=learning).to(device).train()
@@ -236,6 +343,7 @@ def train_soundstream(
         windows=config.mel_windows,
         num_mels=config.num_mels,
         linear_weight=config.mel_linear_weight,
+        as_published=config.mel_as_published,
     ).to(device)
     distance = LogMelDistance(sample_rate=model.sample_rate).to(device)
     use = CodebookUse(num_codebooks=model.num_codebooks, codebook_size=model.codebook_size, window=config.use_window)
@@ -248,18 +356,22 @@ def train_soundstream(
     if config.average_decay is not None:
         average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.average_decay))
         parts["average"] = average
-    critics, critics_optimizer = None, None
-    if config.adversarial_start_step is not None:
-        critics = AudioDiscriminators(
-            waveform_channels=config.waveform_channels,
-            max_waveform_channels=config.max_waveform_channels,
-            spectral_channels=config.spectral_channels,
-        ).to(device)
-        critics_optimizer = torch.optim.AdamW(critics.parameters(), lr=config.discriminator_lr, betas=(0.5, 0.9))
-        parts |= {"critics": critics, "critics_optimizer": critics_optimizer}
+    critics = None if config.adversarial_start_step is None else Critics(config, device)
+    if critics is not None:
+        parts |= critics.parts()
+    balancer = LossBalancer(weights_of(config), decay=config.balancer_decay) if config.balanced else None
+    if balancer is not None:
+        parts["balancer"] = balancer
 
     # resume
-    run = Run(folder, title="soundstream", total_steps=config.steps, config=config, save_every_s=config.save_every_s)
+    run = Run(
+        folder,
+        title="soundstream",
+        total_steps=config.steps,
+        config=config,
+        save_every_s=config.save_every_s,
+        writes=ranks.is_main,
+    )
     first = run.resume(parts)
     held = sound_source(step_generator(config.seed + 1, 0), config.evaluation_size, config.num_samples).to(device)
     clock, clock_step = time.monotonic(), first
@@ -268,43 +380,35 @@ def train_soundstream(
         share = learning_rate_share(step, steps=config.steps, warmup_steps=config.warmup_steps)
         for group in optimizer.param_groups:
             group["lr"] = config.lr * share
-        audio = sound_source(step_generator(config.seed, step), config.batch_size, config.num_samples).to(device)
+        whole = sound_source(step_generator(config.seed, step), config.batch_size, config.num_samples)
+        audio = whole[list(ranks.share(config.batch_size))].to(device)
 
         with compute.autocast():
-            terms, restored, codes = reconstruction_loss(model, audio, mel_loss=mel_loss, config=config)
-        adversarial = critics is not None and step >= (config.adversarial_start_step or 0)
-        if adversarial:
-            assert critics is not None and critics_optimizer is not None, "built above when a start step is given"
+            result = model(audio)
+            restored = result.audio
+            terms = {
+                "mel": mel_loss(restored, audio),
+                "waveform": waveform_loss(restored, audio),
+                "commitment": result.commitment_loss,
+            }
+        if critics is not None and step >= (config.adversarial_start_step or 0):
+            terms["discriminator"] = critics.learn(audio, restored.detach(), compute=compute, ranks=ranks)
             with compute.autocast():
-                terms["discriminator"] = discriminator_loss(critics(audio), critics(restored.detach()))
-            critics_optimizer.zero_grad(set_to_none=True)
-            terms["discriminator"].backward()
-            torch.nn.utils.clip_grad_norm_(critics.parameters(), config.max_grad_norm)
-            critics_optimizer.step()
-            critics.requires_grad_(False)  # the codec's backward pass must not leave gradients in them
-            with compute.autocast():
-                with torch.no_grad():
-                    real = critics(audio)
-                fake = critics(restored)
-            terms["adversarial"], terms["feature"] = adversarial_loss(fake), feature_loss(real, fake)
-            terms["loss"] = (
-                terms["loss"]
-                + config.adversarial_weight * terms["adversarial"]
-                + config.feature_weight * terms["feature"]
-            )
-            critics.requires_grad_(True)
+                terms |= critics.opinion(audio, restored)
 
         optimizer.zero_grad(set_to_none=True)
-        terms["loss"].backward()
+        loss = backward(terms, restored, config=config, balancer=balancer, ranks=ranks)
+        ranks.average_gradients(model.parameters())
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.max_grad_norm)
         optimizer.step()
         if average is not None:
             average.update_parameters(model)
-        use.update(codes)
+        if result.commitment_loss.requires_grad:  # codes of codebooks that wait for their start say nothing
+            use.update(ranks.gather(result.codes))
 
         if step % config.log_every == 0 or step + 1 == config.steps:
-            values: dict[str, float | Tensor] = {"train/loss": terms["loss"].detach()}
-            values |= {f"train/{name}": value.detach() for name, value in terms.items() if name != "loss"}
+            told = {"train/loss": loss} | {f"train/{name}": value.detach() for name, value in terms.items()}
+            values: dict[str, float | Tensor] = ranks.means({**told})
             values |= {"train/grad_norm": norm, "train/lr": config.lr * share}
             for level, (used, perplexity) in enumerate(zip(use.use(), use.perplexity(), strict=True)):
                 values[f"vq/use_level_{level}"] = used
@@ -329,5 +433,6 @@ def train_soundstream(
     run.finish(parts)
     final = model if average is None else average.module
     assert isinstance(final, SoundStream), "the average is a copy of the model"
-    final.eval().save_pretrained(folder / "model")
+    if ranks.is_main:
+        final.eval().save_pretrained(folder / "model")
     return folder / "model"

@@ -36,7 +36,7 @@ from recipes.corpora.sources import MixedClips, MixedSounds, WholeScenes
 from recipes.device import Compute
 from recipes.distributed import ALONE, Ranks
 from recipes.encode_dataset import EncodeConfig, encode_shapes, weights_hash
-from recipes.run import write_atomically
+from recipes.run import same_data, write_atomically
 from recipes.tokens import TokenSet
 from recipes.train_decoder import DecoderTrainConfig, train_decoder
 from recipes.train_larp import LarpTrainConfig, larp_params, train_larp
@@ -66,7 +66,7 @@ PART_CLASSES: dict[str, Any] = {
 }
 TOKENIZERS = ("text", "visual", "audio")
 TOKENIZER_STAGES = ("text", "visual", "decoder", "audio")
-SHARED_STAGES = ("visual", "decoder", "larp")  # several processes can train these together
+SHARED_STAGES = ("visual", "decoder", "audio", "larp")  # several processes can train these together
 STAGES = ("text", "visual", "decoder", "audio", "larp", "tokens", "lm", "superres", "bundle")
 SPOKEN = ("magvit2", "larp")
 
@@ -195,7 +195,7 @@ def train_tiny(
         "text": lambda: _text(config, folder, compute, corpus),
         "visual": lambda: _visual(config, folder, compute, corpus, media, ranks),
         "decoder": lambda: _decoder(config, folder, compute, corpus, media, ranks),
-        "audio": lambda: _audio(config, folder, compute, corpus, media),
+        "audio": lambda: _audio(config, folder, compute, corpus, media, ranks),
         "larp": lambda: _larp(config, folder, compute, corpus, ranks),
         "tokens": lambda: _tokens(config, folder, compute, sharp="superres" in stages or "superres" not in taken),
         "lm": lambda: _lm(config, folder, compute),
@@ -257,11 +257,14 @@ def _clips(config: TinyConfig, corpus: ShapesCorpus, media: MediaFolder | None) 
     return MixedClips(corpus, real, real_share=config.real_share, large=large, pool=config.scenes_pool)
 
 
-def _audio(config: TinyConfig, folder: Path, compute: Compute, corpus: ShapesCorpus, media: MediaFolder | None) -> None:
-    real = sound_pool(media.train_audio + media.train_video) if media else None
+def _audio(
+    config: TinyConfig, folder: Path, compute: Compute, corpus: ShapesCorpus, media: MediaFolder | None, ranks: Ranks
+) -> None:
+    files = () if media is None else media.train_audio + media.train_video
+    real = sound_pool(files, longest_s=config.audio.recording_s)
     source = MixedSounds(corpus, real, real_share=config.real_share, pool=4 * config.scenes_pool)
-    _same_data(config, folder / "audio", media)
-    train_soundstream(config.audio, folder / "audio", sound_source=source, compute=compute)
+    _same_data(config, folder / "audio", media, ranks)
+    train_soundstream(config.audio, folder / "audio", sound_source=source, compute=compute, ranks=ranks)
 
 
 def _larp(config: TinyConfig, folder: Path, compute: Compute, corpus: ShapesCorpus, ranks: Ranks) -> None:
@@ -273,13 +276,7 @@ def _same_data(config: TinyConfig, folder: Path, media: MediaFolder | None, rank
     files = [] if media is None else [p.relative_to(media.root) for p in media.train]
     share = config.real_share if media is not None else 0.0
     told = [f"corpus seed {config.seed}", f"scenes_pool {config.scenes_pool}", f"real_share {share}"]
-    identity = "\n".join([*told, *map(str, files)]) + "\n"
-    record = folder / "data.txt"
-    if (folder / "checkpoint.pt").exists() and record.exists() and record.read_text() != identity:
-        raise ValueError(f"{folder} was started with other data (see data.txt in it); delete it or use another --out")
-    ranks.wait()
-    if ranks.is_main:
-        write_atomically(record, identity)
+    same_data(folder, [*told, *map(str, files)], ranks)
 
 
 def _silent(line: str) -> None:

@@ -126,6 +126,8 @@ class MultiScaleMelLoss(nn.Module):
         num_mels: bands.
         linear_weight: factor on the paper's weight of the linear term.
         floor: added to magnitudes inside the logarithm; 1e-4 is 80 dB below full scale.
+        as_published: sum windows with the paper's weights, for use with its other weights; only the sum over frames
+            stays a mean.
     """
 
     def __init__(
@@ -136,10 +138,13 @@ class MultiScaleMelLoss(nn.Module):
         num_mels: int = 64,
         linear_weight: float = 1.0,
         floor: float = 1e-4,
+        as_published: bool = False,
     ):
         super().__init__()
         if not windows:
             raise ValueError("windows must name at least one length")
+        even = 1 / len(windows)
+        self.window_weights = [(num_mels * w / 2) ** 0.5 if as_published else even for w in windows]
         self.linear_weights = [linear_weight * (num_mels * w / 8) ** 0.5 for w in windows]
         self.floor = floor
         self.scales = nn.ModuleList(
@@ -162,15 +167,15 @@ class MultiScaleMelLoss(nn.Module):
         if output.shape != target.shape:
             raise ValueError(f"output {tuple(output.shape)} and target {tuple(target.shape)} must have one shape")
         total = torch.zeros((), device=output.device)
-        for scale, linear_weight in zip(self.scales, self.linear_weights, strict=True):
+        for scale, weight, linear_weight in zip(self.scales, self.window_weights, self.linear_weights, strict=True):
             with torch.no_grad():
                 wanted = scale(target)
             got = scale(output)  # (b, m, t)
             logs = (got + self.floor).log() - (wanted + self.floor).log()
             # the tiny constant keeps the gradient of the root finite for equal frames
             log_term = (logs.square().mean(1) + 1e-8).sqrt().mean() - 1e-4
-            total = total + log_term + linear_weight * F.l1_loss(got, wanted)
-        return total / len(self.scales)
+            total = total + weight * (log_term + linear_weight * F.l1_loss(got, wanted))
+        return total
 
 
 def waveform_loss(output: Tensor, target: Tensor) -> Tensor:

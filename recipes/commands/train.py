@@ -1,4 +1,4 @@
-"""``cinepoet train``: a complete small model from nothing, or LARP's tokenizer and generators."""
+"""``cinepoet train``: a complete small model from nothing, a SoundStream, or LARP's tokenizer and generators."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ EXAMPLES = """\
   cinepoet train tiny --tokenizers tiny --out runs/mine      # language model and super-resolution only
   torchrun --nproc-per-node 8 -m recipes.cli train tiny --stages visual,decoder --out runs/tiny   # one GPU each
   cinepoet generate "a red circle" --model runs/tiny/bundle --out film.mp4
+  cinepoet train soundstream --media my_sounds --out runs/soundstream           # WAV, FLAC, MP3, the sound of films
   cinepoet train larp --out runs/larp                         # LARP's tokenizer and its prior, an hour
   cinepoet train larp-ar --tokenizers runs/larp/model --out runs/larp_ar        # its class-conditional generator
   cinepoet train larp --config recipes/configs/larp_l_long.yaml --media ucf101 --out runs/larp_l_long   # as published
@@ -23,6 +24,8 @@ EXAMPLES = """\
 """
 PRESETS = ("tiny", "smoke")
 LARP = ("larp", "larp-ar")
+SOUNDSTREAM = "soundstream"
+ALL = (*PRESETS, *LARP, SOUNDSTREAM)
 _CONFIGS = Path(__file__).parents[1] / "configs"
 
 
@@ -32,9 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     Args:
         parser: of the command.
     """
-    parser.add_argument(
-        "preset", choices=PRESETS + LARP, metavar="|".join(PRESETS + LARP), help="which numbers to start from"
-    )
+    parser.add_argument("preset", choices=ALL, metavar="|".join(ALL), help="which numbers to start from")
     parser.add_argument("changes", nargs="*", metavar="key=value", help="numbers that differ, such as lm.steps=500")
     parser.add_argument("--config", type=Path, metavar="F.yaml", help="a file instead of the preset's")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="run folder (default: runs/PRESET)")
@@ -71,6 +72,10 @@ def run(args: argparse.Namespace) -> int:
         from recipes.commands.train_larp import run_larp
 
         return run_larp(args)
+    if args.preset == SOUNDSTREAM:
+        from recipes.commands.train_soundstream import run_soundstream
+
+        return run_soundstream(args)
     from recipes.bundle import open_bundle
     from recipes.config import load_config
     from recipes.train_tiny import STAGES, TOKENIZERS, TinyConfig, train_tiny

@@ -17,6 +17,7 @@ from torch import Tensor
 from mmtok.media.audio import read_audio
 from mmtok.media.errors import MediaError
 from mmtok.media.video import probe, read_video
+from recipes.progress import track
 
 VIDEO_SUFFIXES = {".mp4", ".mkv", ".mov", ".webm", ".avi", ".gif", ".mpg", ".m4v"}
 AUDIO_SUFFIXES = {".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a"}
@@ -146,24 +147,29 @@ def clip_pool(
     return torch.stack(clips) if clips else torch.zeros(0, 3, num_frames, size, size, dtype=torch.uint8)
 
 
-def sound_pool(paths: tuple[Path, ...], *, sample_rate: int = 16000, longest_s: float = 20.0) -> list[Tensor]:
+def sound_pool(
+    paths: tuple[Path, ...], *, sample_rate: int = 16000, longest_s: float = 20.0, title: str | None = None
+) -> list[Tensor]:
     """Decode sounds, peak-normalised to 0.9; silent or unreadable files are left out with a printed line.
 
     Args:
         paths: sound files, or films with sound.
         sample_rate: Hz.
         longest_s: only the first seconds are kept.
+        title: of a progress bar, or None for none.
 
     Returns:
         Mono (n,) float tensors in [-1, 1].
     """
     sounds = []
-    for path in paths:
+    most = max(1, int(longest_s * sample_rate))
+    for path in paths if title is None else track(paths, title=title):
         try:
-            samples = read_audio(path, sample_rate=sample_rate).samples[0, : int(longest_s * sample_rate)]
+            clip = read_audio(path, sample_rate=sample_rate, num_samples=most)
         except MediaError as fault:
             print(f"left out: {fault}")
             continue
+        samples = clip.samples[0, : most - clip.padded_samples]
         peak = float(samples.abs().max()) if samples.numel() else 0.0
         if peak > 1e-3:
             sounds.append(samples * (0.9 / peak))

@@ -104,6 +104,61 @@ class WholeScenes:
         return torch.stack([render_video(scene, size=size, num_frames=num_frames) for scene in drawn])
 
 
+class RealSounds:
+    """Batches of crops of recordings, every recording as often as any other, at random gain.
+
+    Args:
+        recordings: mono (n,) sounds, peak-normalised.
+        gain_db: a crop is made quieter by up to so many dB.
+        quiet: a crop whose peak is below this is drawn again, up to three times, so that silence is learnt but seldom.
+
+    Raises:
+        ValueError: without a recording.
+    """
+
+    def __init__(self, recordings: list[Tensor], *, gain_db: float = 15.0, quiet: float = 0.02):
+        if not recordings:
+            raise ValueError("there is no sound to train on: every file was silent or could not be read")
+        self.recordings, self.gain_db, self.quiet = recordings, gain_db, quiet
+
+    def __call__(self, generator: torch.Generator, batch_size: int, num_samples: int) -> Tensor:
+        """Draw a batch.
+
+        Args:
+            generator: decides everything.
+            batch_size: crops.
+            num_samples: length of a crop; shorter recordings are padded with silence.
+
+        Returns:
+            (b, 1, num_samples) in [-1, 1].
+        """
+        return torch.stack([self.crop(generator, num_samples) for _ in range(batch_size)])[:, None]
+
+    def crop(self, generator: torch.Generator, num_samples: int) -> Tensor:
+        """Draw one crop.
+
+        Args:
+            generator: decides everything.
+            num_samples: its length.
+
+        Returns:
+            (num_samples,) in [-1, 1].
+        """
+        sound = self.recordings[_integer(generator, len(self.recordings))]
+        for _ in range(4):
+            crop = _crop_sound(sound, generator, num_samples)
+            if float(crop.abs().max()) > self.quiet:
+                break
+        gain = float(10 ** (-torch.rand(1, generator=generator) * self.gain_db / 20))
+        return F.pad(crop * gain, (0, num_samples - crop.numel()))
+
+
+def _crop_sound(sound: Tensor, generator: torch.Generator, num_samples: int) -> Tensor:
+    """A piece of at most ``num_samples`` from anywhere."""
+    first = _integer(generator, max(1, sound.numel() - num_samples + 1))
+    return sound[first : first + num_samples]
+
+
 class MixedSounds:
     """Batches of mono sound: scenes of the corpus and crops of real recordings at random gain.
 
@@ -124,7 +179,7 @@ class MixedSounds:
         pool: int = 800,
         sample_rate: int = 16000,
     ):
-        self.real_share, self.real = real_share, real or []
+        self.real_share, self.real = real_share, RealSounds(real) if real else None
         scenes = (corpus.scene(20_000_000 + i) for i in range(pool))
         self._pool = [render_audio(scene, sample_rate=sample_rate)[0] for scene in scenes]
 
@@ -141,15 +196,9 @@ class MixedSounds:
         """
         crops = []
         for _ in range(batch_size):
-            real = bool(self.real) and float(torch.rand(1, generator=generator)) < self.real_share
-            sounds = self.real if real else self._pool
-            sound = sounds[_integer(generator, len(sounds))]
-            for _ in range(4 if real else 1):  # seldom settle on a near-silent crop
-                first = _integer(generator, max(1, sound.numel() - num_samples + 1))
-                crop = sound[first : first + num_samples]
-                if float(crop.abs().max()) > 0.02:
-                    break
-            if real:
-                crop = crop * float(10 ** (-torch.rand(1, generator=generator) * 0.75))  # up to -15 dB
-            crops.append(F.pad(crop, (0, num_samples - crop.numel())))
+            if self.real is not None and float(torch.rand(1, generator=generator)) < self.real_share:
+                crops.append(self.real.crop(generator, num_samples))
+            else:
+                crop = _crop_sound(self._pool[_integer(generator, len(self._pool))], generator, num_samples)
+                crops.append(F.pad(crop, (0, num_samples - crop.numel())))
         return torch.stack(crops)[:, None]

@@ -2,6 +2,11 @@
 
 import itertools
 import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,8 +16,11 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 import recipes.train_soundstream as recipe
-from mmtok.audio.soundstream import SoundStream
+from mmtok.audio.soundstream import SoundStream, build_soundstream
+from mmtok.media.audio import write_wav
+from recipes.config import load_config
 from recipes.device import Compute
+from recipes.distributed import join
 from recipes.run import Run
 from recipes.train_soundstream import SoundStreamTrainConfig, learning_rate_share, train_soundstream
 
@@ -31,6 +39,7 @@ SMOKE = SoundStreamTrainConfig(
     evaluate_every=4,
     evaluation_size=2,
 )
+CONFIGS = Path(recipe.__file__).parent / "configs"
 CRITICS = {"waveform_channels": 4, "max_waveform_channels": 8, "spectral_channels": 2}
 
 
@@ -63,7 +72,14 @@ def test_smoke_run_writes_a_model_and_logs_every_level(tmp_path: Path) -> None:
     assert ["val/log_mel" in row for row in rows] == [True, False, True, True]
 
 
-@pytest.mark.parametrize("extra", [{}, {"average_decay": 0.5, "adversarial_start_step": 2, **CRITICS}])
+@pytest.mark.parametrize(
+    "extra",
+    [
+        {"start_vectors": 25},
+        {"average_decay": 0.5, "adversarial_start_step": 2, **CRITICS},
+        {"balanced": True, "adversarial_start_step": 2, **CRITICS},
+    ],
+)
 def test_resuming_after_an_interruption_equals_not_stopping(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, extra: dict
 ) -> None:
@@ -146,3 +162,105 @@ def test_learning_rate_rises_then_falls_to_two_percent() -> None:
 def test_a_crop_that_is_no_multiple_of_the_hop_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"num_samples \(1000\) must be a multiple of the hop of 320"):
         train_soundstream(replace(SMOKE, num_samples=1000), tmp_path, sound_source=tones, compute=CPU)
+
+
+def test_balanced_terms_train_and_their_weights_decide(tmp_path: Path) -> None:
+    config = replace(SMOKE, steps=3, balanced=True, log_every=1)
+    models = [
+        load_file(train_soundstream(c, tmp_path / str(i), sound_source=tones, compute=CPU) / "model.safetensors")
+        for i, c in enumerate(
+            (config, replace(config, mel_weight=10.0, waveform_weight=10.0), replace(config, mel_weight=9.0))
+        )
+    ]
+    weights = [name for name in models[0] if name.endswith("weight")]
+    assert all(torch.allclose(models[0][n], models[1][n], atol=1e-6) for n in weights)  # only ratios matter
+    assert not all(torch.allclose(models[0][n], models[2][n], atol=1e-5) for n in weights)
+
+
+def test_nothing_is_quantized_before_kmeans_has_its_vectors(tmp_path: Path) -> None:
+    config = replace(SMOKE, num_samples=3200, start_vectors=41, log_every=1, steps=5)  # two crops of ten frames a step
+    train_soundstream(config, tmp_path, sound_source=tones, compute=CPU)
+    waiting = [row["train/commitment"] == 0 for row in log_of(tmp_path)]
+    assert waiting == [True, True, False, False, False]
+
+
+TOGETHER = replace(
+    SMOKE,
+    batch_size=4,
+    steps=5,
+    num_samples=3200,
+    start_vectors=60,
+    log_every=1,
+    adversarial_start_step=3,
+    balanced=True,
+    level_dropout=0.8,
+    lr=1e-3,
+    **CRITICS,
+)
+
+
+def test_two_processes_are_one_with_the_whole_batch(tmp_path: Path) -> None:
+    alone = train_soundstream(TOGETHER, tmp_path / "one", sound_source=tones, compute=CPU)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        where = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+    words = [sys.executable, __file__, str(tmp_path / "two")]
+    pair = [subprocess.Popen(words, env=os.environ | where | {"RANK": str(rank)}) for rank in range(2)]
+    assert [process.wait(timeout=300) for process in pair] == [0, 0]
+    one, two = (load_file(f / "model.safetensors") for f in (alone, tmp_path / "two" / "model"))
+    torch.manual_seed(TOGETHER.seed)
+    start = build_soundstream(TOGETHER.preset).state_dict()
+    apart, moved = (
+        torch.cat([(x[name] - one[name]).abs().flatten() for name in one if not name.endswith("codes")]).mean()
+        for x in (two, start)
+    )
+    assert moved > 1e-4 and apart < 0.02 * moved, f"{apart:.2e} apart after moving {moved:.2e}"
+    for name in one:
+        if name.endswith("codes"):  # k-means, running means and revived codes are those of the whole batch
+            assert torch.allclose(one[name], two[name], atol=0.02 * float(one[name].abs().max())), name
+    first, second = log_of(tmp_path / "one"), log_of(tmp_path / "two")
+    for a, b in zip(first, second, strict=True):  # the second process writes no log
+        for name in ("train/loss", "train/mel", "train/commitment", "vq/use_level_0", "vq/revived_level_1"):
+            assert b[name] == pytest.approx(a[name], rel=1e-2), (name, a["step"])
+
+
+def test_the_published_numbers_are_a_config() -> None:
+    config = load_config(SoundStreamTrainConfig, CONFIGS / "soundstream_16k.yaml", [])
+    assert config.preset == "soundstream-16k" and config.num_samples == 48_000
+    weights = recipe.weights_of(config)
+    assert weights == {"mel": 1.0, "adversarial": 1.0, "feature": 100.0} and config.mel_as_published
+    assert load_config(SoundStreamTrainConfig, CONFIGS / "soundstream_tiny.yaml", []).balanced
+
+
+def test_the_command_trains_on_a_folder_and_keeps_files_out(
+    cinepoet: Callable[..., tuple[int, str, str]], tmp_path: Path
+) -> None:
+    (tmp_path / "sounds").mkdir()
+    for number in range(4):
+        write_wav(tmp_path / "sounds" / f"{number}.wav", tones(torch.Generator().manual_seed(number), 1, 8000)[0])
+    write_wav(tmp_path / "sounds" / "silence.wav", torch.zeros(1, 8000))
+    (tmp_path / "sounds" / "broken.wav").write_bytes(b"RIFF nothing")
+    words = ["train", "soundstream", "--media", tmp_path / "sounds", "--out", tmp_path / "run", "--device", "cpu"]
+    words += ["preset=smoke", "steps=2", "batch_size=2", "num_samples=1280", "mel_windows=[128]", "num_mels=16"]
+    words += ["adversarial_start_step=1", "waveform_channels=4", "max_waveform_channels=8", "spectral_channels=2"]
+    code, told, fault = cinepoet(*words)
+    assert code == 0, fault
+    assert "3 recordings, 0.00 h; 2 files are kept out for measuring" in told and "ready; its curves" in told
+    assert (tmp_path / "run" / "data.txt").read_text() == "0.wav\n1.wav\n3.wav\nbroken.wav\n"
+    assert SoundStream.from_pretrained(tmp_path / "run" / "model").sample_rate == 16_000
+    code, _, fault = cinepoet(*words[:4], "--out", tmp_path / "other", "--stages", "audio")
+    assert code == 2 and "leave --stages out" in fault
+    code, _, fault = cinepoet("train", "soundstream", "--tokenizers", "tiny", "--out", tmp_path / "other")
+    assert code == 2 and "leave --tokenizers out" in fault
+    for file in range(4):
+        (tmp_path / "sounds" / f"{file}.wav").unlink()
+    code, _, fault = cinepoet("train", "soundstream", "--media", tmp_path / "sounds", "--out", tmp_path / "none")
+    assert code == 2 and "every file was silent or could not be read" in fault
+
+
+if __name__ == "__main__":  # one of the two processes
+    torch.set_num_threads(1)
+    Run.plot = lambda self: None
+    ranks = join(torch.device("cpu"))
+    train_soundstream(TOGETHER, Path(sys.argv[1]), sound_source=tones, compute=CPU, ranks=ranks)
+    torch.distributed.destroy_process_group()

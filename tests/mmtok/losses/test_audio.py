@@ -73,6 +73,11 @@ def test_mel_loss_equals_the_paper_formula_divided_by_its_scale() -> None:
     logs = ((a + floor).log() - (b + floor).log()).square().sum(1).sqrt()
     paper = (a - b).abs().sum(1).mean() + (s / 2) ** 0.5 * logs.mean()
     assert_close(loss(x, y), paper / ((s / 2) ** 0.5 * bands**0.5), rtol=1e-3, atol=1e-3)
+    published = MultiScaleMelLoss(sample_rate=16_000, windows=(s,), num_mels=bands, as_published=True)
+    assert_close(published(x, y), paper, rtol=1e-3, atol=1e-3)
+    both = MultiScaleMelLoss(sample_rate=16_000, windows=(s, 128), num_mels=bands, as_published=True)
+    other = MultiScaleMelLoss(sample_rate=16_000, windows=(128,), num_mels=bands, as_published=True)
+    assert_close(both(x, y), published(x, y) + other(x, y))
 
 
 def test_mel_loss_is_zero_for_equal_sounds_with_finite_gradients_and_grows_with_noise() -> None:

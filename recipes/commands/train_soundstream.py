@@ -1,0 +1,60 @@
+"""``cinepoet train soundstream``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from recipes.commands.common import join_training, tell_config
+
+_CONFIG = Path(__file__).parents[1] / "configs" / "soundstream_tiny.yaml"
+
+
+def run_soundstream(args: argparse.Namespace) -> int:
+    """Train a SoundStream on the sounds and films of a folder, or on the corpus.
+
+    Args:
+        args: of ``cinepoet train``.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        ValueError: for options that this training does not take, or a folder without sound.
+    """
+    from recipes.config import load_config
+    from recipes.corpora.folder import MediaFolder, sound_pool
+    from recipes.corpora.shapes import ShapesCorpus
+    from recipes.corpora.sources import MixedSounds, RealSounds
+    from recipes.run import same_data
+    from recipes.train_soundstream import SoundStreamTrainConfig, train_soundstream
+
+    if args.stages is not None:
+        raise ValueError("soundstream has one run, whose stages are set by adversarial_start_step; leave --stages out")
+    if args.tokenizers is not None:
+        raise ValueError("soundstream trains a tokenizer; leave --tokenizers out")
+    config = load_config(SoundStreamTrainConfig, args.config or _CONFIG, args.changes)
+    compute, ranks = join_training(args)
+    out = args.out or Path("runs") / args.preset
+    tell_config(config, out, ranks)
+    source: Any
+    if args.media is None:
+        told = ["corpus seed 0"]
+        source = MixedSounds(ShapesCorpus(0, "train"), None)
+    else:
+        media = MediaFolder.open(args.media, args.media_list)
+        files = media.train_audio + media.train_video
+        told = [str(path.relative_to(media.root)) for path in files]
+        title = "reading sounds" if ranks.is_main else None
+        recordings = sound_pool(files, longest_s=config.recording_s, title=title)
+        source = RealSounds(recordings)
+        if ranks.is_main:
+            hours = sum(sound.numel() for sound in recordings) / 16_000 / 3600
+            kept = len(media.measure_audio) + len(media.measure_video)
+            print(f"{len(recordings)} recordings, {hours:.2f} h; {kept} files are kept out for measuring")
+    same_data(out, told, ranks)
+    model = train_soundstream(config, out, sound_source=source, compute=compute, ranks=ranks)
+    if ranks.is_main:
+        print(f"{model}: ready; its curves are in {out / 'curves.png'}")
+    return 0
