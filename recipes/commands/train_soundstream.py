@@ -48,7 +48,7 @@ def run_soundstream(args: argparse.Namespace) -> int:
         told = [str(path.relative_to(media.root)) for path in files]
         title = "reading sounds" if ranks.is_main else None
         recordings = sound_pool(files, longest_s=config.recording_s, title=title)
-        source = RealSounds(recordings)
+        source = RealSounds(recordings, by_length=True)
         if ranks.is_main:
             hours = sum(sound.numel() for sound in recordings) / 16_000 / 3600
             kept = len(media.measure_audio) + len(media.measure_video)

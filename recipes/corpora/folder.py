@@ -1,7 +1,8 @@
 """A folder of real clips and sounds: what is in it, what may train, what is kept out, and decoded pools.
 
 Every third file (in name order, within its kind) is kept out for measuring, unless a listing says otherwise. A
-listing is a CSV with columns ``path,split,licence`` (split: train or measure); only listed files are used then.
+listing is a CSV with columns ``path,split,licence`` (split: train or measure); only listed files are used then. A path
+may be a pattern such as ``speech/*.wav``, for files that no row before it named.
 """
 
 from __future__ import annotations
@@ -78,12 +79,16 @@ class MediaFolder:
             for row in rows:
                 if set(row) != {"path", "split", "licence"} or row["split"] not in ("train", "measure"):
                     raise ValueError(f"{listing}: expected columns path,split,licence with split train or measure")
-                path = root / row["path"]
-                if not path.is_file():
+                if any(sign in row["path"] for sign in "*?["):
+                    paths = sorted(p for p in root.glob(row["path"]) if _relative(p, root) not in licences)
+                else:
+                    paths = [root / row["path"]]
+                if not paths or not all(path.is_file() for path in paths):
                     raise FileNotFoundError(f"{listing} names {row['path']}, which is not in {root}")
-                licences[row["path"]] = row["licence"]
-                kind = "video" if path.suffix.lower() in VIDEO_SUFFIXES else "audio"
-                found.setdefault((row["split"], kind), []).append(path)
+                for path in paths:
+                    licences[_relative(path, root)] = row["licence"]
+                    kind = "video" if path.suffix.lower() in VIDEO_SUFFIXES else "audio"
+                    found.setdefault((row["split"], kind), []).append(path)
         else:
             files = sorted(p for p in root.rglob("*") if p.is_file())
             for kind, suffixes in (("video", VIDEO_SUFFIXES), ("audio", AUDIO_SUFFIXES)):
@@ -97,6 +102,10 @@ class MediaFolder:
 
         parts = [take(s, k) for k in ("video", "audio") for s in ("train", "measure")]
         return cls(root, parts[0], parts[1], parts[2], parts[3], licences)
+
+
+def _relative(path: Path, root: Path) -> str:
+    return path.relative_to(root).as_posix()
 
 
 def film_windows(path: Path, *, size: int, num_frames: int, fps: float, most: int) -> Iterator[Tensor]:

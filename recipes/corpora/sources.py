@@ -105,10 +105,11 @@ class WholeScenes:
 
 
 class RealSounds:
-    """Batches of crops of recordings, every recording as often as any other, at random gain.
+    """Batches of crops of recordings at random gain.
 
     Args:
         recordings: mono (n,) sounds, peak-normalised.
+        by_length: draw every second of sound as often as any other; False draws every recording as often.
         gain_db: a crop is made quieter by up to so many dB.
         quiet: a crop whose peak is below this is drawn again, up to three times, so that silence is learnt but seldom.
 
@@ -116,10 +117,13 @@ class RealSounds:
         ValueError: without a recording.
     """
 
-    def __init__(self, recordings: list[Tensor], *, gain_db: float = 15.0, quiet: float = 0.02):
+    def __init__(
+        self, recordings: list[Tensor], *, by_length: bool = False, gain_db: float = 15.0, quiet: float = 0.02
+    ):
         if not recordings:
             raise ValueError("there is no sound to train on: every file was silent or could not be read")
         self.recordings, self.gain_db, self.quiet = recordings, gain_db, quiet
+        self.ends = torch.tensor([sound.numel() for sound in recordings]).cumsum(0) if by_length else None
 
     def __call__(self, generator: torch.Generator, batch_size: int, num_samples: int) -> Tensor:
         """Draw a batch.
@@ -144,7 +148,11 @@ class RealSounds:
         Returns:
             (num_samples,) in [-1, 1].
         """
-        sound = self.recordings[_integer(generator, len(self.recordings))]
+        if self.ends is None:
+            number = _integer(generator, len(self.recordings))
+        else:
+            number = int(torch.searchsorted(self.ends, _integer(generator, int(self.ends[-1])), right=True))
+        sound = self.recordings[number]
         for _ in range(4):
             crop = _crop_sound(sound, generator, num_samples)
             if float(crop.abs().max()) > self.quiet:

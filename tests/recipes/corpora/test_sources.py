@@ -17,6 +17,14 @@ def test_crops_depend_on_the_generator_and_are_as_long_as_asked() -> None:
     assert short[:, 0, 50:].eq(0).all() and short[:, 0, :50].gt(0).all()
 
 
+def test_seconds_or_recordings_are_drawn_alike() -> None:
+    sounds = [torch.full((100,), 0.5), torch.full((900,), -0.5)]
+    signs = RealSounds(sounds, by_length=True)(torch.Generator().manual_seed(0), 400, 50)[:, 0, 0] > 0
+    assert 20 < int(signs.sum()) < 60  # a tenth
+    signs = RealSounds(sounds)(torch.Generator().manual_seed(0), 400, 50)[:, 0, 0] > 0
+    assert 160 < int(signs.sum()) < 240
+
+
 def test_silence_is_drawn_seldom() -> None:
     sound = torch.cat([torch.zeros(9000), torch.full((1000,), 0.5)])
     batch = RealSounds([sound])(torch.Generator().manual_seed(0), 200, 100)
