@@ -1,6 +1,6 @@
 """Media in and out: films, sounds and pictures, through FFmpeg (PyAV), soundfile and Pillow."""
 
-from mmtok.media.audio import AudioClip, read_audio, write_wav
+from mmtok.media.audio import AudioClip, read_audio, stream_audio, write_wav
 from mmtok.media.container import MediaInfo, probe, require_writable
 from mmtok.media.errors import MediaError
 from mmtok.media.image import read_image, write_png
@@ -20,6 +20,7 @@ __all__ = [
     "read_video",
     "require_writable",
     "spectrogram_image",
+    "stream_audio",
     "write_film",
     "write_png",
     "write_preview",

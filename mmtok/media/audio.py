@@ -44,6 +44,7 @@ _BROKEN_CLOCK_S = 600  # a longer hole is a broken timestamp rather than silence
 _SEEK_FROM_S = 5  # an earlier start is reached sooner by decoding than by a jump
 _SEEK_FROM_IN_FILMS_S = 60  # where stamps jitter by milliseconds, a jump changes the result by as much: seldom jump
 _RUN_UP_S = Fraction(1)  # decoders that build on earlier frames are right again after this time
+_LONGEST_HOLE = 1 << 20  # samples of silence at a time
 _LONGEST_FRAME = 4096  # samples in a frame of any codec that mp4 carries
 _MARGIN_S = 0.1  # read past a requested end, so that the resampler's window sees real samples
 _LARGEST = 16.0  # a float file beyond this does not hold samples around [-1, 1]
@@ -112,6 +113,91 @@ def read_audio(
     return AudioClip(samples=samples, sample_rate=sample_rate, info=info, padded_samples=padded)
 
 
+def stream_audio(
+    path: str | os.PathLike[str], *, sample_rate: int = 16000, block_s: float = 8.0, most_s: float | None = None
+) -> Iterator[Tensor]:
+    """Read the first sound track of a file block by block, as ``read_audio`` reads the whole of it with one channel.
+
+    Memory does not grow with the length, so this is for recordings of hours.
+
+    Args:
+        path: sound file or film.
+        sample_rate: samples per second wanted.
+        block_s: length of a block, in seconds.
+        most_s: stop after so many seconds; None reads to the end.
+
+    Yields:
+        (1, n) float32 in [-1, 1], every block but the last ``block_s`` long.
+
+    Raises:
+        MediaError: as ``read_audio``.
+        ValueError: if an argument is not positive.
+    """
+    if sample_rate < 1 or block_s <= 0 or (most_s is not None and most_s <= 0):
+        raise ValueError(f"sample_rate, block_s and most_s must be positive, got {sample_rate}, {block_s}, {most_s}")
+    block = max(1, round(block_s * sample_rate))
+    left = None if most_s is None else max(1, round(most_s * sample_rate))
+    waiting: list[np.ndarray] = []
+    held = 0
+    for piece in _resampled(_sound_pieces(path, most_s=most_s), sample_rate):
+        waiting.append(piece)
+        held += len(piece)
+        while held >= block and (left is None or left > block):
+            joined = np.concatenate(waiting)
+            yield _as_block(joined[:block])
+            waiting, held = [joined[block:]], held - block
+            left = None if left is None else left - block
+        if left is not None and held >= left:
+            break
+    joined = np.concatenate([np.zeros(0, dtype=np.float32), *waiting])[:left]
+    if len(joined):
+        yield _as_block(joined)
+
+
+def _as_block(samples: np.ndarray) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(samples)).clamp_(-1.0, 1.0)[None]
+
+
+def _sound_pieces(path: str | os.PathLike[str], *, most_s: float | None) -> Iterator[tuple[np.ndarray, int]]:
+    """Mono samples (n,) at the file's own rate, and that rate; a last frame of an AAC track loses what only fills it up."""
+    with open_media(path) as container:
+        info, zero = survey(path) if picture_streams(container) else (describe(container, None, None), None)
+        streams = sound_streams(container)
+        if not streams:
+            raise MediaError(path, "has pictures but no sound" if info.has_video else "has no sound track")
+        stream = streams[0]
+        run: Iterator[AudioFrame] = decode(container, stream)  # type: ignore[assignment]
+        first = next(run, None)
+        if first is None:
+            raise MediaError(path, "has a sound track, but none of it can be decoded (damaged or truncated)")
+        start = zero if zero is not None else time_of(first, stream) or Fraction(0)
+        wanted_s = None if most_s is None else most_s + _MARGIN_S
+        frames = chain([first], run)
+        filled, tail = 0, np.zeros(0, dtype=np.float32)
+        for piece in _lay(path, frames, stream, start=start, start_s=0.0, wanted_s=wanted_s, channels=1):
+            filled += piece.shape[1]
+            tail = np.concatenate([tail, piece[0]])
+            yield tail[:-_LONGEST_FRAME], first.sample_rate
+            tail = tail[-_LONGEST_FRAME:]
+        surplus = _encoder_padding(container, stream, filled, start, first.sample_rate)
+        yield tail[: len(tail) - surplus], first.sample_rate
+
+
+def _resampled(pieces: Iterator[tuple[np.ndarray, int]], sample_rate: int) -> Iterator[np.ndarray]:
+    """Mono pieces at another rate; the filter's state goes from piece to piece."""
+    resampler = None
+    for samples, rate in pieces:
+        if rate == sample_rate:
+            yield samples
+            continue
+        if resampler is None:
+            resampler = soxr.ResampleStream(rate, sample_rate, 1, dtype="float32", quality="HQ")
+        if len(samples):
+            yield resampler.resample_chunk(samples)
+    if resampler is not None:
+        yield resampler.resample_chunk(np.zeros(0, dtype=np.float32), last=True)
+
+
 def _decode_sound(
     path: str | os.PathLike[str], *, start_s: float, wanted_s: float | None, channels: int
 ) -> tuple[np.ndarray, int, MediaInfo]:
@@ -136,7 +222,8 @@ def _decode_sound(
                 run = _jump(container, stream, start)
             if run is None:  # the jump landed too late or failed: decode from the beginning
                 continue
-            sound = _assemble(path, run, stream, start=start, start_s=start_s, wanted_s=wanted_s, channels=channels)
+            pieces = _lay(path, run, stream, start=start, start_s=start_s, wanted_s=wanted_s, channels=channels)
+            sound = np.concatenate([np.zeros((channels, 0), dtype=np.float32), *pieces], axis=1)
             sound = sound[:, : sound.shape[1] - _encoder_padding(container, stream, sound.shape[1], start, rate)]
         break
     if not sound.size and not info.has_video:
@@ -159,7 +246,7 @@ def _jump(container: InputContainer, stream: AudioStream, start: Fraction) -> It
     return chain([landed], run)
 
 
-def _assemble(
+def _lay(
     path: str | os.PathLike[str],
     run: Iterator[AudioFrame],
     stream: AudioStream,
@@ -168,9 +255,8 @@ def _assemble(
     start_s: float,
     wanted_s: float | None,
     channels: int,
-) -> np.ndarray:
-    """Lay decoded frames at the places their timestamps name, counted from ``start``: (channels, n) float32."""
-    chunks = [np.zeros((channels, 0), dtype=np.float32)]
+) -> Iterator[np.ndarray]:
+    """Lay decoded frames at the places their timestamps name, counted from ``start``: (channels, n) float32 pieces."""
     filled = 0  # samples put together so far
     position: int | None = None  # where the next decoded sample belongs
     rate, wanted = 0, math.inf
@@ -195,15 +281,18 @@ def _assemble(
                 raise MediaError(
                     path, f"sound has samples up to {np.abs(mixed).max():.0f}, expected [-1, 1]; rescale it"
                 )
-            if position > filled:  # a hole, or a late beginning
-                chunks.append(np.zeros((channels, int(min(position, wanted)) - filled), dtype=np.float32))
-                filled += chunks[-1].shape[1]
-            chunks.append(mixed[:, max(0, filled - position) :])
-            filled += chunks[-1].shape[1]
+            end = int(min(position, wanted))
+            while filled < end:  # a hole, or a late beginning
+                piece = np.zeros((channels, min(end - filled, _LONGEST_HOLE)), dtype=np.float32)
+                filled += piece.shape[1]
+                yield piece
+            if position <= filled:
+                piece = mixed[:, filled - position :]
+                filled += piece.shape[1]
+                yield piece
         position += frame.samples
         if filled >= wanted:
             break
-    return np.concatenate(chunks, axis=1)
 
 
 def _encoder_padding(container: InputContainer, stream: AudioStream, filled: int, start: Fraction, rate: int) -> int:

@@ -10,7 +10,7 @@ import pytest
 import soundfile
 import torch
 
-from mmtok.media import MediaError, read_audio, write_film, write_wav
+from mmtok.media import MediaError, read_audio, stream_audio, write_film, write_wav
 from mmtok.media import audio as audio_module
 
 
@@ -177,3 +177,32 @@ def test_real_sounds_equal_another_decoder(shared: Path) -> None:
         ours = read_audio(folder / name, sample_rate=rate).samples[0]
         assert len(ours) == len(reference), name
         torch.testing.assert_close(ours, torch.from_numpy(reference.mean(1)).clamp(-1, 1), atol=2e-3, rtol=0)
+
+
+@pytest.mark.parametrize("rate", [16_000, 24_000])
+def test_blocks_together_are_the_whole_sound(tmp_path, rate):
+    file = tmp_path / "sound.wav"
+    sound = 0.4 * torch.sin(torch.arange(50_001) * 0.05)[None]
+    write_wav(file, sound, rate)
+    whole = read_audio(file, sample_rate=16_000).samples
+    for block_s, most_s in ((0.3, None), (0.7, 1.5), (10.0, None), (10.0, 0.25)):
+        blocks = list(stream_audio(file, block_s=block_s, most_s=most_s))
+        joined = torch.cat(blocks, 1)
+        wanted = whole if most_s is None else whole[:, : round(most_s * 16_000)]
+        assert joined.shape == wanted.shape
+        torch.testing.assert_close(joined, wanted, atol=1e-4, rtol=0)
+        assert {block.shape[1] for block in blocks[:-1]} <= {round(block_s * 16_000)}
+    with pytest.raises(ValueError, match="must be positive"):
+        next(stream_audio(file, block_s=0))
+    (tmp_path / "no.wav").write_bytes(b"RIFF")
+    with pytest.raises(MediaError, match=r"no\.wav"):
+        next(stream_audio(tmp_path / "no.wav"))
+
+
+def test_blocks_of_films_are_those_of_the_whole(tmp_path):
+    file = tmp_path / "film.mp4"
+    frames = torch.zeros(3, 20, 32, 32)
+    write_film(file, frames, fps=8, audio=0.3 * torch.sin(torch.arange(40_000) * 0.1)[None])
+    whole = read_audio(file).samples
+    joined = torch.cat(list(stream_audio(file, block_s=0.4)), 1)
+    assert joined.shape == whole.shape and torch.allclose(joined, whole, atol=1e-5)
