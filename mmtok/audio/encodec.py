@@ -49,7 +49,7 @@ class Encodec(FrozenCodec):
         if config.audio_channels != 1 or config.normalize or config.chunk_length_s is not None:
             raise ValueError(
                 "this EnCodec is stereo, scales every chunk by its loudness or cuts sound into overlapping chunks, as "
-                "the 48 kHz one does: its codes alone are no sound and keep no clock; use the 24 kHz or the 32 kHz model"
+                "the 48 kHz one does: its codes alone are no sound and keep no clock; use the 24 or the 32 kHz model"
             )
 
     def _hop_length(self) -> int:
