@@ -182,8 +182,8 @@ def train_tiny(
         FileNotFoundError: if a stage that another one needs has not been run.
     """
     if stages is None:
-        left = TOKENIZER_STAGES if config.tokenizer == "magvit2" else (*TOKENIZER_STAGES, "superres")
-        left = tuple(s for s in left if s != "audio" or config.sound_tokenizer is None)
+        left = {*TOKENIZER_STAGES} if config.tokenizer == "magvit2" else {*TOKENIZER_STAGES, "superres"}
+        left -= {"audio"} if config.sound_tokenizer is not None else set()
         stages = STAGES if tokenizers is None else tuple(s for s in STAGES if s not in left)
     if unknown := sorted(set(stages) - set(STAGES)):
         raise ValueError(f"unknown stages {unknown}; known: {', '.join(STAGES)}")

@@ -4,11 +4,12 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmtok.audio.orders import ORDERS, PAD, filled, flatten, level_places, num_places, unflatten
 
+unhurried = settings(deadline=None)  # a busy machine is no fault of an order
 SIZES = {"levels": st.integers(1, 6), "frames": st.integers(1, 12)}
 
 
@@ -28,6 +29,7 @@ def slow(codes: torch.Tensor, order: str) -> list[int]:
     return [int(codes[q, s - q]) if 0 <= s - q < frames else PAD for s in steps for q in range(levels)]
 
 
+@unhurried
 @given(order=st.sampled_from(ORDERS), batch=st.integers(1, 3), **SIZES)
 def test_unflatten_undoes_flatten(order, batch, levels, frames):
     codes = numbered(levels, frames, batch)
@@ -36,12 +38,14 @@ def test_unflatten_undoes_flatten(order, batch, levels, frames):
     assert torch.equal(unflatten(flat, order, levels), codes)
 
 
+@unhurried
 @given(order=st.sampled_from(ORDERS), **SIZES)
 def test_flatten_is_the_definition_read_slowly(order, levels, frames):
     codes = numbered(levels, frames)
     assert flatten(codes, order)[0].tolist() == slow(codes[0], order)
 
 
+@unhurried
 @given(order=st.sampled_from(ORDERS), **SIZES)
 def test_places_of_levels_are_apart_and_leave_only_the_empty_ones(order, levels, frames):
     taken = torch.zeros(num_places(order, levels, frames), dtype=torch.int64)
@@ -54,6 +58,7 @@ def test_places_of_levels_are_apart_and_leave_only_the_empty_ones(order, levels,
     assert int((taken == 0).sum()) == (levels * (levels - 1) if order == "delay" else 0)
 
 
+@unhurried
 @given(order=st.sampled_from(["time", "delay"]), longer=st.integers(1, 4), **SIZES)
 def test_later_frames_do_not_move_what_is_complete(order, longer, levels, frames):
     """These two can be written as the sound goes on; level by level cannot."""
@@ -63,6 +68,7 @@ def test_later_frames_do_not_move_what_is_complete(order, longer, levels, frames
     assert torch.equal(whole[:complete], start[:complete])
 
 
+@unhurried
 @given(**SIZES)
 def test_within_a_level_frames_stay_in_order_and_coarse_goes_before_fine(levels, frames):
     for order in ORDERS:
