@@ -2,7 +2,7 @@
 
 Published: 24 kHz, hop 320 = 75 frames a second, up to 32 levels of 1,024 codes; MusicGen's 32 kHz, hop 640 = 50 frames,
 4 levels of 2,048. The 24 kHz model is causal but for its start: convolutions mirror what follows into the time before a
-sound begins, so that its first frames also depend on the next few. The 32 kHz one looks ahead everywhere.
+sound begins, so that its first frame also depends on the next six. The 32 kHz one looks ahead everywhere.
 """
 
 from __future__ import annotations
