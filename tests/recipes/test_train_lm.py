@@ -46,7 +46,8 @@ def make_tokens(rows=15, silent=False):
     """Each caption has its own constant colour and pitch, so that there is something to learn."""
     caption = torch.arange(rows) % 3
     low = (caption * 10)[:, None, None, None].expand(rows, 3, 2, 2).to(torch.int32).clone()
-    audio = None if silent else (caption * 3)[:, None, None].expand(rows, 2, 4).to(torch.int32).clone()
+    levels = (caption * 3)[:, None] + torch.arange(2)  # so that levels cannot be mistaken for each other
+    audio = None if silent else levels[:, :, None].expand(rows, 2, 4).to(torch.int32).clone()
     return TokenSet(low, [CAPTIONS[int(c)] for c in caption], None, audio)
 
 
