@@ -81,6 +81,7 @@ def make_groups(
     text_slots: int,
     given: tuple[int, ...] | None = None,
     silent_share: float = 0.0,
+    audio_order: str = "level",
 ) -> list[Group]:
     """The groups of a mixture; a task that continues a clip becomes one group per number of given slices.
 
@@ -92,12 +93,13 @@ def make_groups(
         given: numbers of given slices, None for all from 1 to t - 1. Each task divides its weight among them.
         silent_share: part of the weight of tasks that write picture and sound which goes to writing the picture alone.
             Such sequences are a prefix of the whole ones but for <eos>, and much shorter.
+        audio_order: in which audio codes stand, one of ``mmtok.audio.orders.ORDERS``.
 
     Returns:
         The groups, in the order of ``weights``.
 
     Raises:
-        ValueError: for unknown tasks, negative weights, a share outside [0, 1], or when nothing is left.
+        ValueError: for unknown tasks or orders, negative weights, a share outside [0, 1], or when nothing is left.
     """
     if not 0 <= silent_share <= 1:
         raise ValueError(f"silent_share ({silent_share}) must lie in [0, 1]")
@@ -113,7 +115,9 @@ def make_groups(
         silent = silent_share if can_be_silent else 0.0
         for part, shape in ((1 - silent, clip), (silent, Clip(clip.grid))):
             for choice in choices if part else ():
-                layout = task_layout(name, vocabulary, shape, text_slots=text_slots, given=choice)
+                layout = task_layout(
+                    name, vocabulary, shape, text_slots=text_slots, given=choice, audio_order=audio_order
+                )
                 groups.append(Group(name, choice, layout, part * weight / len(choices), shape))
     if not groups:
         raise ValueError("no task has a positive weight")

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from mmtok.audio.orders import require_order
 from mmtok.vocabulary import Vocabulary
 
 
@@ -33,6 +34,8 @@ class LMConfig:
         rope_base: base of the rotary frequencies.
         norm_eps: added to mean squares in norms.
         tie_embeddings: True when the output head is the embedding table.
+        audio_order: in which audio codes stand in a sequence, one of ``mmtok.audio.orders.ORDERS``; "level" also for
+            models that were saved before there was a choice.
     """
 
     dim: int
@@ -51,6 +54,7 @@ class LMConfig:
     rope_base: float = 10_000.0
     norm_eps: float = 1e-6
     tie_embeddings: bool = True
+    audio_order: str = "level"
 
     def __post_init__(self) -> None:
         if self.num_heads % self.num_kv_heads:
@@ -59,6 +63,7 @@ class LMConfig:
             raise ValueError(f"head_dim must be even for rotary positions, got {self.head_dim}")
         if len(self.max_grid) != 3:
             raise ValueError(f"max_grid must be (t, h, w), got {self.max_grid}")
+        require_order(self.audio_order)
         self.vocabulary  # noqa: B018 - its own checks run here
 
     @property

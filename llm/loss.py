@@ -92,8 +92,8 @@ def prefix_lm_loss(
     visual = layout.find("visual_out")
     slice_places = visual.shape[1] * visual.shape[2] if visual is not None and visual.offset == 0 else 0
     for run in layout.runs:
-        rows = hidden[:, run.start - 1 : run.stop - 1]  # the row before a place predicts it
-        targets = batch.ids[:, run.start : run.stop]
+        rows = hidden[:, run.rows]  # the row before a place predicts it
+        targets = batch.ids[:, run.places]
         if full_softmax:
             losses = _flat_losses(model, rows, targets)
         else:

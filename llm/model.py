@@ -24,6 +24,7 @@ from llm.attention import Attend, choose_attention
 from llm.cache import KVCache
 from llm.config import LMConfig
 from llm.sequence import Layout
+from mmtok.audio.orders import flatten
 from mmtok.contract import AudioTokenizer, VisualTokenizer
 from mmtok.pretrained import load_strictly, load_tensors, params_from_config, read_config, resolve_folder, save_module
 from mmtok.vocabulary import Block, Vocabulary
@@ -298,7 +299,10 @@ class Positions(nn.Module):
                 shape = [1] * len(axes) + [-1]
                 shape[number] = stop - o
                 total = total + axis.weight[o:stop].reshape(shape)
-            pieces.append(total.reshape(s.length, -1))
+            if s.kind == "audio":  # (levels, frames, dim) in the order of the codes; nothing at empty places
+                pieces.append(flatten(total.movedim(-1, 0), s.order, pad=0.0).t())
+            else:
+                pieces.append(total.reshape(s.length, -1))
         return torch.cat(pieces)
 
 

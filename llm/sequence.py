@@ -5,7 +5,7 @@
 
 Attention is full inside the prefix and causal in the output, the loss is on the output only, and an absent modality
 drops its span together with its markers. All sequences of a batch share one layout, so a layout holds no media, only
-shapes.
+shapes. Audio codes stand level by level, as in VideoPoet, or in another order of ``mmtok.audio.orders``.
 
 Shape letters: b batch, n sequence, t h w grid of visual tokens, k audio levels.
 """
@@ -18,6 +18,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from mmtok.audio.orders import filled, level_places, num_places, require_order
 from mmtok.vocabulary import Block, Vocabulary
 
 INPUT_MARKERS = {"text": ("<bot_i>", "<eot_i>"), "visual": ("<bov_i>", "<eov_i>"), "audio": ("<boa_i>", "<eoa_i>")}
@@ -50,6 +51,7 @@ class Segment:
         shape: (1,) for a marker, (slots,) for text, (t, h, w) for visual, (levels, frames) for audio.
         offset: as in ``Span``.
         id: the marker's id; None for content.
+        order: of the codes of audio, see ``mmtok.audio.orders``.
     """
 
     kind: str
@@ -58,10 +60,14 @@ class Segment:
     shape: tuple[int, ...]
     offset: int = 0
     id: int | None = None
+    order: str = "level"
 
     @property
     def length(self) -> int:
         """Places taken."""
+        if self.kind == "audio":
+            levels, frames = self.shape
+            return num_places(self.order, levels, frames)
         return torch.Size(self.shape).numel()
 
     @property
@@ -69,22 +75,55 @@ class Segment:
         """One past the last place."""
         return self.start + self.length
 
+    def level(self, level: int) -> slice:
+        """Places of one level of audio, as places of the sequence.
+
+        Args:
+            level: from 0.
+
+        Returns:
+            A slice with start, stop and step.
+        """
+        levels, frames = self.shape
+        inside = level_places(self.order, level, levels, frames)
+        return slice(self.start + inside.start, self.start + inside.stop, inside.step)
+
+    @property
+    def filled(self) -> Tensor:
+        """(length,) bool: True where content stands, False at the empty places of delayed audio, which hold <pad>."""
+        if self.kind == "audio":
+            levels, frames = self.shape
+            return filled(self.order, levels, frames)
+        return torch.ones(self.length, dtype=torch.bool)
+
 
 @dataclass(frozen=True)
 class Run:
-    """Consecutive output places whose ids come from one block.
+    """Evenly spaced output places whose ids come from one block.
 
     Attributes:
         kind: "special", "visual" or "audio".
         start: first place.
         stop: one past the last place.
         block: ids allowed there.
+        step: distance of the places; 1 but for audio in an order that is not level by level.
     """
 
     kind: str
     start: int
     stop: int
     block: Block
+    step: int = 1
+
+    @property
+    def places(self) -> slice:
+        """Where they stand."""
+        return slice(self.start, self.stop, self.step)
+
+    @property
+    def rows(self) -> slice:
+        """The places before, whose hidden vectors predict these."""
+        return slice(self.start - 1, self.stop - 1, self.step)
 
 
 @dataclass(frozen=True)
@@ -151,7 +190,7 @@ class Layout:
 
     @cached_property
     def runs(self) -> tuple[Run, ...]:
-        """The output half cut where the block of allowed ids changes: one audio level is one run."""
+        """The output half by the block of allowed ids: one audio level is one run, empty places are in none."""
         out = []
         for s in (s for s in self.segments if s.start >= self.prefix_length):
             if s.kind == "special":
@@ -159,36 +198,37 @@ class Layout:
             elif s.kind == "visual":
                 out.append(Run("visual", s.start, s.stop, self.vocabulary.visual))
             else:
-                levels, frames = s.shape
-                for level in range(levels):
-                    start = s.start + level * frames
-                    out.append(Run("audio", start, start + frames, self.vocabulary.audio_level(level)))
+                for level in range(s.shape[0]):
+                    at = s.level(level)
+                    out.append(Run("audio", at.start, at.stop, self.vocabulary.audio_level(level), at.step))
         return tuple(out)
 
     @cached_property
     def blocks(self) -> Tensor:
-        """(n, 2) int64: first id and one past the last id allowed at a place; markers are a block of one id."""
-        out = torch.zeros(self.length, 2, dtype=torch.int64)
+        """(n, 2) int64: first id and one past the last id allowed at a place; markers are a block of one id.
+
+        So are places without content of the vocabulary: text slots and the empty places of delayed audio allow <pad>.
+        """
+        pad = self.vocabulary.pad_id
+        out = torch.tensor([pad, pad + 1]).repeat(self.length, 1)
         for s in self.segments:
             if s.id is not None:
                 out[s.start] = torch.tensor([s.id, s.id + 1])
             elif s.kind == "visual":
                 out[s.start : s.stop] = torch.tensor([self.vocabulary.visual.start, self.vocabulary.visual.stop])
             elif s.kind == "audio":
-                levels, frames = s.shape
-                for level in range(levels):
+                for level in range(s.shape[0]):
                     block = self.vocabulary.audio_level(level)
-                    at = s.start + level * frames
-                    out[at : at + frames] = torch.tensor([block.start, block.stop])
-            else:
-                out[s.start : s.stop] = torch.tensor([self.vocabulary.pad_id, self.vocabulary.pad_id + 1])
+                    out[s.level(level)] = torch.tensor([block.start, block.stop])
         return out
 
     @cached_property
     def loss_mask(self) -> Tensor:
         """(n,) bool: True at the places whose *next* id is learned, from the prefix's last place on."""
-        places = torch.arange(self.length)
-        return (places >= self.prefix_length - 1) & (places < self.length - 1)
+        learned = torch.zeros(self.length, dtype=torch.bool)
+        for run in self.runs:
+            learned[run.rows] = True
+        return learned
 
     def attention_mask(self, text_mask: Tensor | None = None) -> Tensor:
         """Who may attend to whom: the prefix to all of itself, the output to the prefix and to what came before.
@@ -253,7 +293,7 @@ class Layout:
         for s in self.segments:
             if s.name not in names:
                 continue
-            known[s.start : s.stop] = False
+            known[s.start : s.stop] = ~s.filled
             if s.name not in content:
                 continue
             codes = content[s.name]
@@ -264,8 +304,10 @@ class Layout:
                 expected = (batch_size, *s.shape)
             if tuple(codes.shape) != expected:
                 raise ValueError(f"{s.name} must be codes of shape {expected}, got {tuple(codes.shape)}")
-            to_ids = self.vocabulary.visual_to_ids if s.kind == "visual" else self.vocabulary.audio_to_ids
-            flat = to_ids(codes)
+            if s.kind == "visual":
+                flat = self.vocabulary.visual_to_ids(codes)
+            else:
+                flat = self.vocabulary.audio_to_ids(codes, s.order)
             ids[:, s.start : s.start + flat.shape[1]] = flat
             known[s.start : s.start + flat.shape[1]] = True
         return ids, known
@@ -288,7 +330,7 @@ class Layout:
         if s.kind == "visual":
             return self.vocabulary.ids_to_visual(part, s.shape)
         if s.kind == "audio":
-            return self.vocabulary.ids_to_audio(part)
+            return self.vocabulary.ids_to_audio(part, s.order)
         raise ValueError(f"{name!r} holds no media")
 
 
@@ -305,6 +347,7 @@ def build_layout(
     visual_out: Span | None = None,
     audio_out: Span | None = None,
     ends: bool = True,
+    audio_order: str = "level",
 ) -> Layout:
     """Lay a sequence out.
 
@@ -320,13 +363,15 @@ def build_layout(
         visual_out: visual output.
         audio_out: audio output, behind the visual one.
         ends: False leaves <eov_o> and <eos> out, as images do, so that nothing says "stop after one frame".
+        audio_order: in which audio codes stand, one of ``mmtok.audio.orders.ORDERS``.
 
     Returns:
         The layout.
 
     Raises:
-        ValueError: if there is no output, or sound is asked for behind an open-ended picture.
+        ValueError: if there is no output, sound is asked for behind an open-ended picture, or the order is unknown.
     """
+    require_order(audio_order)
     if visual_out is None and audio_out is None:
         raise ValueError("a layout needs visual_out or audio_out")
     if not ends and audio_out is not None:
@@ -334,7 +379,7 @@ def build_layout(
     segments: list[Segment] = []
 
     def put(kind: str, name: str, shape: tuple[int, ...], offset: int = 0, id: int | None = None) -> None:
-        segments.append(Segment(kind, name, segments[-1].stop if segments else 0, shape, offset, id))
+        segments.append(Segment(kind, name, segments[-1].stop if segments else 0, shape, offset, id, audio_order))
 
     def marker(name: str) -> None:
         put("special", name, (1,), id=vocabulary.special_id(name))

@@ -178,6 +178,7 @@ def task_layout(
     source: int | None = None,
     resolution: int | None = None,
     duration: int | None = None,
+    audio_order: str = "level",
 ) -> Layout:
     """Places of one task for clips of one shape.
 
@@ -190,12 +191,13 @@ def task_layout(
         source: index of the data source, or None.
         resolution: index of the resolution, or None for the square default.
         duration: index of the duration, or None for the default.
+        audio_order: in which audio codes stand, one of ``mmtok.audio.orders.ORDERS``.
 
     Returns:
         The layout.
 
     Raises:
-        ValueError: for an unknown task, wrong ``given``, or a task that needs sound when there is none.
+        ValueError: for an unknown task or order, wrong ``given``, or a task that needs sound when there is none.
     """
     task, slices = _check(name, clip, given)
     _, h, w = clip.grid
@@ -217,6 +219,7 @@ def task_layout(
         visual_out=spans.get("visual_out"),
         audio_out=spans.get("audio_out"),
         ends=task.ends,
+        audio_order=audio_order,
     )
 
 

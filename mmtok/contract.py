@@ -109,6 +109,64 @@ def require_video(video: Tensor) -> None:
         raise ValueError(f"video must lie in [-1, 1], got values in [{low:.3g}, {high:.3g}]; scale x / 127.5 - 1")
 
 
+def require_audio(audio: Tensor) -> None:
+    """Raise unless ``audio`` is a (b, 1, n) float tensor within [-1, 1] (small overshoot allowed).
+
+    Args:
+        audio: the tensor to check.
+
+    Raises:
+        ValueError: on a wrong shape, type or range, when a value is not finite, or when it is empty.
+    """
+    if audio.ndim != 3 or audio.shape[1] != 1 or not audio.is_floating_point():
+        raise ValueError(f"audio must be a float tensor (b, 1, n), got {audio.dtype} of {tuple(audio.shape)}")
+    if not audio.numel():
+        raise ValueError(f"audio is empty: {tuple(audio.shape)}")
+    low, high = torch.aminmax(audio.detach())
+    if not (low >= -1.01 and high <= 1.01):
+        raise ValueError(f"audio must lie in [-1, 1], got values in [{low:.3g}, {high:.3g}]; divide by the peak")
+
+
+def whole_hops(audio: Tensor, hop_length: int) -> Tensor:
+    """The part of a sound that fills whole frames, which is all that its codes may depend on.
+
+    Args:
+        audio: (b, 1, n) float within [-1, 1] (small overshoot allowed).
+        hop_length: samples per frame.
+
+    Returns:
+        (b, 1, n // hop_length * hop_length), sharing memory.
+
+    Raises:
+        ValueError: as of ``require_audio``, or for less than one hop.
+    """
+    require_audio(audio)
+    if audio.shape[-1] < hop_length:
+        raise ValueError(f"audio of {audio.shape[-1]} samples is shorter than one hop of {hop_length}")
+    return audio[..., : audio.shape[-1] // hop_length * hop_length]
+
+
+def wanted_samples(num_frames: int, hop_length: int, num_samples: int | None) -> int:
+    """How long a decoded sound shall be.
+
+    Args:
+        num_frames: frames of codes.
+        hop_length: samples per frame.
+        num_samples: length asked for; None means all frames.
+
+    Returns:
+        Samples.
+
+    Raises:
+        ValueError: for a length that no sound of that many whole frames has.
+    """
+    wanted = num_frames * hop_length if num_samples is None else num_samples
+    longest = (num_frames + 1) * hop_length - 1
+    if not 1 <= wanted <= longest:
+        raise ValueError(f"num_samples must lie in 1..{longest} for {num_frames} frames, got {wanted}")
+    return wanted
+
+
 def decode_clip(tokenizer: VisualTokenizer, codes: Tensor, size: tuple[int, int, int]) -> Tensor:
     """Decode codes of a clip whose size is known, also where the codes do not tell it (``needs_size``, as LARP's).
 

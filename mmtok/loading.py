@@ -13,6 +13,8 @@ from mmtok.convert import load_published, published_family
 from mmtok.pretrained import read_names, resolve_folder
 from mmtok.table import FAMILIES
 
+CODECS = ("encodec", "dac", "mimi")  # whose number of levels is chosen when they are loaded
+
 
 def family_of(folder: Path) -> str:
     """The family of a model folder: ours by ``family``, transformers' by ``model_type``, published ones by their names.
@@ -64,26 +66,40 @@ def is_ours(folder: Path) -> bool:
     return isinstance(config, dict) and ("family" in config or "model_type" in config)
 
 
-def load(name_or_path: str | Path, *, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> Any:
+def load(
+    name_or_path: str | Path,
+    *,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.float32,
+    num_codebooks: int | None = None,
+) -> Any:
     """A tokenizer or text encoder, ready for use.
 
     Args:
-        name_or_path: a folder written by ``save_pretrained``, a T5 folder, a folder of published weights (config.json
-            and model.safetensors, as LARP's repositories are), or a hub id of one of these.
+        name_or_path: a folder written by ``save_pretrained``, a folder of transformers' T5, EnCodec, DAC or Mimi, a
+            folder of published weights (config.json and model.safetensors, as LARP's repositories are), or a hub id of
+            one of these.
         device: where its weights go.
         dtype: type of its weights.
+        num_codebooks: residual levels to use of EnCodec, DAC or Mimi; None uses those recorded in the folder, or all.
 
     Returns:
         A ``VisualTokenizer``, ``AudioTokenizer`` or ``TextEncoder`` in evaluation mode.
 
     Raises:
         FileNotFoundError: if there is no such folder or repository.
-        ValueError: if the family is unknown or the weights do not fit.
+        ValueError: if the family is unknown, the weights do not fit, or levels are chosen where there is no choice.
     """
     folder = resolve_folder(name_or_path)
     name = family_of(folder)
+    if num_codebooks is not None and name not in CODECS:
+        raise ValueError(f"num_codebooks is a choice of {', '.join(CODECS)}, and {name_or_path} is of family {name}")
     if not is_ours(folder):  # then it was known by its weights
-        return load_published(folder).to(device=device, dtype=dtype).eval()
+        model = load_published(folder)
+        if num_codebooks is not None:
+            model = type(model)(model.model, num_codebooks=num_codebooks)
+        return model.to(device=device, dtype=dtype).eval()
     family = FAMILIES[name]
     cls = getattr(importlib.import_module(family.module), family.name)
-    return cls.from_pretrained(folder).to(device=device, dtype=dtype).eval()
+    options = {} if num_codebooks is None else {"num_codebooks": num_codebooks}
+    return cls.from_pretrained(folder, **options).to(device=device, dtype=dtype).eval()

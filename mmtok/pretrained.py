@@ -119,6 +119,16 @@ def write_tensors(tensors: dict[str, torch.Tensor], path: Path, metadata: dict[s
     """
     partial = path.with_name(path.name + ".partial")
     save_file(tensors, partial, metadata=metadata)
+    put_file(partial, path)
+
+
+def put_file(partial: Path, path: Path) -> None:
+    """Rename a finished file to its place, readable by all as other files are.
+
+    Args:
+        partial: on the same disk.
+        path: the file to replace or create.
+    """
     partial.chmod(0o666 & ~_umask())
     os.replace(partial, path)
 

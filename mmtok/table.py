@@ -16,6 +16,7 @@ class Family:
         about: one line for ``cinepoet models``.
         paper: where it comes from.
         weights: licence of the published weights, "" where there are none but ours.
+        hub: ids of published weights that load as they are, "" where they are converted.
     """
 
     kind: str
@@ -24,6 +25,7 @@ class Family:
     about: str
     paper: str
     weights: str = ""
+    hub: str = ""
 
 
 FAMILIES: dict[str, Family] = {
@@ -61,6 +63,33 @@ FAMILIES: dict[str, Family] = {
     ),
     "soundstream": Family(
         "audio", "mmtok.audio.soundstream", "SoundStream", "causal CNN with residual quantization", "arXiv 2107.03312"
+    ),
+    "encodec": Family(
+        "audio",
+        "mmtok.audio.encodec",
+        "Encodec",
+        "EnCodec of transformers or the encodec package, any number of its levels",
+        "arXiv 2210.13438",
+        "CC-BY-NC 4.0",
+        "facebook/encodec_24khz, facebook/encodec_32khz",
+    ),
+    "dac": Family(
+        "audio",
+        "mmtok.audio.dac",
+        "Dac",
+        "DAC of transformers, any number of its levels",
+        "arXiv 2306.06546",
+        "MIT",
+        "descript/dac_16khz, descript/dac_24khz, descript/dac_44khz",
+    ),
+    "mimi": Family(
+        "audio",
+        "mmtok.audio.mimi",
+        "Mimi",
+        "Mimi of transformers, any number of its levels",
+        "arXiv 2410.00037",
+        "CC-BY 4.0",
+        "kyutai/mimi",
     ),
     "t5": Family("text", "mmtok.text.t5", "T5TextEncoder", "frozen T5 encoder", "arXiv 1910.10683"),
 }

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mmtok.audio.orders import flatten, unflatten
 from mmtok.contract import AudioTokenizer, VisualTokenizer
 
 NUM_SPECIAL = 256
@@ -278,38 +279,39 @@ class Vocabulary:
             raise ValueError(f"ids of shape {tuple(ids.shape)} do not fill the grid {tuple(grid)}")
         return codes.reshape(ids.shape[0], 1, *grid)
 
-    def audio_to_ids(self, codes: Tensor) -> Tensor:
-        """Flatten audio codes level by level (the whole clip at level 0 first) and move them into their blocks.
+    def audio_to_ids(self, codes: Tensor, order: str = "level") -> Tensor:
+        """Flatten audio codes and move them into their blocks.
 
         Args:
             codes: (b, audio_levels, t) integers in [0, audio_codes).
+            order: of ``mmtok.audio.orders``; "level" is the whole clip at level 0 first.
 
         Returns:
-            (b, audio_levels * t) int64 ids.
+            (b, audio_levels * t) int64 ids; in the order "delay" more, with <pad> at its empty places.
 
         Raises:
-            ValueError: if the shape or a value is wrong.
+            ValueError: if the order is unknown, or the shape or a value is wrong.
         """
         if codes.ndim != 3 or codes.shape[1] != self.audio_levels:
             raise ValueError(f"audio codes must have shape (b, {self.audio_levels}, t), got {tuple(codes.shape)}")
         _require_codes(codes, self.audio_codes, "audio")
-        return (codes.long() + self._level_starts(codes.device)).flatten(1)
+        return flatten(codes.long() + self._level_starts(codes.device), order, pad=self.pad_id)
 
-    def ids_to_audio(self, ids: Tensor) -> Tensor:
+    def ids_to_audio(self, ids: Tensor, order: str = "level") -> Tensor:
         """The inverse of ``audio_to_ids``.
 
         Args:
-            ids: (b, audio_levels * t) ids, level by level.
+            ids: (b, n) ids.
+            order: in which they stand.
 
         Returns:
             (b, audio_levels, t) int64 codes.
 
         Raises:
-            ValueError: if the length is not a multiple of the levels, or an id is of another level's block.
+            ValueError: if the order is unknown, no number of frames gives that length, or an id is of another level's
+                block.
         """
-        if not self.audio_levels or ids.ndim != 2 or ids.shape[1] % self.audio_levels:
-            raise ValueError(f"ids {tuple(ids.shape)} are not {self.audio_levels} audio levels of equal length")
-        codes = ids.reshape(ids.shape[0], self.audio_levels, -1) - self._level_starts(ids.device)
+        codes = unflatten(ids, order, self.audio_levels, pad=self.pad_id) - self._level_starts(ids.device)
         _require_codes(codes, self.audio_codes, "audio")
         return codes
 

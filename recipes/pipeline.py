@@ -516,7 +516,14 @@ class CinePoetPipeline:
         from llm.generate import generate
 
         model, batch = self.lm, context["batch"]
-        layout = task_layout(task, model.vocabulary, clip, text_slots=model.config.text_slots, given=given)
+        layout = task_layout(
+            task,
+            model.vocabulary,
+            clip,
+            text_slots=model.config.text_slots,
+            given=given,
+            audio_order=model.config.audio_order,
+        )
         expanded = {k: v.expand(batch, *v.shape[1:]) for k, v in tokens.items()}
         content = task_content(task, clip, given=given, outputs=False, **expanded)
         if task == "image_to_video":

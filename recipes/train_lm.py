@@ -49,6 +49,7 @@ class LMTrainConfig:
         size: a preset of llm/config.py; the token cache and the text encoder replace its grid, frames and text width.
         visual_codes: entries of the visual codebook that made the cache.
         audio_codes: entries of one audio level.
+        audio_order: in which audio codes stand in a sequence: "level", "time" or "delay", see mmtok/audio/orders.py.
         text_slots: places for text in a sequence.
         steps: optimizer steps.
         tokens_per_step: places in a batch, over which the batch size of each task follows.
@@ -78,6 +79,7 @@ class LMTrainConfig:
     size: str = "tiny"
     visual_codes: int = 4096
     audio_codes: int = 1024
+    audio_order: str = "level"
     text_slots: int = 32
     steps: int = 20
     tokens_per_step: int = 4096
@@ -257,6 +259,7 @@ def lm_config(config: LMTrainConfig, tokens: TokenSet, text_dim: int) -> LMConfi
         text_slots=config.text_slots,
         max_grid=(t, h, w),
         max_audio_frames=frames,
+        audio_order=config.audio_order,
     )
 
 
@@ -369,7 +372,12 @@ def train_lm(
         start_from_code_vectors(model, *code_vectors, generator=torch.Generator().manual_seed(config.seed))
     model.to(compute.device).train()
     groups = make_groups(
-        config.task_weights, model.vocabulary, clip, text_slots=config.text_slots, silent_share=config.silent_share
+        config.task_weights,
+        model.vocabulary,
+        clip,
+        text_slots=config.text_slots,
+        silent_share=config.silent_share,
+        audio_order=config.audio_order,
     )
     optimizers = make_optimizers(model, config)
     parts: dict[str, nn.Module | torch.optim.Optimizer] = {"model": model, **optimizers}

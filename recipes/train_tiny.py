@@ -4,7 +4,7 @@ minutes).
 Stages, each with its own run folder, curves and checkpoint: text, visual, a last polish of the visual decoder, audio,
 then the corpus as tokens, then the language model and super-resolution, which read only tokens. With ``tokenizer:
 larp`` a LARP tokenizer is trained besides, and the language model speaks its tokens; super-resolution stays with the
-grid and re-encodes. A finished stage is not
+grid and re-encodes. With ``sound_tokenizer`` a published codec takes the place of SoundStream. A finished stage is not
 repeated and an interrupted one resumes, so the same command goes on after a kill. The last step gathers the parts into
 one bundle.
 """
@@ -23,7 +23,10 @@ import torch
 import mmtok
 from llm.model import PrefixLM
 from llm.tasks import find_task
+from mmtok.audio.codec import FrozenCodec
 from mmtok.audio.soundstream import SoundStream
+from mmtok.loading import CODECS
+from mmtok.table import FAMILIES
 from mmtok.text.t5 import T5TextEncoder
 from mmtok.visual.holistic import as_grid
 from mmtok.visual.larp import Larp
@@ -77,6 +80,8 @@ class TinyConfig:
 
     Attributes:
         tokenizer: whose tokens the language model speaks: "magvit2", a grid, or "larp", tokens about the whole clip.
+        sound_tokenizer: folder or hub id of an EnCodec, DAC or Mimi, taken as it is, or None to train SoundStream.
+        sound_levels: how many of its levels; None takes those recorded with it, or all.
         seed: of the corpus; each stage has its own besides.
         media_listing: CSV that says which files of ``--media`` train and which are kept out, or None for the default
             rule.
@@ -85,17 +90,19 @@ class TinyConfig:
         text: text encoder pretraining.
         visual: visual tokenizer training.
         decoder: the visual decoder's last steps behind codes that do not move.
-        audio: sound tokenizer training.
+        audio: sound tokenizer training, where one is trained.
         larp: LARP's training, where it is spoken.
         lm_tokens: scenes encoded for the language model.
         superres_tokens: scenes encoded for super-resolution.
-        lm: language model training.
+        lm: language model training; ``audio_codes`` follows ``sound_tokenizer``.
         superres: super-resolution training.
         bundle: geometry and sampling defaults.
     """
 
     bundle: BundleConfig
     tokenizer: str = "magvit2"
+    sound_tokenizer: str | None = None
+    sound_levels: int | None = None
     seed: int = 0
     media_listing: str | None = None
     real_share: float = 0.4
@@ -111,6 +118,8 @@ class TinyConfig:
     superres: SuperResTrainConfig = field(default_factory=SuperResTrainConfig)
 
     def __post_init__(self) -> None:
+        if self.sound_levels is not None and self.sound_tokenizer is None:
+            raise ValueError("sound_levels is a choice for sound_tokenizer; name one")
         if self.tokenizer not in SPOKEN:
             raise ValueError(f"unknown tokenizer {self.tokenizer!r}; known: {', '.join(SPOKEN)}")
         if self.tokenizer == "larp":
@@ -173,7 +182,8 @@ def train_tiny(
         FileNotFoundError: if a stage that another one needs has not been run.
     """
     if stages is None:
-        left = TOKENIZER_STAGES if config.tokenizer == "magvit2" else (*TOKENIZER_STAGES, "superres")
+        left = {*TOKENIZER_STAGES} if config.tokenizer == "magvit2" else {*TOKENIZER_STAGES, "superres"}
+        left -= {"audio"} if config.sound_tokenizer is not None else set()
         stages = STAGES if tokenizers is None else tuple(s for s in STAGES if s not in left)
     if unknown := sorted(set(stages) - set(STAGES)):
         raise ValueError(f"unknown stages {unknown}; known: {', '.join(STAGES)}")
@@ -187,6 +197,7 @@ def train_tiny(
     taken: tuple[str, ...] = ()
     if tokenizers is not None:  # super-resolution does not depend on whose tokens the language model speaks
         taken = TOKENIZERS if config.tokenizer == "magvit2" else (*TOKENIZERS, "superres")
+        taken = tuple(s for s in taken if s != "audio" or config.sound_tokenizer is None)
     say = print if ranks.is_main else _silent
     say(f"training on {compute.reason}")
     started = time.monotonic()
@@ -211,7 +222,7 @@ def train_tiny(
             continue
         if stage not in ("tokens", "bundle") and (folder / stage / "model" / "config.json").exists():
             made_with = json.loads((folder / stage / "config.json").read_text())
-            if made_with != to_dict(_lm_config(config) if stage == "lm" else getattr(config, stage)):
+            if made_with != _numbers(config, folder, stage):
                 raise ValueError(f"{folder / stage} was trained with other numbers; delete it or use another --out")
             say(f"{stage}: finished before, kept")
             continue
@@ -257,9 +268,25 @@ def _clips(config: TinyConfig, corpus: ShapesCorpus, media: MediaFolder | None) 
     return MixedClips(corpus, real, real_share=config.real_share, large=large, pool=config.scenes_pool)
 
 
+def _numbers(config: TinyConfig, folder: Path, stage: str) -> dict[str, Any]:
+    """What a stage's config.json says."""
+    if stage == "audio" and config.sound_tokenizer is not None:
+        return {"sound_tokenizer": config.sound_tokenizer, "sound_levels": config.sound_levels}
+    return to_dict(_lm_config(config, folder) if stage == "lm" else getattr(config, stage))
+
+
 def _audio(
     config: TinyConfig, folder: Path, compute: Compute, corpus: ShapesCorpus, media: MediaFolder | None, ranks: Ranks
 ) -> None:
+    if config.sound_tokenizer is not None:
+        codec = mmtok.load(config.sound_tokenizer, num_codebooks=config.sound_levels)
+        if not isinstance(codec, FrozenCodec):
+            raise ValueError(f"sound_tokenizer {config.sound_tokenizer} is not one of {', '.join(CODECS)}")
+        if ranks.is_main:
+            codec.save_pretrained(folder / "audio" / "model")
+            write_atomically(folder / "audio" / "config.json", json.dumps(_numbers(config, folder, "audio")) + "\n")
+            print(f"audio: {codec.family}, {codec.num_codebooks} levels, {codec.bitrate_kbps:g} kbit/s")
+        return
     files = () if media is None else media.train_audio + media.train_video
     real = sound_pool(files, longest_s=config.audio.recording_s)
     source = MixedSounds(corpus, real, real_share=config.real_share, pool=4 * config.scenes_pool)
@@ -286,7 +313,13 @@ def _silent(line: str) -> None:
 def _stored(folder: Path, part: str, compute: Compute) -> Any:
     """A trained tokenizer with the rounding that it gets in the bundle, so that its codes are those users get."""
     tokenizer = mmtok.load(folder / part / "model", device=compute.device)
-    return tokenizer.to(STORED_AS.get(part, torch.float16)).float()
+    stored = _stored_as(tokenizer, part)
+    return tokenizer if stored is None else tokenizer.to(stored).float()
+
+
+def _stored_as(model: Any, part: str) -> torch.dtype | None:
+    """Type on disk; published codecs stay as they are, so that their codes are the published ones."""
+    return None if isinstance(model, FrozenCodec) else STORED_AS.get(part, torch.float16)
 
 
 def _spoken(config: TinyConfig, folder: Path, compute: Compute) -> Any:
@@ -310,19 +343,25 @@ def _tokens(config: TinyConfig, folder: Path, compute: Compute, *, sharp: bool) 
         print(f"{name}: {len(tokens)} clips, {tuple(tokens.low.shape[1:])} tokens each")
 
 
-def _lm_config(config: TinyConfig) -> LMTrainConfig:
-    """The language model's numbers without the tasks that need slices of a clip, where the tokens have none."""
+def _lm_config(config: TinyConfig, folder: Path) -> LMTrainConfig:
+    """The language model's numbers, with the sizes of a codec's codebooks where there is one.
+
+    The tasks that need slices of a clip are left out where the tokens have none.
+    """
+    lm, sound = config.lm, folder / "audio" / "model" / "config.json"
+    if sound.is_file() and "codebook_size" in (values := json.loads(sound.read_text())):  # of transformers
+        lm = replace(lm, audio_codes=values["codebook_size"])
     if config.tokenizer != "larp":
-        return config.lm
-    kept = {name: weight for name, weight in config.lm.task_weights.items() if not find_task(name).cuts}
+        return lm
+    kept = {name: weight for name, weight in lm.task_weights.items() if not find_task(name).cuts}
     codes = larp_params(config.larp).codebook_size
-    return replace(config.lm, task_weights=kept, image_share=None, first_slice_weight=1.0, visual_codes=codes)
+    return replace(lm, task_weights=kept, image_share=None, first_slice_weight=1.0, visual_codes=codes)
 
 
 def _lm(config: TinyConfig, folder: Path, compute: Compute) -> None:
     visual, audio = _spoken(config, folder, compute), _stored(folder, "audio", compute)
     train_lm(
-        _lm_config(config),
+        _lm_config(config, folder),
         folder / "lm",
         tokens=TokenSet.load(folder / "lm_tokens"),
         text_encoder=mmtok.load(folder / "text" / "model"),
@@ -345,16 +384,21 @@ def _take(bundle: Bundle, part: str, folder: Path) -> None:
     """Put a finished model's part where its stage would have left it, with the numbers it was trained with."""
     if not bundle.has(part):
         raise ValueError(f"{bundle.folder} has no {part} part to take")
-    PART_CLASSES[part].from_pretrained(bundle.part(part)).save_pretrained(folder / part / "model")
+    _load_part(bundle.part(part), part).save_pretrained(folder / part / "model")
     numbers = {part: {}} | bundle.card.get("training", {})
     for stage in (part, "decoder") if part == "visual" and "decoder" in numbers else (part,):
         (folder / stage).mkdir(exist_ok=True)
         write_atomically(folder / stage / "config.json", json.dumps(numbers[stage], indent=1) + "\n")
 
 
+def _load_part(folder: Path, part: str) -> Any:
+    """A saved part; that of sound is of any family."""
+    return mmtok.load(folder) if part == "audio" else PART_CLASSES[part].from_pretrained(folder)
+
+
 def _trained(folder: Path, part: str) -> Any:
     """A part as its last stage left it."""
-    model = PART_CLASSES[part].from_pretrained(folder / part / "model")
+    model = _load_part(folder / part / "model", part)
     finished = folder / "decoder" / "model"
     if part != "visual" or not finished.exists():
         return model
@@ -384,9 +428,13 @@ def _bundle(
     command: str,
 ) -> None:
     """Copy the parts, rounded as they are stored, beside cinepoet.json; the card says how each stage was really run."""
+    licence = "Apache-2.0"
     for part in PART_CLASSES:
         place = "superres_visual" if part == "visual" and config.tokenizer == "larp" else part
-        _trained(folder, part).save_pretrained(folder / "bundle" / place, dtype=STORED_AS[place])
+        model = _trained(folder, part)
+        model.save_pretrained(folder / "bundle" / place, dtype=_stored_as(model, place))
+        if isinstance(model, FrozenCodec):
+            licence += f", its sound tokenizer {model.family} as it was published ({FAMILIES[model.family].weights})"
     if config.tokenizer == "larp":
         spoken = Larp.from_pretrained(folder / "larp" / "model").without_prior()
         spoken.save_pretrained(folder / "bundle" / "visual", dtype=STORED_AS["visual"])
@@ -395,7 +443,7 @@ def _bundle(
     stages = [s for s in (*TOKENIZER_STAGES, "larp", "lm", "superres") if (folder / s / "config.json").exists()]
     card: dict[str, Any] = {
         "name": name,
-        "licence": "Apache-2.0",
+        "licence": licence,
         "data": "corpus shapes (made up)" + (f", {len(media.train)} media files" if media else ""),
         "command": command,
         "machine": f"{machine}, torch {torch.__version__}",

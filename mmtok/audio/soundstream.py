@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmtok.contract import require_audio, wanted_samples, whole_hops
 from mmtok.nn.causal1d import CausalConv1d, CausalConvTranspose1d
 from mmtok.nn.streaming import Stream, streaming
 from mmtok.pretrained import load_strictly, load_tensors, params_from_config, read_config, resolve_folder, save_module
@@ -174,8 +175,7 @@ class SoundStream(nn.Module):
         Raises:
             ValueError: if n is not a multiple of ``hop_length``, or the shape is wrong.
         """
-        self._require_audio(audio)
-        if audio.shape[-1] % self.hop_length:
+        if whole_hops(audio, self.hop_length).shape != audio.shape:
             raise ValueError(f"audio of {audio.shape[-1]} samples is not a multiple of the hop of {self.hop_length}")
         result = self.quantizer(self.encoder(audio))
         return SoundStreamOutput(self._synthesise(result.quantized), result.codes, result.commitment_loss)
@@ -194,13 +194,10 @@ class SoundStream(nn.Module):
         Raises:
             ValueError: for a wrong shape, type or range, less than one hop, or levels the model does not have.
         """
-        self._require_audio(audio)
-        if audio.shape[-1] < self.hop_length:
-            raise ValueError(f"audio of {audio.shape[-1]} samples is shorter than one hop of {self.hop_length}")
-        pieces = audio.split(self._piece() * self.hop_length, -1)
+        whole = whole_hops(audio, self.hop_length)
+        pieces = whole.split(self._piece() * self.hop_length, -1)
         if len(pieces) > 1:
             return torch.cat(list(self.encode_stream(pieces, num_codebooks)), -1)
-        whole = audio[..., : audio.shape[-1] // self.hop_length * self.hop_length]
         return self._codes(whole, num_codebooks)
 
     @torch.no_grad()
@@ -221,10 +218,7 @@ class SoundStream(nn.Module):
             ValueError: for codes that do not fit or a length outside 1..(t + 1) * hop_length - 1.
         """
         num_frames = codes.shape[-1]
-        wanted = num_frames * self.hop_length if num_samples is None else num_samples
-        longest = (num_frames + 1) * self.hop_length - 1
-        if not 1 <= wanted <= longest:
-            raise ValueError(f"num_samples must lie in 1..{longest} for {num_frames} frames, got {wanted}")
+        wanted = wanted_samples(num_frames, self.hop_length, num_samples)
         if wanted > num_frames * self.hop_length:
             codes = torch.cat([codes, codes[..., -1:]], -1)
         pieces = codes.split(self._piece(), -1)
@@ -247,7 +241,7 @@ class SoundStream(nn.Module):
         """
         stream, waiting = Stream(), None
         for chunk in chunks:
-            self._require_audio(chunk)
+            require_audio(chunk)
             waiting = chunk if waiting is None else torch.cat((waiting, chunk), -1)
             full = waiting.shape[-1] // self.hop_length * self.hop_length
             if full:
@@ -301,13 +295,6 @@ class SoundStream(nn.Module):
             One (codebook_size, dim) tensor a level.
         """
         return [level.get_buffer("codes").clone() for level in self.quantizer.levels]
-
-    def _require_audio(self, audio: Tensor) -> None:
-        if audio.ndim != 3 or audio.shape[1] != 1 or not audio.is_floating_point():
-            raise ValueError(f"audio must be a float tensor (b, 1, n), got {audio.dtype} of {tuple(audio.shape)}")
-        low, high = torch.aminmax(audio.detach())
-        if not (low >= -1.01 and high <= 1.01):
-            raise ValueError(f"audio must lie in [-1, 1], got values in [{low:.3g}, {high:.3g}]; divide by the peak")
 
     def save_pretrained(self, folder: str | Path, *, dtype: torch.dtype | None = None) -> None:
         """Write config.json and model.safetensors.

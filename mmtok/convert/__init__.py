@@ -40,6 +40,7 @@ _UPSTREAM = {
     "cosmos-dv": _Upstream(
         "cosmos", ("encoder.conv_in.0.conv3d.weight", "network.encoder.conv_in.0.conv3d.weight"), "cosmos-dv"
     ),
+    "encodec": _Upstream("encodec", ("quantizer.vq.layers.0._codebook.embed",), "encodec"),
     "larp": _Upstream("larp", ("encoder_latent_query_embed",), "larp"),
     "open-magvit2-video": _Upstream("open_magvit2", ("encoder.conv_out.conv_1.weight",), "magvit2", {"video": True}),
     "open-magvit2-image": _Upstream("open_magvit2", ("decoder.adaptive.0.gamma.weight",), "magvit2", {"video": False}),

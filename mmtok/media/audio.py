@@ -159,7 +159,7 @@ def _as_block(samples: np.ndarray) -> Tensor:
 
 
 def _sound_pieces(path: str | os.PathLike[str], *, most_s: float | None) -> Iterator[tuple[np.ndarray, int]]:
-    """Mono samples (n,) at the file's own rate, and that rate; a last frame of an AAC track loses what only fills it up."""
+    """Mono samples (n,) at the file's own rate, and that rate; what only fills up a last AAC frame is cut."""
     with open_media(path) as container:
         info, zero = survey(path) if picture_streams(container) else (describe(container, None, None), None)
         streams = sound_streams(container)

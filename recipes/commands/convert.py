@@ -15,6 +15,7 @@ EXAMPLES = """\
   cinepoet convert video_128_262144.ckpt --out open-magvit2
   cinepoet convert vidtok_fsq_causal_488_32768_v1_1.ckpt --version v1_1 --out vidtok
   cinepoet convert model.safetensors --config config.json --out larp     # LARP's tokenizer and its generators
+  cinepoet convert encodec_24khz-d7cc33bc.th --out encodec    # of the encodec package
   cinepoet reconstruct clip.mp4 --tokenizer cosmos-dv --out again.mp4
 """
 
@@ -25,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     Args:
         parser: of the command.
     """
-    parser.add_argument("weights", nargs="+", type=Path, metavar="FILE", help=".safetensors, .ckpt, .pt or .jit")
+    parser.add_argument("weights", nargs="+", type=Path, metavar="FILE", help=".safetensors, .ckpt, .pt, .th or .jit")
     parser.add_argument("--out", required=True, type=Path, metavar="FOLDER", help="receives config and weights")
     parser.add_argument("--family", metavar="F", help="such as cosmos-dv (default: read off the names)")
     parser.add_argument("--version", choices=("v1_0", "v1_1"), help="of VidTok (default: by the file name)")
@@ -92,7 +93,11 @@ def run(args: argparse.Namespace) -> int:
         told = f"{model.config.num_tokens} tokens of {model.config.vocab_size} codes"
         licence = llm.convert.WEIGHTS_LICENCE
     else:
-        told = f"{model.codebook_size} codes, stride {model.stride}"
+        told = f"{model.codebook_size} codes, "
+        if TABLE[model.family].kind == "audio":
+            told += f"{model.num_codebooks} levels, {model.frame_rate:g} frames a second of {model.hop_length} samples"
+        else:
+            told += f"stride {model.stride}"
         licence = TABLE[model.family].weights or "see their source"
     print(f"{args.out}: {family}, {count / 1e6:.1f} M parameters, {told}")
     print(f"licence of the published weights: {licence}")

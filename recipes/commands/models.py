@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
     for name, family in FAMILIES.items():
         print(f"  {name:<12} {family.kind:<7} {family.about} ({family.paper})")
         if family.weights:
-            print(f"  {'':<12} {'':<7} published weights: {family.weights} (cinepoet convert)")
+            print(f"  {'':<12} {'':<7} published weights: {family.weights} ({family.hub or 'cinepoet convert'})")
     return 0
 
 

@@ -15,12 +15,13 @@ from recipes.commands.common import (
     number,
     preview_path,
 )
-from recipes.commands.tokenizers import add_long_and_large, in_tiles
+from recipes.commands.tokenizers import add_levels, add_long_and_large, in_tiles
 
 SUMMARY = "send a picture, a film or a sound through the tokenizers and back"
 EXAMPLES = """\
   cinepoet reconstruct clip.mp4 --out again.mp4 --side-by-side --preview
   cinepoet reconstruct song.mp3 --out again.wav
+  cinepoet reconstruct song.mp3 --tokenizer facebook/encodec_24khz --levels 4 --out again.wav
   cinepoet reconstruct photo.jpg --size 256 --out again.png
   cinepoet reconstruct clip.mp4 --tokenizer runs/tiny/visual/model --seconds 10 --stream --out again.mp4
   cinepoet reconstruct photo.jpg --size 1024 --tile 256 --out again.png
@@ -40,6 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--size", type=number(int, 8), metavar="PX", help="side of the pictures (default: the model's)")
     parser.add_argument("--seconds", type=number(float, 0.1), default=60.0, metavar="S", help="longest piece (60)")
+    add_levels(parser)
     add_long_and_large(parser)
     parser.add_argument("--side-by-side", action="store_true", help="show the original on the left")
     add_preview(parser)
@@ -74,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
     sheet: dict[str, tuple[Path, tuple[str, ...]]] = {} if preview is None else {"--preview": (preview, (".png",))}
     check_outputs({"--out": (args.out, (*FILM_SUFFIXES, *SOUND_SUFFIXES, ".png"))} | sheet, [args.media])
     compute = compute_of(args)
-    tokenizers = in_tiles(load_tokenizers(args.tokenizer, compute.device), args.tile)
+    tokenizers = in_tiles(load_tokenizers(args.tokenizer, compute.device, args.levels), args.tile)
     size = args.size or tokenizers.size
     media = read_media(args.media, tokenizers, size=size, seconds=args.seconds)
     if args.side_by_side and media.frames is None:

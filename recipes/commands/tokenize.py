@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from recipes.commands.common import add_device, check_outputs, compute_of, describe_film, number
-from recipes.commands.tokenizers import add_long_and_large, in_tiles
+from recipes.commands.tokenizers import add_levels, add_long_and_large, in_tiles
 
 SUMMARY = "turn media into a file of codes, or such a file back into media"
 EXAMPLES = """\
@@ -30,6 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tokenizer", metavar="M", help="model or tokenizer (default: tiny, or the one of the codes)")
     parser.add_argument("--size", type=number(int, 8), metavar="PX", help="side of the pictures (default: the model's)")
     parser.add_argument("--seconds", type=number(float, 0.1), metavar="S", help="longest piece (60)")
+    add_levels(parser)
     add_long_and_large(parser)
     add_device(parser)
 
@@ -49,6 +50,8 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError("--size does not go with --decode: the codes decide it")
     if args.decode is not None and args.seconds is not None:
         raise ValueError("--seconds does not go with --decode: the codes decide it")
+    if args.decode is not None and args.levels is not None:
+        raise ValueError("--levels does not go with --decode: the codes decide it")
     if args.decode is not None and args.stream:
         raise ValueError("--stream does not go with --decode: the file says how it was encoded")
     return _encode(args) if args.decode is None else _decode(args)
@@ -64,7 +67,8 @@ def _encode(args: argparse.Namespace) -> int:
 
     check_outputs({"--out": (args.out, (".safetensors",))}, [args.media])
     compute = compute_of(args)
-    tokenizers = in_tiles(load_tokenizers(args.tokenizer or "tiny", compute.device), args.tile)
+    tokenizers = load_tokenizers(args.tokenizer or "tiny", compute.device, args.levels)
+    tokenizers = in_tiles(tokenizers, args.tile)
     media = read_media(args.media, tokenizers, size=args.size or tokenizers.size, seconds=args.seconds or 60.0)
     facts: dict[str, Any] = {"format": _FORMAT, "tokenizer": tokenizers.source, "media": Path(args.media).name}
     tensors: dict[str, Any] = {}

@@ -33,19 +33,20 @@ class Tokenizers:
     source: str
 
 
-def load_tokenizers(name: str, device: Any) -> Tokenizers:
+def load_tokenizers(name: str, device: Any, levels: int | None = None) -> Tokenizers:
     """The tokenizers of a bundle by name or folder, or one tokenizer by folder or hub id.
 
     Args:
         name: such as "tiny".
         device: torch device.
+        levels: of the codes of sound, where that is a choice; None leaves it to the tokenizer.
 
     Returns:
         The tokenizers.
 
     Raises:
         FileNotFoundError: if there is no such bundle or tokenizer.
-        ValueError: if it is neither a visual nor an audio tokenizer.
+        ValueError: if it is neither a visual nor an audio tokenizer, or levels are chosen where there is no choice.
     """
     import mmtok
     from mmtok.loading import family_of
@@ -61,7 +62,8 @@ def load_tokenizers(name: str, device: Any) -> Tokenizers:
             folder = resolve_folder(name)
     if folder is None or (folder / BUNDLE_FILE).is_file():
         bundle = open_bundle(name)
-        parts = {p: mmtok.load(bundle.part(p), device=device) for p in ("visual", "audio") if bundle.has(p)}
+        options = {"visual": {}, "audio": {"num_codebooks": levels}}
+        parts = {p: mmtok.load(bundle.part(p), device=device, **o) for p, o in options.items() if bundle.has(p)}
         config = bundle.config
         size = max(config.size, config.upscaled_size)
         if getattr(parts.get("visual"), "needs_size", False):  # it works at the size that it was trained for
@@ -70,7 +72,7 @@ def load_tokenizers(name: str, device: Any) -> Tokenizers:
     kind = FAMILIES[family_of(folder)].kind
     if kind not in ("visual", "audio"):
         raise ValueError(f"{name} is a {kind} encoder; a visual or audio tokenizer is needed")
-    tokenizer = mmtok.load(folder, device=device)
+    tokenizer = mmtok.load(folder, device=device, num_codebooks=levels)
     if kind == "audio":
         return Tokenizers(None, tokenizer, 8.0, 128, 17, name)
     size = getattr(tokenizer.params, "size", 128)
@@ -87,6 +89,17 @@ def add_long_and_large(parser: argparse.ArgumentParser) -> None:
         "--stream", action="store_true", help="one long clip with carried state, instead of clips that start anew"
     )
     add_tile(parser)
+
+
+def add_levels(parser: argparse.ArgumentParser) -> None:
+    """The option ``--levels``.
+
+    Args:
+        parser: of the command.
+    """
+    parser.add_argument(
+        "--levels", type=number(int, 1), metavar="N", help="of a codec's codes of sound (default: as saved, or all)"
+    )
 
 
 def add_tile(parser: argparse._ActionsContainer) -> None:

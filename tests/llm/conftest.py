@@ -55,10 +55,10 @@ def model(config) -> PrefixLM:
 def make(config) -> Callable[..., Batch]:
     """A batch of random clips for a task."""
 
-    def build(name: str, batch_size: int = 2, seed: int = 0, given: int | None = None) -> Batch:
+    def build(name: str, batch_size: int = 2, seed: int = 0, given: int | None = None, order: str = "level") -> Batch:
         draw = torch.Generator().manual_seed(seed)
         given = given or needs_given(name)
-        layout = task_layout(name, config.vocabulary, CLIP, text_slots=SLOTS, given=given)
+        layout = task_layout(name, config.vocabulary, CLIP, text_slots=SLOTS, given=given, audio_order=order)
         visual, condition = torch.randint(50, (2, batch_size, 1, *CLIP.grid), generator=draw)
         audio = torch.randint(11, (batch_size, 2, CLIP.audio_frames), generator=draw)
         content = task_content(name, CLIP, visual=visual, audio=audio, condition=condition, given=given)

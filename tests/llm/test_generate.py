@@ -4,6 +4,7 @@ import torch
 from llm.generate import StepDecoder, generate
 from llm.sampling import guide
 from llm.tasks import TASKS
+from mmtok.audio.orders import ORDERS
 
 
 def blank(batch, known_until=None):
@@ -12,7 +13,7 @@ def blank(batch, known_until=None):
     known = torch.ones(layout.length, dtype=torch.bool)
     for s in layout.segments:
         if s.start >= layout.prefix_length and s.kind != "special":
-            known[s.start : s.stop] = False
+            known[s.start : s.stop] = ~s.filled
     if known_until is not None:
         known[:known_until] = True
     return torch.where(known, batch.ids, 0), known
@@ -37,9 +38,13 @@ def slow_greedy(model, batch, known, cfg_scale=1.0):
     return ids
 
 
-@pytest.mark.parametrize("name", ["text_to_video", "unconditional", "continue_av", "video_to_audio", "text_to_image"])
-def test_cached_greedy_equals_uncached_greedy(model, make, name):
-    batch = make(name)
+@pytest.mark.parametrize(
+    ("name", "order"),
+    [(name, "level") for name in ("text_to_video", "unconditional", "continue_av", "video_to_audio", "text_to_image")]
+    + [(name, order) for name in ("text_to_video", "continue_av") for order in ("time", "delay")],
+)
+def test_cached_greedy_equals_uncached_greedy(model, make, name, order):
+    batch = make(name, order=order)
     ids, known = blank(batch)
     expected = slow_greedy(model, batch, known)
     assert torch.equal(generate(model, batch.layout, ids, known, temperature=0.0, **texts(batch)), expected)
@@ -67,10 +72,11 @@ def test_steps_give_the_logits_of_one_pass(model, make):
     torch.testing.assert_close(model.logits(torch.stack(rows, dim=1)), whole[:, p - 1 :], atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("name", TASKS)
 @pytest.mark.parametrize("temperature", [1.0, 30.0])
-def test_the_grammar_is_never_violated(model, make, name, temperature):
-    batch = make(name, batch_size=3)
+def test_the_grammar_is_never_violated(model, make, name, temperature, order):
+    batch = make(name, batch_size=3, order=order)
     ids, known = blank(batch)
     draw = torch.Generator().manual_seed(1)
     out = generate(model, batch.layout, ids, known, temperature=temperature, generator=draw, **texts(batch))

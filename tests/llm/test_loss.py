@@ -9,10 +9,12 @@ from llm.config import preset
 from llm.loss import prefix_lm_loss
 from llm.model import PrefixLM
 from llm.tasks import Clip, task_layout
+from mmtok.audio.orders import ORDERS
 
 
-def test_loss_is_the_cross_entropy_inside_the_blocks(model, make):
-    batch = make("continue_av")
+@pytest.mark.parametrize("order", ORDERS)
+def test_loss_is_the_cross_entropy_inside_the_blocks(model, make, order):
+    batch = make("continue_av", order=order)
     layout = batch.layout
     with torch.no_grad():
         logits = model.logits(model(batch.ids, layout, text=batch.text, text_mask=batch.text_mask))
@@ -20,11 +22,14 @@ def test_loss_is_the_cross_entropy_inside_the_blocks(model, make):
     losses = []
     for place in range(layout.prefix_length, layout.length):
         start, stop = layout.blocks[place].tolist()
+        if start == layout.vocabulary.pad_id:
+            continue  # nothing is learned about the empty places of delayed levels
         if stop - start == 1:
             start, stop = 0, 256  # markers are learned over the special block
         losses.append(F.cross_entropy(logits[:, place - 1, start:stop], batch.ids[:, place] - start))
     torch.testing.assert_close(result.total, torch.stack(losses).mean(), atol=1e-5, rtol=1e-5)
-    assert result.num_targets == 2 * (layout.length - layout.prefix_length)
+    empty = 2 if order == "delay" else 0  # of two levels: one before the second begins, one after the first ends
+    assert result.num_targets == 2 * len(losses) == 2 * (layout.length - layout.prefix_length - empty)
     assert set(result.nats) == {"visual", "audio", "special"}
 
 
@@ -67,10 +72,11 @@ def test_z_loss_adds_the_squared_partition(model, make):
         prefix_lm_loss(model, batch, full_softmax=True, z_loss=0.1)
 
 
-def test_one_batch_is_learned_by_heart(config, make):
+@pytest.mark.parametrize("order", ORDERS)
+def test_one_batch_is_learned_by_heart(config, make, order):
     torch.manual_seed(0)
     model = PrefixLM(config)
-    batch = make("text_to_video", batch_size=4)
+    batch = make("text_to_video", batch_size=4, order=order)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
     for _ in range(100):
         loss = prefix_lm_loss(model, batch)
@@ -84,7 +90,8 @@ def test_one_batch_is_learned_by_heart(config, make):
     assert loss.accuracy["special"] == 1.0
 
 
-def test_lead_weight_is_a_weighted_mean_of_places():
+@pytest.mark.parametrize("order", ORDERS)
+def test_lead_weight_is_a_weighted_mean_of_places(order):
     """Against a slow sum over places; a weight of one changes nothing."""
     torch.manual_seed(0)
     vocabulary_size = {"visual_codes": 16, "audio_levels": 2, "audio_codes": 8}
@@ -98,7 +105,7 @@ def test_lead_weight_is_a_weighted_mean_of_places():
         "text_dim": 8,
     }
     model = PrefixLM(preset("tiny", **vocabulary_size, **small)).eval()
-    layout = task_layout("unconditional", model.vocabulary, Clip((2, 2, 2), 6), text_slots=0)
+    layout = task_layout("unconditional", model.vocabulary, Clip((2, 2, 2), 6), text_slots=0, audio_order=order)
     content = {
         "visual_out": torch.randint(16, (3, 1, 2, 2, 2)),
         "audio_out": torch.randint(8, (3, 2, 6)),
@@ -112,12 +119,12 @@ def test_lead_weight_is_a_weighted_mean_of_places():
     weighted = weights = 0.0
     lead = {"audio": (2, 5.0), "visual": (4, 3.0)}  # places and weight; a slice holds 2 x 2
     for run in layout.runs:
-        logits = model.logits(hidden[:, run.start - 1 : run.stop - 1], run.block).float()
-        for i in range(run.stop - run.start):
+        for i, place in enumerate(range(run.start, run.stop, run.step)):
+            logits = model.logits(hidden[:, place - 1], run.block).float()
             places, more = lead.get(run.kind, (0, 1.0))
             weight = more if i < places else 1.0
-            target = ids[:, run.start + i] - run.block.start
-            weighted += weight * torch.nn.functional.cross_entropy(logits[:, i], target, reduction="sum")
+            target = ids[:, place] - run.block.start
+            weighted += weight * torch.nn.functional.cross_entropy(logits, target, reduction="sum")
             weights += weight * len(ids)
     got = prefix_lm_loss(model, batch, audio_lead_weight=5.0, audio_lead_frames=2, first_slice_weight=3.0)
     torch.testing.assert_close(got.total, weighted / weights)

@@ -101,6 +101,21 @@ def test_prefix_and_output_share_positions(model, config):
     assert not table[0].any()
 
 
+@pytest.mark.parametrize("order", ["time", "delay"])
+def test_a_code_has_the_position_of_its_level_and_frame_wherever_it_stands(model, config, order):
+    clip = Clip((3, 2, 3), 6)
+    layout = task_layout("unconditional", config.vocabulary, clip, text_slots=0, audio_order=order)
+    audio, table = layout.segment("audio_out"), model.positions(layout)
+    for place in range(audio.length):
+        step, level = divmod(place, 2)
+        frame = step - level if order == "delay" else step
+        if 0 <= frame < 6:
+            expected = model.positions.level.weight[level] + model.positions.frame.weight[frame]
+        else:
+            expected = torch.zeros(config.dim)
+        assert torch.equal(table[audio.start + place], expected)
+
+
 def test_future_slices_have_the_positions_they_have_in_the_whole_clip(model, config):
     clip = Clip((3, 2, 3), 6)
     whole = task_layout("text_to_video", config.vocabulary, clip, text_slots=4)
@@ -137,6 +152,17 @@ def test_save_and_load(model, tmp_path, make):
     assert config["family"] == "prefix-lm"
     assert config["vocabulary"]["special_ids"]["<bov_o>"] == 10
     assert config["vocabulary"]["size"] == 256 + 50 + 22
+
+
+def test_the_order_of_audio_codes_is_saved_and_older_models_go_level_by_level(config, tmp_path):
+    PrefixLM(dataclasses.replace(config, audio_order="delay")).save_pretrained(tmp_path)
+    assert PrefixLM.from_pretrained(tmp_path).config.audio_order == "delay"
+    saved = json.loads((tmp_path / "config.json").read_text())
+    del saved["params"]["audio_order"]  # as it was before there was a choice
+    (tmp_path / "config.json").write_text(json.dumps(saved))
+    assert PrefixLM.from_pretrained(tmp_path).config.audio_order == "level"
+    with pytest.raises(ValueError, match="unknown order of audio codes 'random'"):
+        dataclasses.replace(config, audio_order="random")
 
 
 def test_a_model_of_another_special_table_is_refused(model, tmp_path):

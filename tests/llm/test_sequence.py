@@ -3,7 +3,8 @@ import torch
 
 from llm.sequence import Span, build_layout
 from llm.tasks import Clip, task_content, task_layout
-from mmtok.vocabulary import SPECIAL_IDS, Vocabulary
+from mmtok.audio.orders import ORDERS
+from mmtok.vocabulary import SPECIAL_IDS, Block, Vocabulary
 
 VOCABULARY = Vocabulary(visual_codes=2**18, audio_levels=4, audio_codes=1024)
 SILENT = Clip(grid=(5, 16, 16))
@@ -79,11 +80,17 @@ def test_image_sequence_is_a_strict_prefix_of_the_video_sequence():
         assert torch.equal(video[:, : image.shape[1]], image)
 
 
-def test_audio_places_lie_in_the_block_of_their_level():
-    layout = task_layout("video_to_audio", VOCABULARY, SOUNDING, text_slots=64)
+@pytest.mark.parametrize(("order", "places"), [("level", 424), ("time", 424), ("delay", 436)])
+def test_audio_places_lie_in_the_block_of_the_level_that_stands_there(order, places):
+    layout = task_layout("video_to_audio", VOCABULARY, SOUNDING, text_slots=64, audio_order=order)
     audio = layout.segment("audio_out")
-    for place in range(424):
-        block = VOCABULARY.audio_level(place // 106)
+    assert audio.length == places
+    for place in range(places):
+        step, level = divmod(place, 4)  # of the two orders that go along time
+        if order == "level":
+            level = place // 106
+        empty = order == "delay" and not 0 <= step - level < 106
+        block = Block(VOCABULARY.pad_id, VOCABULARY.pad_id + 1) if empty else VOCABULARY.audio_level(level)
         assert layout.blocks[audio.start + place].tolist() == [block.start, block.stop]
 
 
@@ -123,16 +130,37 @@ def test_loss_is_on_the_last_prefix_place_and_the_output():
     assert torch.equal(learned, mask)
 
 
-def test_fill_then_read_gives_the_codes_back():
+@pytest.mark.parametrize("order", ORDERS)
+def test_fill_then_read_gives_the_codes_back(order):
     visual = torch.randint(2**18, (2, 1, 5, 16, 16))
     audio = torch.randint(1024, (2, 4, 106))
-    layout = task_layout("continue_av", VOCABULARY, SOUNDING, text_slots=64, given=2)
+    layout = task_layout("continue_av", VOCABULARY, SOUNDING, text_slots=64, given=2, audio_order=order)
     ids, known = layout.fill(task_content("continue_av", SOUNDING, visual=visual, audio=audio, given=2), 2)
     assert known.all()
     assert torch.equal(layout.read(ids, "visual_in"), visual[:, :, :2])
     assert torch.equal(layout.read(ids, "visual_out"), visual[:, :, 2:])
     assert torch.equal(layout.read(ids, "audio_in"), audio[:, :, :31])
     assert torch.equal(layout.read(ids, "audio_out"), audio[:, :, 31:])
+
+
+def test_empty_places_of_delayed_levels_are_known_and_not_learned():
+    layout = task_layout("video_to_audio", VOCABULARY, SOUNDING, text_slots=0, audio_order="delay")
+    ids, known = layout.fill({"visual_in": torch.zeros(1, 1, 5, 16, 16, dtype=torch.long)}, 1)
+    audio = layout.segment("audio_out")
+    steps = known[audio.start : audio.stop].view(109, 4)
+    assert steps[:4].tolist() == [
+        [False, True, True, True],
+        [False] * 2 + [True] * 2,
+        [False] * 3 + [True],
+        [False] * 4,
+    ]
+    assert torch.equal(steps, steps.flip(0, 1))  # the levels end as they began
+    assert ids[0, audio.start : audio.stop][known[audio.start : audio.stop]].eq(VOCABULARY.pad_id).all()
+    assert torch.equal(layout.loss_mask[audio.start - 1 : audio.stop - 1], ~known[audio.start : audio.stop])
+    wrong = ids.clone()
+    wrong[0, audio.start + 1] = VOCABULARY.eos_id
+    with pytest.raises(ValueError, match="the empty places of delayed levels must hold 0"):
+        layout.read(wrong, "audio_out")
 
 
 def test_fill_marks_what_is_given():
@@ -164,6 +192,8 @@ def test_errors():
         layout.fill({"visual_in": image, "visual_out": image.expand(1, 1, 6, 16, 16)}, 1)
     with pytest.raises(ValueError, match="this layout has no 'audio_out'; it has: text, visual_in, visual_out"):
         layout.segment("audio_out")
+    with pytest.raises(ValueError, match="unknown order of audio codes 'random'; known: level, time, delay"):
+        task_layout("text_to_video", VOCABULARY, SILENT, text_slots=64, audio_order="random")
     with pytest.raises(ValueError, match="holds no media"):
         layout.read(layout.template[None], "text")
     with pytest.raises(ValueError, match="needs visual_out or audio_out"):

@@ -39,7 +39,8 @@ def test_what_is_not_a_model_is_said(tmp_path):
         mmtok.load(tmp_path)
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
     with pytest.raises(
-        ValueError, match="holds a 'bert' model; known families: cosmos-dv, larp, magvit2, soundstream, t5"
+        ValueError,
+        match="holds a 'bert' model; known families: cosmos-dv, dac, encodec, larp, magvit2, mimi, soundstream, t5",
     ):
         mmtok.load(tmp_path)
     (tmp_path / "config.json").write_text("{")

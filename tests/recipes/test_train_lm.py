@@ -7,8 +7,13 @@ import pytest
 import torch
 
 import recipes.train_lm as recipe
+from llm.batching import fit_text
 from llm.config import PRESETS
+from llm.generate import generate
 from llm.model import PrefixLM
+from llm.tasks import task_layout
+from mmtok.audio.orders import ORDERS
+from mmtok.audio.soundstream import SoundStream, SoundStreamParams
 from recipes.device import choose_compute
 from recipes.tokens import TokenSet
 from recipes.train_lm import CaptionVectors, LMTrainConfig, learning_rate, lm_config, make_optimizers, train_lm
@@ -41,7 +46,8 @@ def make_tokens(rows=15, silent=False):
     """Each caption has its own constant colour and pitch, so that there is something to learn."""
     caption = torch.arange(rows) % 3
     low = (caption * 10)[:, None, None, None].expand(rows, 3, 2, 2).to(torch.int32).clone()
-    audio = None if silent else (caption * 3)[:, None, None].expand(rows, 2, 4).to(torch.int32).clone()
+    levels = (caption * 3)[:, None] + torch.arange(2)  # so that levels cannot be mistaken for each other
+    audio = None if silent else levels[:, :, None].expand(rows, 2, 4).to(torch.int32).clone()
     return TokenSet(low, [CAPTIONS[int(c)] for c in caption], None, audio)
 
 
@@ -90,6 +96,29 @@ def test_captions_decide_what_is_written_after_training(tmp_path):
     assert last["val/audio_accuracy"] > 0.95
     assert last["val/loss_text_to_video"] < 0.3
     assert PrefixLM.from_pretrained(path).config.text_slots == 5
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_each_order_of_audio_codes_is_trained_by_one_key_then_generated_and_decoded(tmp_path, order):
+    weights = {"text_to_video": 0.5, "audio_to_video": 0.2, "video_to_audio": 0.3}
+    config = make_config(
+        steps=80, lr=2e-2, task_weights=weights, text_dropout=0.0, validate_every=80, audio_order=order
+    )
+    model = PrefixLM.from_pretrained(run(tmp_path, config))
+    assert model.config.audio_order == order
+    assert read_log(tmp_path)[-1]["val/audio_accuracy"] > 0.95
+
+    clip = recipe.Clip((3, 2, 2), 4)
+    layout = task_layout("text_to_video", model.vocabulary, clip, text_slots=5, audio_order=model.config.audio_order)
+    ids, known = layout.fill({}, len(CAPTIONS))
+    text, mask = fit_text(*WordVectors().encode(CAPTIONS), 5)
+    ids = generate(model, layout, ids, known, text=text, text_mask=mask, temperature=0.0)
+    codes = layout.read(ids, "audio_out")
+    assert codes.tolist() == make_tokens(3).audio.tolist()
+
+    sizes = {"encoder_channels": 1, "decoder_channels": 1, "dim": 2, "num_codebooks": 2, "codebook_size": 11}
+    sound = SoundStream(SoundStreamParams(sample_rate=16000, **sizes)).eval().decode(codes, num_samples=4 * 320 + 7)
+    assert sound.shape == (3, 1, 1287) and sound.isfinite().all()
 
 
 def test_every_task_is_trained_and_logged_by_name(tmp_path):

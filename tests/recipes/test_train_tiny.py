@@ -10,8 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
+from llm.model import PrefixLM
+from mmtok.audio.encodec import Encodec
 from mmtok.media.container import probe
 from mmtok.visual.magvit2 import Magvit2
 from recipes.bundle import PARTS, open_bundle
@@ -128,6 +131,44 @@ def test_tokenizers_of_a_finished_model_serve_another(trained: Path, cinepoet: C
         assert card["minutes"][stage] == first["minutes"][stage]
     assert card["training"]["lm"]["steps"] == 2
     assert card["command"].startswith("cinepoet train smoke; then cinepoet train smoke lm.steps=2")
+
+
+def test_a_codec_takes_the_place_of_soundstream_and_sizes_follow(
+    trained: Path, cinepoet: Command, tmp_path: Path
+) -> None:
+    """One config line a choice: whose sound tokens, how many levels, in which order; then a film by it."""
+    sizes = {"num_filters": 2, "hidden_size": 8, "upsampling_ratios": [10, 8, 8], "num_lstm_layers": 1}
+    config_class, model_class = Encodec._classes()
+    model = model_class(config_class(**sizes, codebook_size=32, target_bandwidths=[0.75]))  # 38 frames a second
+    with torch.no_grad():
+        for layer in model.quantizer.layers:
+            layer.codebook.embed.normal_(generator=torch.Generator().manual_seed(0))
+    Encodec(model).save_pretrained(tmp_path / "codec")
+    run, film = tmp_path / "run", tmp_path / "film.mp4"
+    changes = (f"sound_tokenizer={tmp_path / 'codec'}", "sound_levels=2", "lm.audio_order=delay", "lm.steps=2")
+    words = ("train", "smoke", *changes, "superres.steps=2", "--tokenizers", trained / "bundle", "--out", run)
+    code, shown, fault = cinepoet(*words)
+    assert code == 0, fault
+    assert "visual: taken from bundle" in shown and "audio: encodec, 2 levels, 0.375 kbit/s" in shown
+    code, shown, fault = cinepoet(*words)
+    assert code == 0 and "audio: finished before, kept" in shown and "lm: finished before, kept" in shown, fault
+    lm = PrefixLM.from_pretrained(run / "bundle" / "lm").config
+    assert (lm.audio_levels, lm.audio_codes, lm.audio_order, lm.max_audio_frames) == (2, 32, "delay", 51_000 // 640)
+    ours, theirs = (load_file(f / "model.safetensors") for f in (run / "bundle" / "audio", tmp_path / "codec"))
+    assert all(theirs[name].equal(ours[name]) for name in theirs)  # not rounded
+    assert "sound tokenizer encodec as it was published (CC-BY-NC 4.0)" in open_bundle(run / "bundle").card["licence"]
+    assert cinepoet("generate", "a red circle", "--model", run / "bundle", "--out", film)[0] == 0
+    info = probe(film)
+    assert info.has_audio and info.sample_rate == 24_000
+    code, shown, fault = cinepoet("models", run / "bundle")
+    assert code == 0 and "encodec" in shown, fault
+    code, _, fault = cinepoet(*words, "sound_levels=1", "--stages", "audio")
+    assert code == 2 and "was trained with other numbers" in fault
+    code, _, fault = cinepoet("train", "smoke", "sound_levels=2", "--out", tmp_path / "other")
+    assert code == 2 and "sound_levels is a choice for sound_tokenizer" in fault
+    sound = f"sound_tokenizer={trained / 'bundle' / 'audio'}"
+    code, _, fault = cinepoet("train", "smoke", sound, "--stages", "audio", "--out", tmp_path / "other")
+    assert code == 2 and "is not one of encodec, dac, mimi" in fault
 
 
 def test_the_card_tells_what_was_measured(trained: Path, cinepoet: Command, tmp_path: Path) -> None:

@@ -1,0 +1,123 @@
+"""Published codecs in the commands for media and in the pipeline."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import mmtok
+from llm.model import PrefixLM
+from mmtok.audio.dac import Dac
+from mmtok.audio.encodec import Encodec
+from mmtok.audio.orders import ORDERS
+from mmtok.media.audio import read_audio, write_wav
+from recipes.pipeline import CinePoetPipeline
+
+Command = Callable[..., tuple[int, str, str]]
+
+
+def save_encodec(folder: Path) -> Path:
+    """24 kHz, hop 640, five levels of 16 codes with random vectors."""
+    config, model = Encodec._classes()
+    sizes = {"num_filters": 2, "hidden_size": 8, "upsampling_ratios": [10, 8, 8], "num_lstm_layers": 1}
+    codec = Encodec(model(config(**sizes, codebook_size=16, target_bandwidths=[0.16, 0.8])))
+    for number, layer in enumerate(codec.model.quantizer.layers):
+        layer.codebook.embed.normal_(generator=torch.Generator().manual_seed(number))
+    codec.save_pretrained(folder)
+    return folder
+
+
+def save_dac(folder: Path) -> Path:
+    """16 kHz, hop 320, three levels of 16 codes."""
+    config, model = Dac._classes()
+    sizes = {"encoder_hidden_size": 4, "decoder_hidden_size": 32, "downsampling_ratios": [2, 4, 5, 8]}
+    Dac(model(config(**sizes, n_codebooks=3, codebook_size=16))).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def song(tmp_path: Path) -> Path:
+    """1.03 s of two tones in stereo at 44.1 kHz, another rate than that of the codecs."""
+    t = torch.arange(45_423) / 44_100
+    tones = torch.stack([0.4 * torch.sin(2 * math.pi * f * t) for f in (330.0, 523.0)])
+    write_wav(tmp_path / "song.wav", tones, 44_100)
+    return tmp_path / "song.wav"
+
+
+@pytest.mark.parametrize(
+    ("save", "rate", "frames", "levels"), [(save_encodec, 24_000, 39, 5), (save_dac, 16_000, 52, 3)]
+)
+def test_a_sound_goes_through_a_codecs_folder_and_back(
+    cinepoet: Command, tmp_path: Path, song: Path, save, rate, frames, levels
+) -> None:
+    codec, codes, again = save(tmp_path / "codec"), tmp_path / "codes.safetensors", tmp_path / "again.wav"
+    code, shown, fault = cinepoet("reconstruct", song, "--tokenizer", codec, "--out", again)
+    assert code == 0, fault
+    assert f"1.030 s of sound at {rate} Hz" in shown and f"{frames * levels} tokens" in shown
+    heard = read_audio(again, sample_rate=rate)
+    assert heard.samples.shape == (1, round(1.03 * rate))
+
+    assert cinepoet("tokenize", song, "--tokenizer", codec, "--out", codes)[0] == 0
+    assert load_file(codes)["audio"].shape == (levels, frames)
+    assert cinepoet("tokenize", "--decode", codes, "--out", tmp_path / "decoded.wav")[0] == 0
+    assert torch.equal(read_audio(tmp_path / "decoded.wav", sample_rate=rate).samples, heard.samples)
+
+
+def test_levels_are_chosen_at_the_command_line(cinepoet: Command, tmp_path: Path, song: Path, bundle: Path) -> None:
+    codec, codes = save_encodec(tmp_path / "codec"), tmp_path / "codes.safetensors"
+    few, wav = tmp_path / "few.safetensors", tmp_path / "a.wav"
+    assert cinepoet("tokenize", song, "--tokenizer", codec, "--out", codes)[0] == 0
+    assert cinepoet("tokenize", song, "--tokenizer", codec, "--levels", 2, "--out", few)[0] == 0
+    assert torch.equal(load_file(few)["audio"], load_file(codes)["audio"][:2])
+    assert cinepoet("tokenize", "--decode", few, "--out", wav)[0] == 0  # with the codec that has them all
+    code, shown, _ = cinepoet("reconstruct", song, "--tokenizer", codec, "--levels", 1, "--out", wav)
+    assert code == 0 and "39 tokens" in shown
+    for words, told in (
+        (("reconstruct", song, "--tokenizer", codec, "--levels", 6), "num_codebooks must lie in 1..5"),
+        (("reconstruct", song, "--tokenizer", bundle, "--levels", 2), "is a choice of encodec, dac, mimi"),
+        (("reconstruct", song, "--tokenizer", bundle / "audio", "--levels", 2), "is a choice of encodec, dac, mimi"),
+        (("tokenize", "--decode", few, "--levels", 2), "--levels does not go with --decode"),
+    ):
+        code, _, fault = cinepoet(*words, "--out", wav)
+        assert code == 2 and told in fault and fault.count("\n") == 1
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_the_pipeline_speaks_a_codec_in_any_order(bundle: Path, tmp_path: Path, order: str) -> None:
+    shutil.copytree(bundle, tmp_path / "model")
+    shutil.rmtree(tmp_path / "model" / "audio")
+    save_encodec(tmp_path / "all")
+    codec = mmtok.load(tmp_path / "all", num_codebooks=2)
+    codec.save_pretrained(tmp_path / "model" / "audio")
+    lm = PrefixLM.from_pretrained(bundle / "lm")
+    with pytest.raises(ValueError, match=r"audio_levels is 2 in the tokenizers, 4 in the model"):
+        CinePoetPipeline.from_pretrained(tmp_path / "model", device="cpu").lm  # noqa: B018
+    torch.manual_seed(0)
+    sizes = {"audio_levels": codec.num_codebooks, "audio_codes": codec.codebook_size, "audio_order": order}
+    PrefixLM(type(lm.config)(**{**vars(lm.config), **sizes})).save_pretrained(tmp_path / "model" / "lm")
+
+    pipe = CinePoetPipeline.from_pretrained(tmp_path / "model", device="cpu")
+    film = pipe("a red circle", upscale=False)
+    assert film.sample_rate == 24_000 and film.audio.shape == (1, 1, 51_000)  # 17 pictures at 8 a second
+    assert film.codes["audio"].shape == (1, 2, 51_000 // 640)
+    assert film.codes["audio"].unique().numel() > 4
+    expected = codec.decode(film.codes["audio"], num_samples=51_000)
+    torch.testing.assert_close(film.audio, expected)
+    heard = pipe(audio=film.audio[0], upscale=False, sound=True)
+    assert torch.equal(heard.codes["audio"], codec.encode(film.audio))
+
+
+def test_models_lists_the_families_with_their_hub_ids(cinepoet: Command) -> None:
+    code, shown, _ = cinepoet("models")
+    assert code == 0
+    for line in ("encodec      audio", "dac          audio", "mimi         audio"):
+        assert line in shown
+    assert "published weights: CC-BY 4.0 (kyutai/mimi)" in shown
+    assert "published weights: MIT (descript/dac_16khz, " in shown
+    assert "(facebook/encodec_24khz, facebook/encodec_32khz)" in shown
