@@ -13,8 +13,6 @@ from mmtok.convert import load_published, published_family
 from mmtok.pretrained import read_names, resolve_folder
 from mmtok.table import FAMILIES
 
-CODECS = ("encodec", "dac", "mimi")  # whose number of levels is chosen when they are loaded
-
 
 def family_of(folder: Path) -> str:
     """The family of a model folder: ours by ``family``, transformers' by ``model_type``, published ones by their names.
@@ -81,7 +79,7 @@ def load(
             one of these.
         device: where its weights go.
         dtype: type of its weights.
-        num_codebooks: residual levels to use of EnCodec, DAC or Mimi; None uses those recorded in the folder, or all.
+        num_codebooks: residual levels of a sound tokenizer to use; None uses those recorded in the folder, or all.
 
     Returns:
         A ``VisualTokenizer``, ``AudioTokenizer`` or ``TextEncoder`` in evaluation mode.
@@ -92,8 +90,8 @@ def load(
     """
     folder = resolve_folder(name_or_path)
     name = family_of(folder)
-    if num_codebooks is not None and name not in CODECS:
-        raise ValueError(f"num_codebooks is a choice of {', '.join(CODECS)}, and {name_or_path} is of family {name}")
+    if num_codebooks is not None and FAMILIES[name].kind != "audio":
+        raise ValueError(f"num_codebooks is a choice of sound tokenizers, and {name_or_path} is of family {name}")
     if not is_ours(folder):  # then it was known by its weights
         model = load_published(folder)
         if num_codebooks is not None:

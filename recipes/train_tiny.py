@@ -4,7 +4,7 @@ minutes).
 Stages, each with its own run folder, curves and checkpoint: text, visual, a last polish of the visual decoder, audio,
 then the corpus as tokens, then the language model and super-resolution, which read only tokens. With ``tokenizer:
 larp`` a LARP tokenizer is trained besides, and the language model speaks its tokens; super-resolution stays with the
-grid and re-encodes. With ``sound_tokenizer`` a published codec takes the place of SoundStream. A finished stage is not
+grid and re-encodes. With ``sound_tokenizer`` a finished codec takes the place of SoundStream. A finished stage is not
 repeated and an interrupted one resumes, so the same command goes on after a kill. The last step gathers the parts into
 one bundle.
 """
@@ -25,7 +25,6 @@ from llm.model import PrefixLM
 from llm.tasks import find_task
 from mmtok.audio.codec import FrozenCodec
 from mmtok.audio.soundstream import SoundStream
-from mmtok.loading import CODECS
 from mmtok.table import FAMILIES
 from mmtok.text.t5 import T5TextEncoder
 from mmtok.visual.holistic import as_grid
@@ -80,7 +79,7 @@ class TinyConfig:
 
     Attributes:
         tokenizer: whose tokens the language model speaks: "magvit2", a grid, or "larp", tokens about the whole clip.
-        sound_tokenizer: folder or hub id of an EnCodec, DAC or Mimi, taken as it is, or None to train SoundStream.
+        sound_tokenizer: folder or hub id of an EnCodec, DAC, Mimi or SoundStream, taken as it is, or None to train one.
         sound_levels: how many of its levels; None takes those recorded with it, or all.
         seed: of the corpus; each stage has its own besides.
         media_listing: CSV that says which files of ``--media`` train and which are kept out, or None for the default
@@ -280,12 +279,12 @@ def _audio(
 ) -> None:
     if config.sound_tokenizer is not None:
         codec = mmtok.load(config.sound_tokenizer, num_codebooks=config.sound_levels)
-        if not isinstance(codec, FrozenCodec):
-            raise ValueError(f"sound_tokenizer {config.sound_tokenizer} is not one of {', '.join(CODECS)}")
+        if not isinstance(codec, (FrozenCodec, SoundStream)):
+            raise ValueError(f"sound_tokenizer {config.sound_tokenizer} is not a sound tokenizer")
         if ranks.is_main:
             codec.save_pretrained(folder / "audio" / "model")
             write_atomically(folder / "audio" / "config.json", json.dumps(_numbers(config, folder, "audio")) + "\n")
-            print(f"audio: {codec.family}, {codec.num_codebooks} levels, {codec.bitrate_kbps:g} kbit/s")
+            print(f"audio: {type(codec).__name__}, {codec.num_codebooks} levels, {codec.bitrate_kbps:g} kbit/s")
         return
     files = () if media is None else media.train_audio + media.train_video
     real = sound_pool(files, longest_s=config.audio.recording_s)

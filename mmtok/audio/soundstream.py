@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -180,13 +180,18 @@ class SoundStream(nn.Module):
         result = self.quantizer(self.encoder(audio))
         return SoundStreamOutput(self._synthesise(result.quantized), result.codes, result.commitment_loss)
 
+    @property
+    def bitrate_kbps(self) -> float:
+        """What the codes of all levels cost, thousands of bits per second."""
+        return self.num_codebooks * self.frame_rate * math.log2(self.codebook_size) / 1000
+
     @torch.no_grad()
     def encode(self, audio: Tensor, num_codebooks: int | None = None) -> Tensor:
         """Codes of a sound; the tail below one hop is dropped. Memory does not grow with the length.
 
         Args:
             audio: (b, 1, n) in [-1, 1], n at least one hop.
-            num_codebooks: first levels to compute, or None for all.
+            num_codebooks: first levels to compute; None takes all.
 
         Returns:
             (b, k, n // hop_length) int64, the same for the same input.
@@ -231,7 +236,7 @@ class SoundStream(nn.Module):
 
         Args:
             chunks: (b, 1, n) in [-1, 1] of any lengths; what does not fill a hop waits for the next chunk.
-            num_codebooks: first levels to compute, or None for all.
+            num_codebooks: first levels to compute; None takes all.
 
         Yields:
             (b, k, t) int64 as soon as a hop is full; a tail below one hop is dropped.
@@ -274,7 +279,8 @@ class SoundStream(nn.Module):
 
     def _codes(self, audio: Tensor, num_codebooks: int | None) -> Tensor:
         """(b, 1, t * hop) to (b, k, t)."""
-        return self.quantizer.encode(self.encoder(audio.to(next(self.encoder.parameters()).dtype)), num_codebooks)
+        latents = self.encoder(audio.to(next(self.encoder.parameters()).dtype))
+        return self.quantizer.encode(latents, num_codebooks)
 
     def _synthesise(self, latents: Tensor) -> Tensor:
         """(b, d, t) to (b, 1, t * hop) float32.
@@ -306,19 +312,30 @@ class SoundStream(nn.Module):
         save_module(self, folder, family="soundstream", params=self.params, dtype=dtype)
 
     @classmethod
-    def from_pretrained(cls, name: str | Path) -> SoundStream:
+    def from_pretrained(cls, name: str | Path, *, num_codebooks: int | None = None) -> SoundStream:
         """Load strictly, in eval mode.
 
         Args:
             name: a folder or hub id.
+            num_codebooks: residual levels to keep, the coarsest first; None keeps all.
 
         Returns:
             The model on the CPU in float32.
+
+        Raises:
+            ValueError: for another model, or a number of levels that it does not have.
         """
         folder = resolve_folder(name)
-        config = read_config(folder, "soundstream")
-        model = cls(params_from_config(SoundStreamParams, config["params"]))
-        load_strictly(model, load_tensors(folder))
+        params = params_from_config(SoundStreamParams, read_config(folder, "soundstream")["params"])
+        tensors, levels = load_tensors(folder), params.num_codebooks
+        if num_codebooks is not None:
+            if not 1 <= num_codebooks <= levels:
+                raise ValueError(f"num_codebooks must lie in 1..{levels}, got {num_codebooks}")
+            finer = tuple(f"quantizer.levels.{level}." for level in range(num_codebooks, levels))
+            tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(finer)}
+            params = replace(params, num_codebooks=num_codebooks)
+        model = cls(params)
+        load_strictly(model, tensors)
         return model.eval()
 
 

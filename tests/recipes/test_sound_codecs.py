@@ -78,10 +78,12 @@ def test_levels_are_chosen_at_the_command_line(cinepoet: Command, tmp_path: Path
     assert cinepoet("tokenize", "--decode", few, "--out", wav)[0] == 0  # with the codec that has them all
     code, shown, _ = cinepoet("reconstruct", song, "--tokenizer", codec, "--levels", 1, "--out", wav)
     assert code == 0 and "39 tokens" in shown
+    code, shown, _ = cinepoet("reconstruct", song, "--tokenizer", bundle / "audio", "--levels", 1, "--out", wav)
+    assert code == 0, "ours has a choice too"
     for words, told in (
         (("reconstruct", song, "--tokenizer", codec, "--levels", 6), "num_codebooks must lie in 1..5"),
-        (("reconstruct", song, "--tokenizer", bundle, "--levels", 2), "is a choice of encodec, dac, mimi"),
-        (("reconstruct", song, "--tokenizer", bundle / "audio", "--levels", 2), "is a choice of encodec, dac, mimi"),
+        (("reconstruct", song, "--tokenizer", bundle, "--levels", 6), "num_codebooks must lie in 1.."),
+        (("reconstruct", song, "--tokenizer", bundle / "visual", "--levels", 2), "is a choice of sound tokenizers"),
         (("tokenize", "--decode", few, "--levels", 2), "--levels does not go with --decode"),
     ):
         code, _, fault = cinepoet(*words, "--out", wav)

@@ -149,7 +149,7 @@ def test_a_codec_takes_the_place_of_soundstream_and_sizes_follow(
     words = ("train", "smoke", *changes, "superres.steps=2", "--tokenizers", trained / "bundle", "--out", run)
     code, shown, fault = cinepoet(*words)
     assert code == 0, fault
-    assert "visual: taken from bundle" in shown and "audio: encodec, 2 levels, 0.375 kbit/s" in shown
+    assert "visual: taken from bundle" in shown and "audio: Encodec, 2 levels, 0.375 kbit/s" in shown
     code, shown, fault = cinepoet(*words)
     assert code == 0 and "audio: finished before, kept" in shown and "lm: finished before, kept" in shown, fault
     lm = PrefixLM.from_pretrained(run / "bundle" / "lm").config
@@ -166,9 +166,11 @@ def test_a_codec_takes_the_place_of_soundstream_and_sizes_follow(
     assert code == 2 and "was trained with other numbers" in fault
     code, _, fault = cinepoet("train", "smoke", "sound_levels=2", "--out", tmp_path / "other")
     assert code == 2 and "sound_levels is a choice for sound_tokenizer" in fault
-    sound = f"sound_tokenizer={trained / 'bundle' / 'audio'}"
-    code, _, fault = cinepoet("train", "smoke", sound, "--stages", "audio", "--out", tmp_path / "other")
-    assert code == 2 and "is not one of encodec, dac, mimi" in fault
+    words = ("train", "smoke", "--stages", "audio", "--out", tmp_path / "other", "sound_levels=2")
+    code, shown, _ = cinepoet(*words, f"sound_tokenizer={trained / 'bundle' / 'audio'}")
+    assert code == 0 and "audio: SoundStream, 2 levels, 0.4 kbit/s" in shown
+    code, _, fault = cinepoet(*words[:-1], f"sound_tokenizer={trained / 'bundle' / 'visual'}", "--out", tmp_path / "no")
+    assert code == 2 and "is not a sound tokenizer" in fault
 
 
 def test_the_card_tells_what_was_measured(trained: Path, cinepoet: Command, tmp_path: Path) -> None:

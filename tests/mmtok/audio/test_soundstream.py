@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
+import mmtok
 from mmtok.audio import soundstream
 from mmtok.audio.soundstream import PRESETS, SoundStream, SoundStreamParams, build_soundstream
 from mmtok.contract import AudioTokenizer
@@ -187,6 +188,20 @@ def test_save_and_load_give_the_same_model(model: SoundStream, tmp_path: Path) -
     codes = model.encode(audio)
     assert torch.equal(again.encode(audio), codes)
     assert torch.equal(again.decode(codes), model.decode(codes))
+
+
+def test_fewer_levels_are_chosen_when_loading(model: SoundStream, tmp_path: Path) -> None:
+    model.save_pretrained(tmp_path)
+    coarse = mmtok.load(tmp_path, num_codebooks=2)
+    codes = model.encode(sound(1, 64))
+    assert coarse.num_codebooks == 2 and len(coarse.code_vectors()) == 2
+    assert coarse.bitrate_kbps == pytest.approx(2 * 2000 * 4 / 1000)
+    assert torch.equal(coarse.encode(sound(1, 64)), codes[:, :2])
+    assert torch.equal(coarse.decode(codes[:, :2]), model.decode(codes[:, :2]))
+    coarse.save_pretrained(tmp_path / "again")
+    assert torch.equal(SoundStream.from_pretrained(tmp_path / "again").encode(sound(1, 64)), codes[:, :2])
+    with pytest.raises(ValueError, match=r"num_codebooks must lie in 1\.\.3, got 4"):
+        mmtok.load(tmp_path, num_codebooks=4)
 
 
 def test_half_precision_on_disk_halves_the_file(model: SoundStream, tmp_path: Path) -> None:
