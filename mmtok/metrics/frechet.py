@@ -9,11 +9,83 @@ import torch
 from torch import Tensor
 
 
-def frechet_distance(features: Tensor, others: Tensor) -> float:
-    """Distance of the Gaussians fitted to two sets.
+class Gaussian:
+    """Mean and covariance of vectors that arrive in batches; its size does not grow with their number.
+
+    Args:
+        dim: width of a vector.
+    """
+
+    def __init__(self, dim: int):
+        self.count = 0
+        self.mean = torch.zeros(dim, dtype=torch.float64)
+        self._scatter = torch.zeros(dim, dim, dtype=torch.float64)  # sum of outer products about the mean
+
+    def update(self, features: Tensor) -> None:
+        """Take vectors in (merging of partial sums: Chan, Golub and LeVeque 1983).
+
+        Args:
+            features: (n, d), n may be 0.
+
+        Raises:
+            ValueError: for another shape or values that are not finite.
+        """
+        if features.ndim != 2 or features.shape[1] != len(self.mean):
+            raise ValueError(f"vectors of width {len(self.mean)} wanted, got {tuple(features.shape)}")
+        if not torch.isfinite(features).all():
+            raise ValueError("features hold values that are not finite")
+        n = len(features)
+        if not n:
+            return
+        batch = features.detach().to("cpu", torch.float64)
+        centre = batch.mean(0)
+        gap, total = centre - self.mean, self.count + n
+        self._scatter += (batch - centre).T @ (batch - centre)
+        self._scatter.addr_(gap, gap, alpha=self.count * n / total)
+        self.mean += gap * (n / total)
+        self.count = total
+
+    @property
+    def covariance(self) -> Tensor:
+        """(d, d), unbiased.
+
+        Raises:
+            ValueError: before two vectors were taken.
+        """
+        if self.count < 2:
+            raise ValueError("a covariance needs at least two vectors")
+        return self._scatter / (self.count - 1)
+
+
+def gaussian_distance(one: Gaussian, other: Gaussian) -> float:
+    """Fréchet distance of two Gaussians.
 
     ``|m - m'|^2 + tr(C + C' - 2 (C C')^(1/2))``; the trace of the root is the sum of the roots of the eigenvalues of
     ``C^(1/2) C' C^(1/2)``, which is symmetric, so no complex numbers appear for singular covariances.
+
+    Args:
+        one: of at least two vectors.
+        other: of at least two vectors of the same width.
+
+    Returns:
+        Not negative, 0 for equal ones. With fewer vectors than dimensions it is biased upwards: state both counts.
+
+    Raises:
+        ValueError: for different widths, or fewer than two vectors.
+    """
+    if one.mean.shape != other.mean.shape:
+        raise ValueError(f"vectors of one width wanted, got {len(one.mean)} and {len(other.mean)}")
+    covariance, second = one.covariance, other.covariance
+    gap = (one.mean - other.mean).square().sum()
+    values, vectors = torch.linalg.eigh(covariance)
+    root = (vectors * values.clamp(min=0).sqrt()) @ vectors.T
+    middle = root @ second @ root
+    mixed = torch.linalg.eigvalsh((middle + middle.T) / 2).clamp(min=0).sqrt().sum()
+    return max(0.0, float(gap + covariance.trace() + second.trace() - 2 * mixed))
+
+
+def frechet_distance(features: Tensor, others: Tensor) -> float:
+    """Distance of the Gaussians fitted to two sets, see ``gaussian_distance``.
 
     Args:
         features: (n, d).
@@ -27,15 +99,7 @@ def frechet_distance(features: Tensor, others: Tensor) -> float:
     """
     if features.ndim != 2 or others.ndim != 2 or features.shape[1] != others.shape[1]:
         raise ValueError(f"two sets of vectors of one width wanted, got {tuple(features.shape)}, {tuple(others.shape)}")
-    if min(len(features), len(others)) < 2:
-        raise ValueError("a covariance needs at least two vectors")
-    a, b = features.double(), others.double()
-    if not (torch.isfinite(a).all() and torch.isfinite(b).all()):
-        raise ValueError("features hold values that are not finite")
-    gap = (a.mean(0) - b.mean(0)).square().sum()
-    covariance, other = torch.cov(a.T), torch.cov(b.T)
-    values, vectors = torch.linalg.eigh(covariance)
-    root = (vectors * values.clamp(min=0).sqrt()) @ vectors.T
-    middle = root @ other @ root
-    mixed = torch.linalg.eigvalsh((middle + middle.T) / 2).clamp(min=0).sqrt().sum()
-    return max(0.0, float(gap + covariance.trace() + other.trace() - 2 * mixed))
+    pair = (Gaussian(features.shape[1]), Gaussian(features.shape[1]))
+    for gaussian, vectors in zip(pair, (features, others), strict=True):
+        gaussian.update(vectors)
+    return gaussian_distance(*pair)

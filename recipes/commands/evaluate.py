@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,18 @@ EXAMPLES = """\
   cinepoet evaluate shapes --prompts 20 --no-upscale
   cinepoet evaluate reconstruction --media my_clips --out results
   cinepoet evaluate tokenizer --tokenizer cosmos-dv --media my_clips --squeezenet squeezenet_v1_0.npz --out results
+  cinepoet evaluate tokenizer --tokenizer my_soundstream --media my_sounds --yamnet yamnet_int8.npz --out results
+  cinepoet evaluate tokenizer --tokenizer tiny --part audio   # level by level, on made-up scenes
   cinepoet evaluate card --model runs/tiny/bundle --results results   # writes README.md from both
 """
 KINDS = ("shapes", "reconstruction", "tokenizer", "card")
 
+_VISUAL_OPTIONS = ("size", "frames", "fps", "tile", "squeezenet", "vgg", "lpips", "i3d", "batch_size")
+_AUDIO_OPTIONS = ("yamnet", "seconds", "pieces", "levels", "rate")
 _TOKENIZER_OPTIONS = (
-    *("tokenizer", "media", "media_list", "scenes", "size", "frames", "fps", "tile"),
-    *("squeezenet", "vgg", "lpips", "i3d", "batch_size", "out"),
+    *("tokenizer", "part", "media", "media_list", "every_file", "scenes", "out"),
+    *_VISUAL_OPTIONS,
+    *_AUDIO_OPTIONS,
 )
 
 
@@ -46,8 +52,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     back.add_argument("--media-list", type=Path, metavar="CSV", help="path,split,licence of the files to use")
     back.add_argument("--scenes", type=number(int, 1), metavar="N", help="how many scenes (default: 200)")
-    single = parser.add_argument_group("tokenizer: any visual tokenizer in the field's metrics, with their protocols")
+    single = parser.add_argument_group("tokenizer: any tokenizer in the field's metrics, with their protocols")
     single.add_argument("--tokenizer", metavar="M", help="a model or a tokenizer's folder (default: tiny)")
+    single.add_argument(
+        "--part", choices=("visual", "audio"), help="which one of a model that has both (default: visual)"
+    )
+    single.add_argument(
+        "--every-file", action="store_true", help="measure all of --media, for a folder that no training saw"
+    )
     add_tile(single)
     single.add_argument("--frames", type=number(int, 1), metavar="N", help="frames a clip (default: 17)")
     single.add_argument("--fps", type=number(float, 0.1), metavar="R", help="frames a second (default: its own)")
@@ -55,11 +67,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     single.add_argument("--vgg", type=Path, metavar="F", help="torchvision's vgg16, for LPIPS")
     single.add_argument("--lpips", type=Path, metavar="F", help="LPIPS's linear layers for VGG16")
     single.add_argument("--i3d", type=Path, metavar="F.pt", help="TorchScript I3D for rFVD; it is run, so trust it")
+    heard = parser.add_argument_group("tokenizer, audio: sounds and the sound of films, level by level")
+    heard.add_argument("--yamnet", type=Path, metavar="F.npz", help="for the Frechet audio distance")
+    heard.add_argument("--seconds", type=number(float, 0.1), metavar="S", help="longest piece (default: 10)")
+    heard.add_argument("--pieces", type=number(int, 1), metavar="N", help="pieces of a file at most (default: 4)")
+    heard.add_argument("--levels", type=_levels, metavar="K,K", help="numbers of levels (default: 1,2,... up to all)")
+    heard.add_argument(
+        "--rate", type=number(int, 8000), metavar="HZ", help="rate of the comparison (default: the tokenizer's)"
+    )
     parser.set_defaults(model=None, seed=None)  # so that a kind which does not read them can say so
     card = parser.add_argument_group("card: the model's README.md from both measurements")
     card.add_argument("--results", type=Path, metavar="FOLDER", help="the --out of the measurements")
     card.add_argument("--notes", type=Path, metavar="F.md", help="Markdown to end with, such as known limits")
     back.add_argument("--size", type=number(int, 8), metavar="PX", help="side of the pictures (default: 128)")
+
+
+def _levels(text: str) -> tuple[int, ...]:
+    read = number(int, 1)
+    return tuple(read(word) for word in text.split(","))
 
 
 def run(args: argparse.Namespace) -> int:
@@ -99,20 +124,84 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _tokenizer(args: argparse.Namespace) -> dict[str, Any]:
+    from recipes.commands.tokenizers import load_tokenizers
+
+    if args.every_file and args.media is None:
+        raise ValueError("--every-file is for --media")
+    if args.media is not None and args.scenes is not None:
+        raise ValueError("--scenes counts made-up scenes; it has no meaning with --media")
+    device = compute_of(args).device
+    loaded = load_tokenizers(args.tokenizer or "tiny", device)
+    part = args.part or ("audio" if loaded.visual is None else "visual")
+    if getattr(loaded, part) is None:
+        raise ValueError(f"{loaded.source} has no {part} tokenizer")
+    for name in _AUDIO_OPTIONS if part == "visual" else _VISUAL_OPTIONS:
+        if getattr(args, name) is not None:
+            raise ValueError(f"--{name.replace('_', '-')} has no meaning for a tokenizer of {part} (--part {part})")
+    return _visual(args, loaded, device) if part == "visual" else _audio(args, loaded, device)
+
+
+def _audio(args: argparse.Namespace, loaded: Any, device: Any) -> dict[str, Any]:
+    from mmtok.features.yamnet import YAMNet
+    from recipes.corpora.folder import MediaFolder
+    from recipes.corpora.shapes import ShapesCorpus, render_audio
+    from recipes.evaluate_audio import evaluate_audio, folder_sounds, write_audio_figures
+    from recipes.progress import track
+
+    embedding = None if args.yamnet is None else YAMNet.from_npz(args.yamnet)
+    tokenizer = loaded.audio
+    left_out: list[str] = []
+    sounds: Iterator[tuple[str, Any]]
+    if args.media is None:
+        if args.seconds is not None or args.pieces is not None:
+            raise ValueError("--seconds and --pieces are for --media; the made-up scenes have 2.125 s")
+        corpus, rate = ShapesCorpus(0, "heldout"), tokenizer.sample_rate
+        told = "held-out scenes of corpus shapes"
+        sounds = (
+            (f"scene {i}", render_audio(corpus.scene(i), num_samples=round(2.125 * rate), sample_rate=rate)[0])
+            for i in track(range(args.scenes or 100), title="scenes")
+        )
+    else:
+        folder = MediaFolder.open(args.media, args.media_list)
+        files = folder.measure + (folder.train if args.every_file else ())
+        if not files:
+            raise ValueError(
+                f"{args.media} has no file that is kept out (every third one is); --every-file takes all of them"
+            )
+        seconds, most = args.seconds or 10.0, args.pieces or 4
+        sounds = folder_sounds(files, sample_rate=tokenizer.sample_rate, seconds=seconds, most=most, left_out=left_out)
+        told = (
+            f"up to {most} pieces of {seconds:g} s, or the whole of a shorter sound, of each of {len(files)} files "
+            f"{'in the folder' if args.every_file else 'kept out of training'}, mono, at their own loudness"
+        )
+    result = evaluate_audio(
+        tokenizer,
+        sounds,
+        protocol=told,
+        levels=args.levels,
+        rate=args.rate,
+        embedding=embedding,
+        sheet=None if args.out is None else args.out / "spectrograms.png",
+        device=device,
+    )
+    result = {"tokenizer": loaded.source} | result | {"left_out": left_out}
+    if args.out is not None:
+        write_audio_figures(result, args.out)
+    return result
+
+
+def _visual(args: argparse.Namespace, loaded: Any, device: Any) -> dict[str, Any]:
     import torch
 
-    from recipes.commands.tokenizers import in_tiles, load_tokenizers
+    from recipes.commands.tokenizers import in_tiles
     from recipes.corpora.folder import MediaFolder, clip_pool
     from recipes.corpora.shapes import ShapesCorpus, render_video
     from recipes.evaluate_reconstruction import write_reconstruction
     from recipes.evaluate_tokenizer import evaluate_tokenizer, load_backbones
 
     backbones = load_backbones(squeezenet=args.squeezenet, vgg=args.vgg, lpips=args.lpips, i3d=args.i3d)
-    device = compute_of(args).device
-    loaded = in_tiles(load_tokenizers(args.tokenizer or "tiny", device), args.tile)
+    loaded = in_tiles(loaded, args.tile)
     tokenizer = loaded.visual
-    if tokenizer is None:
-        raise ValueError(f"{loaded.source} has no visual tokenizer")
     size, frames, fps = args.size or loaded.size, args.frames or loaded.clip, args.fps or loaded.fps
     tokenizer.grid(frames, size, size)  # refuses sizes before the work
     if args.media is None and args.fps is not None:
@@ -122,17 +211,18 @@ def _tokenizer(args: argparse.Namespace) -> dict[str, Any]:
         scenes = (corpus.scene(i) for i in range(args.scenes or 100))
         drawn = torch.stack([render_video(s, size=size, num_frames=frames) for s in scenes])
         clips, told = ((drawn + 1) * 127.5).round().to(torch.uint8), "held-out scenes of corpus shapes at 8 fps"
-    elif args.scenes is not None:
-        raise ValueError("--scenes counts made-up scenes; it has no meaning with --media")
     else:
-        files = MediaFolder.open(args.media, args.media_list).measure_video
+        folder = MediaFolder.open(args.media, args.media_list)
+        files = folder.measure_video + (folder.train_video if args.every_file else ())
         if not files:
             raise ValueError(
-                f"{args.media} has no film that is kept out (every third one is); name some in --media-list"
+                f"{args.media} has no film that is kept out (every third one is); name some in --media-list, "
+                "or take all with --every-file"
             )
         clips = clip_pool(files, size=size, num_frames=frames, fps=fps)
         told = (
-            f"up to 4 windows of each of {len(files)} files kept out of training, {fps:g} fps, shorter side resized "
+            f"up to 4 windows of each of {len(files)} files "
+            f"{'in the folder' if args.every_file else 'kept out of training'}, {fps:g} fps, shorter side resized "
             "(bicubic, antialiased), centre crop, 8 bits; a film shorter than a window holds its last picture"
         )
     if args.tile is not None:

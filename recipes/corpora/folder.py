@@ -49,6 +49,11 @@ class MediaFolder:
         """All files that may train."""
         return self.train_video + self.train_audio
 
+    @property
+    def measure(self) -> tuple[Path, ...]:
+        """All files kept out."""
+        return self.measure_video + self.measure_audio
+
     @classmethod
     def open(cls, root: str | Path, listing: str | Path | None = None) -> MediaFolder:
         """Look through a folder.
@@ -183,3 +188,26 @@ def sound_pool(
         if peak > 1e-3:
             sounds.append(samples * (0.9 / peak))
     return sounds
+
+
+def sound_pieces(path: Path, *, sample_rate: int, seconds: float, most: int) -> Iterator[Tensor]:
+    """Pieces spread over a sound or the sound of a film, which never overlap; a short sound is one piece as it is.
+
+    Args:
+        path: sound file, or film with sound.
+        sample_rate: Hz.
+        seconds: length of a piece.
+        most: pieces at most; only they are held in memory, one at a time.
+
+    Yields:
+        Mono (n,) in [-1, 1], without the silence behind the end of the file.
+
+    Raises:
+        MediaError: if the file cannot be read or has no sound.
+    """
+    length_s = probe(path).duration_s or 0.0
+    pieces = max(1, min(most, int(length_s / seconds)))
+    for number in range(pieces):
+        start_s = number * max(0.0, length_s - seconds) / max(1, pieces - 1)
+        clip = read_audio(path, sample_rate=sample_rate, num_samples=round(seconds * sample_rate), start_s=start_s)
+        yield clip.samples[0, : clip.samples.shape[1] - clip.padded_samples]

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from mmtok.features.squeezenet import FEATURES, SqueezeNet
 from mmtok.features.vgg import LPIPS, VGG16, WIDTHS, perceptual_loss
 from mmtok.media.video import read_video
-from mmtok.metrics.frechet import frechet_distance
+from mmtok.metrics.frechet import Gaussian, frechet_distance, gaussian_distance
 
 
 def test_squeezenet_sees_what_its_publishers_say(shared: Path) -> None:
@@ -104,3 +104,22 @@ def test_frechet_distance_refuses_nonsense() -> None:
         frechet_distance(torch.full((3, 2), float("nan")), torch.zeros(3, 2))
     few = F.normalize(torch.randn(4, 16, generator=torch.Generator().manual_seed(0)))  # singular covariances
     assert np.isfinite(frechet_distance(few, few + 0.1))
+
+
+def test_a_gaussian_of_batches_is_that_of_the_whole() -> None:
+    vectors = torch.randn(50, 6, generator=torch.Generator().manual_seed(0)) * 2 + 100  # far from zero
+    gaussian = Gaussian(6)
+    for batch in vectors.split((1, 0, 20, 29)):
+        gaussian.update(batch)
+    assert gaussian.count == 50
+    torch.testing.assert_close(gaussian.mean, vectors.double().mean(0))
+    torch.testing.assert_close(gaussian.covariance, torch.cov(vectors.double().T))
+    other = Gaussian(6)
+    other.update(vectors + 1)
+    assert gaussian_distance(gaussian, other) == pytest.approx(6, rel=1e-5)  # six dimensions moved by 1
+    with pytest.raises(ValueError, match="vectors of width 6 wanted"):
+        gaussian.update(vectors[:, :5])
+    with pytest.raises(ValueError, match="of one width wanted"):
+        gaussian_distance(gaussian, Gaussian(5))
+    with pytest.raises(ValueError, match="at least two"):
+        gaussian_distance(gaussian, Gaussian(6))

@@ -1,12 +1,15 @@
 """Audio metrics on cases that can be checked by eye."""
 
 import math
+import sys
+from pathlib import Path
 
 import pytest
 import torch
 from torch.testing import assert_close
 
-from mmtok.metrics.audio import CodebookUse, LogMelDistance, si_sdr_db
+from mmtok.media.audio import read_audio
+from mmtok.metrics.audio import CodebookUse, LogMelDistance, STFTDistance, bitrate_kbps, si_sdr_db, stoi
 
 
 def test_log_mel_distance_of_a_gain_is_its_logarithm() -> None:
@@ -42,6 +45,78 @@ def test_si_sdr_by_hand() -> None:
     assert si_sdr_db(torch.randn(3, 1, 50), torch.randn(3, 1, 50)).shape == (3, 1)
     with pytest.raises(ValueError, match="must have one shape"):
         si_sdr_db(target, target[:2])
+
+
+def test_stft_distance_of_a_gain_by_hand() -> None:
+    noise = 0.3 * torch.randn(2, 1, 8000, generator=torch.Generator().manual_seed(0))
+    distance = STFTDistance(floor=1e-9)
+    linear, logarithmic = distance.terms(0.5 * noise, noise)
+    assert_close(linear, torch.full((2,), 0.5), atol=1e-5, rtol=0)
+    assert_close(logarithmic, torch.full((2,), math.log(2)), atol=1e-3, rtol=0)
+    assert_close(distance(0.5 * noise, noise), linear + logarithmic)
+    assert distance(noise, noise).eq(0).all()
+    with pytest.raises(ValueError, match="must have one shape"):
+        distance(noise, noise[..., :-1])
+
+
+def test_stft_distance_knows_phase_no_more_than_a_spectrogram_does() -> None:
+    """A shifted noise keeps its spectrum nearly, another noise does not; silence against silence is equal."""
+    noise = 0.3 * torch.randn(1, 1, 8000, generator=torch.Generator().manual_seed(0))
+    other = 0.3 * torch.randn(1, 1, 8000, generator=torch.Generator().manual_seed(1))
+    distance = STFTDistance()
+    assert distance(-noise, noise) < 1e-5
+    assert distance(noise.roll(5, -1), noise) < 0.5 * distance(other, noise)
+    quiet = torch.zeros(1, 1, 8000)
+    assert float(distance(quiet, quiet)) == 0 and float(distance.terms(noise, quiet)[0]) > 1e3
+
+
+def test_stft_distance_against_the_definition() -> None:
+    """One resolution, frame by frame, with numbers of the transform taken by hand."""
+    generator = torch.Generator().manual_seed(0)
+    pair = 0.3 * torch.randn(2, 60, generator=generator)
+    n_fft, hop, window = 16, 5, 10
+    hann = torch.zeros(n_fft)
+    hann[3:13] = torch.hann_window(window)
+    spectra = []
+    for sound in torch.nn.functional.pad(pair, (8, 8)):
+        frames = sound.unfold(0, n_fft, hop) * hann
+        spectra.append(torch.fft.rfft(frames).abs() * 2 / hann.sum())
+    linear = (spectra[0] - spectra[1]).square().sum().sqrt() / spectra[1].square().sum().sqrt()
+    logarithmic = ((spectra[0] + 1e-4) / (spectra[1] + 1e-4)).log().abs().mean()
+    got = STFTDistance(resolutions=((n_fft, hop, window),)).terms(pair[:1, None], pair[1:, None])
+    assert_close(torch.stack(got)[:, 0], torch.stack([linear, logarithmic]))
+
+
+def test_stoi_falls_with_noise(shared: Path) -> None:
+    pytest.importorskip("pystoi")
+    speech = read_audio(shared / "data" / "audio" / "speech" / "jfk_1961.flac", num_samples=48_000).samples
+    noise = torch.randn(speech.shape, generator=torch.Generator().manual_seed(0)) * speech.std()
+    figures = [float(stoi(speech + gain * noise, speech, sample_rate=16_000)) for gain in (0, 0.3, 1, 10)]
+    assert figures[0] == pytest.approx(1, abs=1e-4)
+    assert figures == sorted(figures, reverse=True) and figures[-1] < 0.4, figures
+    assert float(stoi(0.1 * speech, speech, sample_rate=16_000)) == pytest.approx(1, abs=1e-4)  # gain is free
+
+
+def test_stoi_says_nothing_about_what_is_too_short_or_silent() -> None:
+    pytest.importorskip("pystoi")
+    noise = torch.randn(3, 1, 4000)
+    noise[1, :, 200:] = 0  # too few loud frames
+    noise[2] = 0
+    assert stoi(noise, noise, sample_rate=8000).isnan().tolist() == [[False], [True], [True]]
+    assert stoi(noise[0, 0, :50], noise[0, 0, :50], sample_rate=8000).isnan()
+    with pytest.raises(ValueError, match="must have one shape"):
+        stoi(noise, noise[:1], sample_rate=8000)
+
+
+def test_stoi_names_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pystoi", None)
+    with pytest.raises(ImportError, match=r"pip install 'cinepoet\[speech\]'"):
+        stoi(torch.zeros(9), torch.zeros(9), sample_rate=8000)
+
+
+def test_bitrate_of_videopoets_sound() -> None:
+    assert bitrate_kbps(frame_rate=50, num_codebooks=4, codebook_size=1024) == 2.0
+    assert bitrate_kbps(frame_rate=75, num_codebooks=8, codebook_size=1024) == 6.0  # SoundStream's 6 kbit/s
 
 
 def test_codebook_use_and_perplexity_by_hand() -> None:
