@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sized
 from typing import TypeVar
 
 from rich.console import Console
@@ -11,19 +11,20 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 T = TypeVar("T")
 
 
-def track(items: Sequence[T], *, title: str) -> Iterator[T]:
+def track(items: Iterable[T], *, title: str, total: int | None = None) -> Iterator[T]:
     """Iterate behind a progress bar.
 
     Args:
         items: what to iterate over.
         title: shown beside the bar.
+        total: how many there are, where ``items`` cannot tell.
 
     Yields:
         The items.
     """
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, TextColumn("left"), TimeRemainingColumn(), console=Console(stderr=True)) as bar:
-        task = bar.add_task(title, total=len(items))
+        task = bar.add_task(title, total=len(items) if total is None and isinstance(items, Sized) else total)
         for item in items:
             yield item
             bar.advance(task)

@@ -1,6 +1,6 @@
 """Media in and out: films, sounds and pictures, through FFmpeg (PyAV), soundfile and Pillow."""
 
-from mmtok.media.audio import AudioClip, read_audio, stream_audio, write_wav
+from mmtok.media.audio import AudioClip, read_audio, stream_audio, write_wav, write_wav_blocks
 from mmtok.media.container import MediaInfo, probe, require_writable
 from mmtok.media.errors import MediaError
 from mmtok.media.image import read_image, write_png
@@ -25,4 +25,5 @@ __all__ = [
     "write_png",
     "write_preview",
     "write_wav",
+    "write_wav_blocks",
 ]

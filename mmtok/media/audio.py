@@ -7,9 +7,10 @@ channels, n samples.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain
@@ -384,3 +385,37 @@ def write_wav(path: str | os.PathLike[str], samples: Tensor, sample_rate: int = 
             soundfile.write(scratch, sound.T.numpy(), sample_rate, format="WAV", subtype="PCM_16")
         except soundfile.LibsndfileError as error:
             raise MediaError(path, f"cannot be written ({error})") from error
+
+
+def write_wav_blocks(path: str | os.PathLike[str], blocks: Iterable[Tensor], sample_rate: int = 16000) -> int:
+    """Write a sound that arrives in blocks as a 16-bit WAV file, in full or not at all.
+
+    Args:
+        path: file ending in ``.wav``; more than 4 GB, which is 37 hours at 16 kHz, do not fit into one.
+        blocks: (n,), (1, n) or (2, n) float in [-1, 1], all of the same number of channels.
+        sample_rate: samples per second.
+
+    Returns:
+        Samples written.
+
+    Raises:
+        MediaError: if the file cannot be written.
+        ValueError: as ``write_wav``, or if there is no block.
+    """
+    require_suffix(path, SOUND_SUFFIXES)
+    written = 0
+    with replacing(path) as scratch, contextlib.ExitStack() as stack:
+        file: soundfile.SoundFile | None = None
+        for block in blocks:
+            sound = as_sound(block)
+            try:
+                if file is None:
+                    options = {"samplerate": sample_rate, "channels": len(sound), "format": "WAV", "subtype": "PCM_16"}
+                    file = stack.enter_context(soundfile.SoundFile(scratch, "w", **options))
+                file.write(sound.T.numpy())
+            except soundfile.LibsndfileError as error:
+                raise MediaError(path, f"cannot be written ({error})") from error
+            written += sound.shape[1]
+        if file is None:
+            raise ValueError(f"{path}: there is no sound to write")
+    return written

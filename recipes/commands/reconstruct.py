@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,7 @@ def run(args: argparse.Namespace) -> int:
         Media,
         encode_sound,
         load_tokenizers,
+        long_sound_s,
         output_endings,
         read_media,
         write_media,
@@ -78,6 +80,13 @@ def run(args: argparse.Namespace) -> int:
     compute = compute_of(args)
     tokenizers = in_tiles(load_tokenizers(args.tokenizer, compute.device, args.levels), args.tile)
     size = args.size or tokenizers.size
+    length_s = long_sound_s(args.media, tokenizers, args.seconds)
+    if length_s is not None:
+        if args.side_by_side or preview is not None:
+            option = "--side-by-side" if args.side_by_side else "--preview"
+            raise ValueError(f"{option} needs pictures, and {args.media} gives none")
+        check_outputs({"--out": (args.out, SOUND_SUFFIXES)}, [args.media])
+        return _long_sound(args, tokenizers.audio, length_s, compute.device)
     media = read_media(args.media, tokenizers, size=size, seconds=args.seconds)
     if args.side_by_side and media.frames is None:
         raise ValueError(f"--side-by-side needs pictures, and {args.media} gives none")
@@ -111,6 +120,37 @@ def run(args: argparse.Namespace) -> int:
     else:
         print(f"{args.out}: {sound.shape[-1] / rate:.3f} s of sound at {rate} Hz")
     print("\n".join(lines))
+    return 0
+
+
+def _long_sound(args: argparse.Namespace, audio: Any, length_s: float, device: Any) -> int:
+    """A long sound there and back, block by block, in bounded memory."""
+    import torch
+
+    from mmtok.media.audio import write_wav_blocks
+    from mmtok.metrics.audio import LogMelDistance
+    from recipes.commands.tokenizers import BLOCK_S, long_sound
+
+    distance = LogMelDistance(sample_rate=audio.sample_rate)
+    sums = {"tokens": 0.0, "samples": 0.0, "ours": 0.0, "silence": 0.0}
+
+    def blocks() -> Iterator[Any]:
+        for original, codes, made in long_sound(args.media, audio, seconds=length_s, device=device, decodes=True):
+            count = original.shape[-1]
+            sums["tokens"] += codes.numel()
+            sums["samples"] += count
+            sums["ours"] += count * float(distance(made, original))
+            sums["silence"] += count * float(distance(torch.zeros_like(original), original))
+            yield made[0]
+
+    rate = audio.sample_rate
+    written = write_wav_blocks(args.out, blocks(), rate)
+    print(f"{args.out}: {written / rate:.3f} s of sound at {rate} Hz")
+    print(
+        f"sound: log-mel distance {sums['ours'] / sums['samples']:.3f}, that of silence "
+        f"{sums['silence'] / sums['samples']:.3f} (64 bands, window 1024, natural log, {rate} Hz, mean of blocks of "
+        f"{BLOCK_S:g} s), {int(sums['tokens'])} tokens"
+    )
     return 0
 
 

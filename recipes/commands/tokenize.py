@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -62,16 +63,27 @@ def _encode(args: argparse.Namespace) -> int:
     from safetensors.torch import save_file
 
     from mmtok.media.container import replacing
-    from recipes.commands.tokenizers import encode_sound, load_tokenizers, read_media
+    from recipes.commands.tokenizers import Media, encode_sound, load_tokenizers, long_sound, long_sound_s, read_media
     from recipes.pipeline import encode_video
 
     check_outputs({"--out": (args.out, (".safetensors",))}, [args.media])
     compute = compute_of(args)
     tokenizers = load_tokenizers(args.tokenizer or "tiny", compute.device, args.levels)
     tokenizers = in_tiles(tokenizers, args.tile)
-    media = read_media(args.media, tokenizers, size=args.size or tokenizers.size, seconds=args.seconds or 60.0)
+    seconds = args.seconds or 60.0
     facts: dict[str, Any] = {"format": _FORMAT, "tokenizer": tokenizers.source, "media": Path(args.media).name}
     tensors: dict[str, Any] = {}
+    length_s = long_sound_s(args.media, tokenizers, seconds)
+    if length_s is not None:
+        audio, num_samples, parts = tokenizers.audio, 0, []
+        for original, codes, _ in long_sound(args.media, audio, seconds=length_s, device=compute.device, decodes=False):
+            num_samples += original.shape[-1]
+            parts.append(codes[0].int())
+        tensors["audio"] = torch.cat(parts, -1)
+        facts |= {"num_samples": num_samples, "sample_rate": audio.sample_rate, "audio_codes": audio.codebook_size}
+        media = Media(None, None)
+    else:
+        media = read_media(args.media, tokenizers, size=args.size or tokenizers.size, seconds=seconds)
     with torch.inference_mode():
         if media.frames is not None:
             pictures = media.frames.to(compute.device)
@@ -96,7 +108,7 @@ def _decode(args: argparse.Namespace) -> int:
 
     from mmtok.media.audio import SOUND_SUFFIXES
     from mmtok.media.video import FILM_SUFFIXES
-    from recipes.commands.tokenizers import Media, load_tokenizers, output_endings, write_media
+    from recipes.commands.tokenizers import LONG_SOUND_S, Media, load_tokenizers, output_endings, write_media
     from recipes.pipeline import decode_video
 
     check_outputs({"--out": (args.out, (*FILM_SUFFIXES, *SOUND_SUFFIXES, ".png"))}, [args.decode])
@@ -116,8 +128,16 @@ def _decode(args: argparse.Namespace) -> int:
         if "num_samples" in facts:
             audio = tokenizers.audio
             _check_size(args.decode, "audio", facts["audio_codes"], None if audio is None else audio.codebook_size)
-            codes_of_sound = tensors["audio"][None].long().to(compute.device)
-            sound = audio.decode(codes_of_sound, num_samples=facts["num_samples"]).clamp(-1, 1).float().cpu()
+            codes_of_sound = tensors["audio"][None].long()
+            if (
+                frames is None
+                and codes_of_sound.shape[-1] > LONG_SOUND_S * audio.frame_rate
+                and hasattr(audio, "decode_stream")
+            ):
+                check_outputs({"--out": (args.out, SOUND_SUFFIXES)}, [args.decode])
+                return _write_long_sound(args.out, audio, codes_of_sound, facts["num_samples"], compute.device)
+            sound = audio.decode(codes_of_sound.to(compute.device), num_samples=facts["num_samples"])
+            sound = sound.clamp(-1, 1).float().cpu()
     media = Media(frames, sound)
     check_outputs({"--out": (args.out, output_endings(media))}, [args.decode])
     rate = facts.get("sample_rate", 16000)
@@ -133,6 +153,27 @@ def _check_size(path: str, kind: str, made_with: int, have: int | None) -> None:
     if have != made_with:
         here = "has none of that kind" if have is None else f"has one of {have} codes"
         raise ValueError(f"{path} was made with a {kind} tokenizer of {made_with} codes; the tokenizer given {here}")
+
+
+def _write_long_sound(out: Path, audio: Any, codes: Any, num_samples: int, device: Any) -> int:
+    """Decode block by block into a WAV file, in bounded memory."""
+    from mmtok.media.audio import write_wav_blocks
+    from recipes.commands.tokenizers import BLOCK_S
+    from recipes.progress import track
+
+    pieces = codes.split(round(BLOCK_S * audio.frame_rate), -1)
+    sounds = track(audio.decode_stream(p.to(device) for p in pieces), title="sound", total=len(pieces))
+    left = num_samples
+
+    def blocks() -> Iterator[Any]:
+        nonlocal left
+        for sound in sounds:
+            yield sound[0, :, :left].float().cpu()
+            left -= min(left, sound.shape[-1])
+
+    write_wav_blocks(out, blocks(), audio.sample_rate)
+    print(f"{out}: {num_samples / audio.sample_rate:.3f} s of sound at {audio.sample_rate} Hz")
+    return 0
 
 
 def read_tokens(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:

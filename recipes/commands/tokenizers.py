@@ -5,11 +5,17 @@ from __future__ import annotations
 import argparse
 import contextlib
 import math
+from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from recipes.commands.common import note, number
+from recipes.progress import track
+
+LONG_SOUND_S = 120.0  # longer sounds are coded block by block
+BLOCK_S = 8.0
 
 
 @dataclass(frozen=True)
@@ -198,6 +204,69 @@ def read_media(path: str, tokenizers: Tokenizers, *, size: int, seconds: float) 
     if info.has_audio and sound is None:
         note(f"{path}: its sound is left out, as {tokenizers.source} takes pictures only")
     return Media(frames, sound)
+
+
+def long_sound_s(path: str, tokenizers: Tokenizers, seconds: float) -> float | None:
+    """Whether a file is a sound so long that it is coded block by block.
+
+    Args:
+        path: the file.
+        tokenizers: what is there to take it.
+        seconds: longest piece wanted.
+
+    Returns:
+        Its length in seconds, or None for anything else: pictures that are taken too, a short sound, a tokenizer that
+        cannot stream.
+    """
+    from mmtok.media.video import probe
+
+    info = probe(path)
+    pictures = info.has_video and tokenizers.visual is not None
+    if not info.has_audio or pictures or not hasattr(tokenizers.audio, "encode_stream") or not info.duration_s:
+        return None
+    if info.duration_s > seconds + 0.05:
+        note(f"{path}: {info.duration_s:.1f} s long, the first {seconds:g} s are taken (--seconds)")
+    length = min(info.duration_s, seconds)
+    return length if length > LONG_SOUND_S else None
+
+
+def long_sound(path: str, audio: Any, *, seconds: float, device: Any, decodes: bool) -> Iterator[tuple[Any, Any, Any]]:
+    """Code a long sound block by block, in bounded memory.
+
+    Args:
+        path: the file.
+        audio: an ``AudioTokenizer`` that streams.
+        seconds: longest piece read.
+        device: where the tokenizer is.
+        decodes: False leaves the reconstruction out.
+
+    Yields:
+        Of each block the original (1, 1, n), its codes (1, k, t) and its reconstruction (1, 1, n) or None, on the CPU;
+        a last frame that is not full is filled with silence.
+    """
+    import torch.nn.functional as F
+
+    from mmtok.media.audio import stream_audio
+
+    originals: deque[Any] = deque()
+    made: deque[Any] = deque()
+    block_s = round(BLOCK_S * audio.frame_rate) / audio.frame_rate
+
+    def blocks() -> Iterator[Any]:
+        for block in stream_audio(path, sample_rate=audio.sample_rate, block_s=block_s, most_s=seconds):
+            originals.append(block[None])
+            yield F.pad(block[None], (0, -block.shape[-1] % audio.hop_length)).to(device)
+
+    def codes() -> Iterator[Any]:
+        for part in audio.encode_stream(blocks()):
+            made.append(part.cpu())
+            yield part
+
+    for result in track(
+        audio.decode_stream(codes()) if decodes else codes(), title="sound", total=math.ceil(seconds / block_s)
+    ):
+        original = originals.popleft()
+        yield original, made.popleft(), result[..., : original.shape[-1]].float().cpu() if decodes else None
 
 
 def encode_sound(audio: Any, sound: Any) -> Any:

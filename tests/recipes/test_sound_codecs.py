@@ -17,6 +17,7 @@ from mmtok.audio.dac import Dac
 from mmtok.audio.encodec import Encodec
 from mmtok.audio.orders import ORDERS
 from mmtok.media.audio import read_audio, write_wav
+from recipes.commands import tokenizers as command
 from recipes.pipeline import CinePoetPipeline
 
 Command = Callable[..., tuple[int, str, str]]
@@ -123,3 +124,32 @@ def test_models_lists_the_families_with_their_hub_ids(cinepoet: Command) -> None
     assert "published weights: CC-BY 4.0 (kyutai/mimi)" in shown
     assert "published weights: MIT (descript/dac_16khz, " in shown
     assert "(facebook/encodec_24khz, facebook/encodec_32khz)" in shown
+
+
+def test_a_long_sound_goes_block_by_block_and_nothing_changes(
+    cinepoet: Command, tmp_path: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    song, model = tmp_path / "long.wav", bundle / "audio"
+    write_wav(song, 0.5 * torch.sin(torch.arange(40_123) * 0.07), 16_000)
+    names = ("codes.safetensors", "decoded.wav", "again.wav")
+    whole, parts = ([tmp_path / f"{kind}_{name}" for name in names] for kind in ("whole", "parts"))
+    lines = []
+    for codes, decoded, again in (whole, parts):
+        assert cinepoet("tokenize", song, "--tokenizer", model, "--out", codes)[0] == 0
+        assert cinepoet("tokenize", "--decode", codes, "--out", decoded)[0] == 0
+        code, shown, _ = cinepoet("reconstruct", song, "--tokenizer", model, "--out", again)
+        assert code == 0
+        lines.append(shown)
+        monkeypatch.setattr(command, "LONG_SOUND_S", 1.0)
+        monkeypatch.setattr(command, "BLOCK_S", 0.5)
+    assert torch.equal(load_file(whole[0])["audio"], load_file(parts[0])["audio"])
+    for one, other in zip(whole[1:], parts[1:], strict=True):
+        a, b = (read_audio(file).samples for file in (one, other))
+        assert a.shape == b.shape == (1, 40_123) and torch.allclose(a, b, atol=1e-4)
+    assert "mean of blocks of 0.5 s" in lines[1] and "mean of blocks" not in lines[0]
+    assert f"{4 * 126} tokens" in lines[0] and f"{4 * 126} tokens" in lines[1]
+    for option in ("--side-by-side", "--preview"):
+        code, _, fault = cinepoet("reconstruct", song, "--tokenizer", model, option, "--out", tmp_path / "no.wav")
+        assert code == 2 and f"{option} needs pictures" in fault
+    code, shown, fault = cinepoet("tokenize", song, "--tokenizer", model, "--seconds", 1.5, "--out", parts[0])
+    assert code == 0 and "the first 1.5 s are taken" in fault and load_file(parts[0])["audio"].shape == (4, 75)

@@ -10,7 +10,7 @@ import pytest
 import soundfile
 import torch
 
-from mmtok.media import MediaError, read_audio, stream_audio, write_film, write_wav
+from mmtok.media import MediaError, read_audio, stream_audio, write_film, write_wav, write_wav_blocks
 from mmtok.media import audio as audio_module
 
 
@@ -206,3 +206,17 @@ def test_blocks_of_films_are_those_of_the_whole(tmp_path):
     whole = read_audio(file).samples
     joined = torch.cat(list(stream_audio(file, block_s=0.4)), 1)
     assert joined.shape == whole.shape and torch.allclose(joined, whole, atol=1e-5)
+
+
+def test_blocks_become_one_file_or_none(tmp_path):
+    sound = 0.5 * torch.sin(torch.arange(3001) * 0.1)[None].repeat(2, 1)
+    file, whole = tmp_path / "blocks.wav", tmp_path / "whole.wav"
+    assert write_wav_blocks(file, sound.split(1000, 1), 8000) == 3001
+    write_wav(whole, sound, 8000)
+    assert file.read_bytes() == whole.read_bytes()
+    with pytest.raises(ValueError, match="no sound to write"):
+        write_wav_blocks(tmp_path / "none.wav", [])
+    with pytest.raises(ValueError, match="NaN"):
+        write_wav_blocks(file, [sound, sound / 0 * 0])
+    assert file.read_bytes() == whole.read_bytes()  # the old file stands
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["blocks.wav", "whole.wav"]
