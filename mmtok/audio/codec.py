@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +21,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from mmtok.contract import check_codes, wanted_samples, whole_hops
+from mmtok.metrics.audio import bitrate_kbps
 from mmtok.pretrained import put_file, resolve_folder
 
 if TYPE_CHECKING:
@@ -74,7 +74,9 @@ class FrozenCodec(nn.Module):
     @property
     def bitrate_kbps(self) -> float:
         """What the levels in use cost, thousands of bits per second; EnCodec calls it the bandwidth."""
-        return self.num_codebooks * self.frame_rate * math.log2(self.codebook_size) / 1000
+        return bitrate_kbps(
+            frame_rate=self.frame_rate, num_codebooks=self.num_codebooks, codebook_size=self.codebook_size
+        )
 
     @property
     def dtype(self) -> torch.dtype:

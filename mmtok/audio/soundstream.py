@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmtok.contract import require_audio, wanted_samples, whole_hops
+from mmtok.metrics.audio import bitrate_kbps
 from mmtok.nn.causal1d import CausalConv1d, CausalConvTranspose1d
 from mmtok.nn.streaming import Stream, streaming
 from mmtok.pretrained import load_strictly, load_tensors, params_from_config, read_config, resolve_folder, save_module
@@ -183,7 +184,9 @@ class SoundStream(nn.Module):
     @property
     def bitrate_kbps(self) -> float:
         """What the codes of all levels cost, thousands of bits per second."""
-        return self.num_codebooks * self.frame_rate * math.log2(self.codebook_size) / 1000
+        return bitrate_kbps(
+            frame_rate=self.frame_rate, num_codebooks=self.num_codebooks, codebook_size=self.codebook_size
+        )
 
     @torch.no_grad()
     def encode(self, audio: Tensor, num_codebooks: int | None = None) -> Tensor:
