@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from recipes.commands.common import note, number
-from recipes.progress import track
 
 LONG_SOUND_S = 120.0  # longer sounds are coded block by block
 BLOCK_S = 8.0
@@ -247,6 +246,7 @@ def long_sound(path: str, audio: Any, *, seconds: float, device: Any, decodes: b
     import torch.nn.functional as F
 
     from mmtok.media.audio import stream_audio
+    from recipes.progress import track
 
     originals: deque[Any] = deque()
     made: deque[Any] = deque()

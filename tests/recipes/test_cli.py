@@ -28,6 +28,7 @@ from recipes.corpora.shapes import ShapesCorpus, render_audio, render_video
 from recipes.study_larp_prior import StudyConfig
 from recipes.train_larp import LarpTrainConfig
 from recipes.train_larp_ar import LarpARTrainConfig
+from recipes.train_soundstream import SoundStreamTrainConfig
 from recipes.train_tiny import TinyConfig
 
 ROOT = Path(__file__).parents[2]
@@ -491,6 +492,8 @@ def test_every_shipped_config_loads() -> None:
         "larp_ar_lp": LarpARTrainConfig,
         "larp_ar_tiny": LarpARTrainConfig,
         "larp_prior_study": StudyConfig,
+        "soundstream_16k": SoundStreamTrainConfig,
+        "soundstream_tiny": SoundStreamTrainConfig,
     }
     for file in files:
         if file.stem in others:
