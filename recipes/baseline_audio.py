@@ -22,6 +22,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from mmtok.contract import wanted_samples, whole_hops
 from mmtok.features.yamnet import YAMNet
 from mmtok.losses.audio import MelSpectrogram
 from mmtok.quantize.residual import Codebook, ResidualVQ, nearest_codes
@@ -82,11 +83,7 @@ class MelKMeansCodec(nn.Module):
         Raises:
             ValueError: for another shape or type, or less than one hop.
         """
-        if audio.ndim != 3 or audio.shape[1] != 1 or not audio.is_floating_point():
-            raise ValueError(f"audio must be a float tensor (b, 1, n), got {audio.dtype} of {tuple(audio.shape)}")
-        t = audio.shape[-1] // self.hop_length
-        if t < 1:
-            raise ValueError(f"audio of {audio.shape[-1]} samples is shorter than one hop of {self.hop_length}")
+        t = whole_hops(audio, self.hop_length).shape[-1] // self.hop_length
         levels: Tensor = self.mel(audio)
         return (levels[..., :t] + FLOOR).log()
 
@@ -120,10 +117,7 @@ class MelKMeansCodec(nn.Module):
             ValueError: for codes that do not fit or a length outside 1..(t + 1) * hop_length - 1.
         """
         t = codes.shape[-1]
-        wanted = t * self.hop_length if num_samples is None else num_samples
-        longest = (t + 1) * self.hop_length - 1
-        if not 1 <= wanted <= longest:
-            raise ValueError(f"num_samples must lie in 1..{longest} for {t} frames, got {wanted}")
+        wanted = wanted_samples(t, self.hop_length, num_samples)
         logs = self.quantizer.decode(codes)  # (b, m, t)
         more = max(2, _SHORTEST - t)  # frames that stand on and behind the end
         levels = (torch.cat([logs, logs[..., -1:].expand(-1, -1, more)], -1).exp() - FLOOR).clamp(min=0)

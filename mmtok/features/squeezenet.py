@@ -7,14 +7,13 @@ the Caffe convention: 227 x 227 pixels, BGR, 0 to 255, minus (104, 117, 123). Sh
 from __future__ import annotations
 
 import hashlib
-import zipfile
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmtok.features.arrays import read_arrays
 from mmtok.pretrained import load_strictly
 
 SIZE = 227
@@ -80,13 +79,7 @@ class SqueezeNet(nn.Module):
             ValueError: if it does not hold these arrays.
         """
         path = Path(path)
-        if not path.is_file():
-            raise FileNotFoundError(f"SqueezeNet weights {path} do not exist")
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                tensors = {name: torch.from_numpy(file[name]).float() for name in file.files}
-        except (ValueError, OSError, EOFError, TypeError, KeyError, AttributeError, zipfile.BadZipFile) as fault:
-            raise ValueError(f"{path} is not an .npz of plain arrays: {fault}") from fault
+        tensors = {name: array.float() for name, array in read_arrays(path, "SqueezeNet").items()}
         model = cls()
         load_strictly(model, tensors)
         model.source = f"SqueezeNet v1.0, sha256 {hashlib.sha256(path.read_bytes()).hexdigest()[:12]}"

@@ -12,14 +12,13 @@ batch, n samples, t frames, m mel bands, c channels.
 from __future__ import annotations
 
 import hashlib
-import zipfile
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmtok.features.arrays import read_arrays
 from mmtok.pretrained import load_strictly
 
 FRAME, HOP, N_FFT = 400, 160, 512  # samples
@@ -90,13 +89,7 @@ class YAMNet(nn.Module):
             ValueError: if it does not hold these arrays.
         """
         path = Path(path)
-        if not path.is_file():
-            raise FileNotFoundError(f"YAMNet weights {path} do not exist")
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                arrays = {name: torch.from_numpy(file[name]) for name in file.files}
-        except (ValueError, OSError, EOFError, TypeError, KeyError, AttributeError, zipfile.BadZipFile) as fault:
-            raise ValueError(f"{path} is not an .npz of plain arrays: {fault}") from fault
+        arrays = read_arrays(path, "YAMNet")
         tensors = {}
         for name, array in arrays.items():
             if name.endswith(".weight_scale"):

@@ -15,6 +15,20 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
+def require_one_shape(output: Tensor, target: Tensor) -> None:
+    """Raise unless two sounds can be compared.
+
+    Args:
+        output: a reconstruction.
+        target: its original.
+
+    Raises:
+        ValueError: if the shapes differ.
+    """
+    if output.shape != target.shape:
+        raise ValueError(f"output {tuple(output.shape)} and target {tuple(target.shape)} must have one shape")
+
+
 def hz_to_mel(hz: Tensor) -> Tensor:
     """Slaney's mel scale: linear below 1 kHz, logarithmic above.
 
@@ -164,8 +178,7 @@ class MultiScaleMelLoss(nn.Module):
         Raises:
             ValueError: if the shapes differ.
         """
-        if output.shape != target.shape:
-            raise ValueError(f"output {tuple(output.shape)} and target {tuple(target.shape)} must have one shape")
+        require_one_shape(output, target)
         total = torch.zeros((), device=output.device)
         for scale, weight, linear_weight in zip(self.scales, self.window_weights, self.linear_weights, strict=True):
             with torch.no_grad():

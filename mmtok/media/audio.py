@@ -162,26 +162,45 @@ def _as_block(samples: np.ndarray) -> Tensor:
 def _sound_pieces(path: str | os.PathLike[str], *, most_s: float | None) -> Iterator[tuple[np.ndarray, int]]:
     """Mono samples (n,) at the file's own rate, and that rate; what only fills up a last AAC frame is cut."""
     with open_media(path) as container:
-        info, zero = survey(path) if picture_streams(container) else (describe(container, None, None), None)
-        streams = sound_streams(container)
-        if not streams:
-            raise MediaError(path, "has pictures but no sound" if info.has_video else "has no sound track")
-        stream = streams[0]
-        run: Iterator[AudioFrame] = decode(container, stream)  # type: ignore[assignment]
-        first = next(run, None)
-        if first is None:
-            raise MediaError(path, "has a sound track, but none of it can be decoded (damaged or truncated)")
-        start = zero if zero is not None else time_of(first, stream) or Fraction(0)
+        track = _sound_track(path, container)
         wanted_s = None if most_s is None else most_s + _MARGIN_S
-        frames = chain([first], run)
         filled, tail = 0, np.zeros(0, dtype=np.float32)
-        for piece in _lay(path, frames, stream, start=start, start_s=0.0, wanted_s=wanted_s, channels=1):
+        for piece in _lay(
+            path, track.frames, track.stream, start=track.zero, start_s=0.0, wanted_s=wanted_s, channels=1
+        ):
             filled += piece.shape[1]
             tail = np.concatenate([tail, piece[0]])
-            yield tail[:-_LONGEST_FRAME], first.sample_rate
+            yield tail[:-_LONGEST_FRAME], track.rate
             tail = tail[-_LONGEST_FRAME:]
-        surplus = _encoder_padding(container, stream, filled, start, first.sample_rate)
-        yield tail[: len(tail) - surplus], first.sample_rate
+        surplus = _encoder_padding(container, track.stream, filled, track.zero, track.rate)
+        yield tail[: len(tail) - surplus], track.rate
+
+
+@dataclass(frozen=True)
+class _Track:
+    """The first sound track of an open file: its facts, its clock's zero, its rate and all of its decoded frames."""
+
+    info: MediaInfo
+    stream: AudioStream
+    zero: Fraction
+    rate: int
+    frames: Iterator[AudioFrame]
+
+
+def _sound_track(path: str | os.PathLike[str], container: InputContainer) -> _Track:
+    """Begin to decode, or a MediaError that says why there is nothing to hear."""
+    info, zero = survey(path) if picture_streams(container) else (describe(container, None, None), None)
+    streams = sound_streams(container)
+    if not streams:
+        raise MediaError(path, "has pictures but no sound" if info.has_video else "has no sound track")
+    stream = streams[0]
+    following: Iterator[AudioFrame] = decode(container, stream)  # type: ignore[assignment]
+    first = next(following, None)
+    if first is None:
+        raise MediaError(path, "has a sound track, but none of it can be decoded (damaged or truncated)")
+    if zero is None:
+        zero = time_of(first, stream) or Fraction(0)
+    return _Track(info, stream, zero, first.sample_rate, chain([first], following))
 
 
 def _resampled(pieces: Iterator[tuple[np.ndarray, int]], sample_rate: int) -> Iterator[np.ndarray]:
@@ -205,20 +224,10 @@ def _decode_sound(
     """Samples (channels, n) from ``start_s`` on at the file's own rate, that rate, and the facts of the file."""
     for may_seek in (True, False):
         with open_media(path) as container:
-            info, zero = survey(path) if picture_streams(container) else (describe(container, None, None), None)
-            streams = sound_streams(container)
-            if not streams:
-                raise MediaError(path, "has pictures but no sound" if info.has_video else "has no sound track")
-            stream = streams[0]
-            following: Iterator[AudioFrame] = decode(container, stream)  # type: ignore[assignment]
-            first = next(following, None)
-            if first is None:
-                raise MediaError(path, "has a sound track, but none of it can be decoded (damaged or truncated)")
-            rate = first.sample_rate
-            if zero is None:
-                zero = time_of(first, stream) or Fraction(0)
-            start = zero + Fraction(start_s)
-            run: Iterator[AudioFrame] | None = chain([first], following)
+            track = _sound_track(path, container)
+            info, stream, rate = track.info, track.stream, track.rate
+            start = track.zero + Fraction(start_s)
+            run: Iterator[AudioFrame] | None = track.frames
             if may_seek and start_s > (_SEEK_FROM_IN_FILMS_S if info.has_video else _SEEK_FROM_S):
                 run = _jump(container, stream, start)
             if run is None:  # the jump landed too late or failed: decode from the beginning

@@ -12,7 +12,7 @@ import warnings
 import torch
 from torch import Tensor, nn
 
-from mmtok.losses.audio import MelSpectrogram
+from mmtok.losses.audio import MelSpectrogram, require_one_shape
 
 
 class LogMelDistance(nn.Module):
@@ -47,8 +47,7 @@ class LogMelDistance(nn.Module):
         Raises:
             ValueError: if the shapes differ.
         """
-        if output.shape != target.shape:
-            raise ValueError(f"output {tuple(output.shape)} and target {tuple(target.shape)} must have one shape")
+        require_one_shape(output, target)
         logs = [(self.mel(sound) + self.floor).log() for sound in (output, target)]
         return (logs[0] - logs[1]).abs().mean((1, 2))
 
@@ -94,8 +93,7 @@ class STFTDistance(nn.Module):
         Raises:
             ValueError: if the shapes differ.
         """
-        if output.shape != target.shape:
-            raise ValueError(f"output {tuple(output.shape)} and target {tuple(target.shape)} must have one shape")
+        require_one_shape(output, target)
         linear, logarithmic = [], []
         for n_fft, hop, window in self.resolutions:
             got, wanted = (_magnitudes(sound, n_fft=n_fft, hop=hop, window=window) for sound in (output, target))
@@ -152,8 +150,7 @@ def stoi(output: Tensor, target: Tensor, *, sample_rate: int) -> Tensor:
         import pystoi
     except ImportError as fault:
         raise ImportError("STOI needs the package pystoi: pip install 'cinepoet[speech]'") from fault
-    if output.shape != target.shape:
-        raise ValueError(f"output {tuple(output.shape)} and target {tuple(target.shape)} must have one shape")
+    require_one_shape(output, target)
     figures = []
     shortest = math.ceil(257 * sample_rate / 10_000)  # one frame; the library needs it
     rows = (sound.detach().cpu().double().reshape(-1, sound.shape[-1]) for sound in (output, target))
@@ -197,8 +194,7 @@ def si_sdr_db(output: Tensor, target: Tensor) -> Tensor:
     Raises:
         ValueError: if the shapes differ.
     """
-    if output.shape != target.shape:
-        raise ValueError(f"output {tuple(output.shape)} and target {tuple(target.shape)} must have one shape")
+    require_one_shape(output, target)
     output, target = (x.double() - x.double().mean(-1, keepdim=True) for x in (output, target))
     energy = target.square().sum(-1, keepdim=True)
     signal = (output * target).sum(-1, keepdim=True) / energy.clamp(min=1e-30) * target

@@ -24,9 +24,8 @@ from torch import Tensor
 
 import mmtok  # noqa: F401  (lets encodec import beside any torchaudio)
 from mmtok.audio.soundstream import SoundStream, build_soundstream
-from recipes.bench.measure import forget_peak, in_fresh_process, machine, median_seconds, peak_gb, table
+from recipes.bench.measure import forget_peak, in_fresh_process, machine, median_seconds, one_by_one, peak_gb, tell
 from recipes.progress import track
-from recipes.run import write_atomically
 
 MODES = ("encodec fp32", "ours fp32", "ours bf16", "ours fp32 compiled", "ours bf16 compiled")
 KINDS = ("speed", "stream", "memory")
@@ -188,13 +187,11 @@ def stream(args: argparse.Namespace) -> tuple[list[dict[str, Any]], str]:
     Returns:
         Rows, and the machine.
     """
-    rows: list[dict[str, Any]] = []
-    where = ""
-    for mode in track(args.modes or MODES[1:3], title="stream"):
-        row = _case("stream", mode, args, ["--seconds", str(args.seconds)])
-        where = row.pop("machine")
-        rows.append({"case": mode} | row)
-    return rows, where
+
+    def measure(mode: str) -> dict[str, Any]:
+        return {"case": mode} | _case("stream", mode, args, ["--seconds", str(args.seconds)])
+
+    return one_by_one(args.modes or MODES[1:3], measure, title="stream")
 
 
 @torch.inference_mode()
@@ -233,13 +230,12 @@ def memory(args: argparse.Namespace) -> tuple[list[dict[str, Any]], str]:
     Returns:
         Rows, and the machine.
     """
-    rows: list[dict[str, Any]] = []
-    where = ""
-    for seconds in track(args.lengths, title="memory"):
-        row = _case("memory", (args.modes or MODES[1:2])[0], args, ["--seconds", str(seconds)])
-        where = row.pop("machine")
-        rows.append(row)
-    return rows, where
+    mode = (args.modes or MODES[1:2])[0]
+
+    def measure(seconds: float) -> dict[str, Any]:
+        return _case("memory", mode, args, ["--seconds", str(seconds)])
+
+    return one_by_one(args.lengths, measure, title="memory")
 
 
 def _case(kind: str, mode: str, args: argparse.Namespace, words: list[str]) -> dict[str, Any]:
@@ -283,9 +279,7 @@ def main(words: list[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as scratch:
         args.scratch = Path(scratch)
         rows, where = {"speed": speed, "stream": stream, "memory": memory}[args.kind](args)
-    print(f"{where}\n\n{table(rows)}")
-    if args.out is not None:
-        write_atomically(args.out, json.dumps({"machine": where, "rows": rows}, indent=1) + "\n")
+    tell(where, rows, args.out)
     return 0
 
 

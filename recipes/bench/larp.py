@@ -22,11 +22,10 @@ from torch import Tensor
 from llm.larp_ar import LarpAR, larp_ar_config
 from mmtok.metrics.visual import psnr_db
 from mmtok.visual.larp import Larp, find_larp
-from recipes.bench.measure import in_fresh_process, machine, median_seconds, table
+from recipes.bench.measure import in_fresh_process, machine, median_seconds, tell
 from recipes.bench.plain_larp import PlainLarp, PlainLarpAR
 from recipes.bench.visual import scene_clip
 from recipes.progress import track
-from recipes.run import write_atomically
 
 MODES = {
     "tokenizer": ("plain fp32", "ours fp32", "ours bf16", "ours fp32 compiled", "ours bf16 compiled"),
@@ -241,9 +240,7 @@ def main(words: list[str] | None = None) -> int:
         print(json.dumps({"tokenizer": tokenizer_case, "sampling": sampling_case}[args.kind](args)))
         return 0
     rows, where = {"tokenizer": tokenizer, "sampling": sampling}[args.kind](args)
-    print(f"{where}\n\n{table(rows)}")
-    if args.out is not None:
-        write_atomically(args.out, json.dumps({"machine": where, "rows": rows}, indent=1) + "\n")
+    tell(where, rows, args.out)
     return 0
 
 

@@ -9,11 +9,16 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
+
+from recipes.progress import track
+from recipes.run import write_atomically
+
+T = TypeVar("T")
 
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
@@ -97,6 +102,38 @@ def machine(device: torch.device) -> str:
         names = [x.split(":", 1)[1].strip() for x in info.read_text().splitlines() if x.startswith("model name")]
         chip = names[0] if names else chip
     return f"{chip}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, torch {torch.__version__}"
+
+
+def one_by_one(
+    cases: Iterable[T], measure: Callable[[T], dict[str, Any]], *, title: str
+) -> tuple[list[dict[str, Any]], str]:
+    """Measure cases behind a progress bar.
+
+    Args:
+        cases: of one kind.
+        measure: gives a row whose "machine" says what it was measured on.
+        title: shown beside the bar.
+
+    Returns:
+        Rows without their "machine", and the machine.
+    """
+    rows = [measure(case) for case in track(list(cases), title=title)]
+    machines = [row.pop("machine") for row in rows]
+    return rows, machines[-1]
+
+
+def tell(told: str, rows: Sequence[dict[str, Any]], out: Path | None, *, key: str = "machine") -> None:
+    """Print a benchmark's table, and keep its rows where that is wanted.
+
+    Args:
+        told: the line above the table.
+        rows: of the table.
+        out: JSON file, or None.
+        key: what the line is called in it.
+    """
+    print(f"{told}\n\n{table(rows)}")
+    if out is not None:
+        write_atomically(out, json.dumps({key: told, "rows": list(rows)}, indent=1) + "\n")
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:

@@ -25,11 +25,10 @@ from torch import Tensor
 
 from mmtok.contract import VisualTokenizer
 from mmtok.metrics.visual import psnr_db
-from recipes.bench.measure import forget_peak, in_fresh_process, machine, median_seconds, peak_gb, table
+from recipes.bench.measure import forget_peak, in_fresh_process, machine, median_seconds, one_by_one, peak_gb, tell
 from recipes.bench.plain_magvit2 import PlainMagvit2
 from recipes.device import give_back_freed_memory
 from recipes.progress import track
-from recipes.run import write_atomically
 
 MODES = ("plain fp32", "ours fp32", "ours bf16", "ours bf16 compiled")
 KINDS = ("speed", "stream", "batch", "entropy", "tiles")
@@ -209,14 +208,12 @@ def stream(args: argparse.Namespace) -> tuple[list[dict[str, Any]], str]:
     Returns:
         Rows, and the machine.
     """
-    rows = []
-    for frames in track(args.frames, title=f"{args.preset} streams"):
-        words = ["stream", "--case", "stream", "--preset", args.preset, "--size", str(args.size)]
-        rows.append(
-            in_fresh_process("recipes.bench.visual", [*words, "--frames", str(frames), "--device", args.device])
-        )
-    where = [row.pop("machine") for row in rows]
-    return rows, where[0]
+    words = ["stream", "--case", "stream", "--preset", args.preset, "--size", str(args.size), "--device", args.device]
+
+    def measure(frames: int) -> dict[str, Any]:
+        return in_fresh_process("recipes.bench.visual", [*words, "--frames", str(frames)])
+
+    return one_by_one(args.frames, measure, title=f"{args.preset} streams")
 
 
 @torch.inference_mode()
@@ -350,9 +347,7 @@ def main(words: list[str] | None = None) -> int:
         return 0
     rows, where = RUN[args.kind](args)
     told = f"{args.kind}: {'embedded tiny' if args.kind == 'tiles' else args.preset}, {args.size} pixels; {where}"
-    print(f"{told}\n\n{table(rows)}")
-    if args.out is not None:
-        write_atomically(args.out, json.dumps({"protocol": told, "rows": rows}, indent=1) + "\n")
+    tell(told, rows, args.out, key="protocol")
     return 0
 
 

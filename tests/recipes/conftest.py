@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import socket
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -107,5 +111,20 @@ def cinepoet(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str
         code = main([str(word) for word in words])
         shown = capsys.readouterr()
         return code, shown.out, shown.err
+
+    return run
+
+
+@pytest.fixture
+def two_processes() -> Callable[[str, Path], None]:
+    """Run a test's own file as two processes that find each other; it trains into the folder when it is the main one."""
+
+    def run(file: str, folder: Path) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            where = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+        words = [sys.executable, file, str(folder)]
+        pair = [subprocess.Popen(words, env=os.environ | where | {"RANK": str(rank)}) for rank in range(2)]
+        assert [process.wait(timeout=400) for process in pair] == [0, 0]
 
     return run

@@ -2,9 +2,6 @@
 
 import dataclasses
 import json
-import os
-import socket
-import subprocess
 import sys
 from pathlib import Path
 
@@ -207,15 +204,10 @@ DECIDED = dataclasses.replace(PARAMS, temperature=1e-6, adaptive_tokens=6)
 TOGETHER = dataclasses.replace(GAME, preset="decided", adaptive_tokens=6, use_prior=False, discriminator_loss="hinge")
 
 
-def test_two_processes_are_one_with_the_whole_batch(tmp_path, monkeypatch):
+def test_two_processes_are_one_with_the_whole_batch(two_processes, tmp_path, monkeypatch):
     monkeypatch.setitem(larp_module.PRESETS, "decided", DECIDED)
     alone = train(tmp_path / "one", TOGETHER)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        where = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
-    words = [sys.executable, __file__, str(tmp_path / "two")]
-    pair = [subprocess.Popen(words, env=os.environ | where | {"RANK": str(rank)}) for rank in range(2)]
-    assert [process.wait(timeout=400) for process in pair] == [0, 0]
+    two_processes(__file__, tmp_path / "two")
     one, two = (Larp.from_pretrained(f).state_dict() for f in (alone, tmp_path / "two" / "model"))
     torch.manual_seed(TOGETHER.seed)
     start = Larp(DECIDED).without_prior().state_dict()

@@ -3,9 +3,6 @@
 import dataclasses
 import itertools
 import json
-import os
-import socket
-import subprocess
 import sys
 from pathlib import Path
 
@@ -306,15 +303,10 @@ def test_resnet_logits_from_a_folder(tmp_path):
 TOGETHER = dataclasses.replace(GAME, entropy_weight=0.5, temperature=1.0)
 
 
-def test_two_processes_are_one_with_the_whole_batch(tmp_path, monkeypatch):
+def test_two_processes_are_one_with_the_whole_batch(two_processes, tmp_path, monkeypatch):
     monkeypatch.setattr(Run, "plot", lambda self: None)
     alone = train_magvit2(TOGETHER, tmp_path / "one", clip_source=gradients, compute=COMPUTE)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        where = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
-    words = [sys.executable, __file__, str(tmp_path / "two")]
-    pair = [subprocess.Popen(words, env=os.environ | where | {"RANK": str(rank)}) for rank in range(2)]
-    assert [process.wait(timeout=400) for process in pair] == [0, 0]
+    two_processes(__file__, tmp_path / "two")
     one, two = (
         Magvit2.from_pretrained(alone).state_dict(),
         Magvit2.from_pretrained(tmp_path / "two" / "model").state_dict(),

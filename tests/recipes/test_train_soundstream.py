@@ -2,9 +2,6 @@
 
 import itertools
 import json
-import os
-import socket
-import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -199,14 +196,9 @@ TOGETHER = replace(
 )
 
 
-def test_two_processes_are_one_with_the_whole_batch(tmp_path: Path) -> None:
+def test_two_processes_are_one_with_the_whole_batch(two_processes: Callable[[str, Path], None], tmp_path: Path) -> None:
     alone = train_soundstream(TOGETHER, tmp_path / "one", sound_source=tones, compute=CPU)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        where = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
-    words = [sys.executable, __file__, str(tmp_path / "two")]
-    pair = [subprocess.Popen(words, env=os.environ | where | {"RANK": str(rank)}) for rank in range(2)]
-    assert [process.wait(timeout=300) for process in pair] == [0, 0]
+    two_processes(__file__, tmp_path / "two")
     one, two = (load_file(f / "model.safetensors") for f in (alone, tmp_path / "two" / "model"))
     torch.manual_seed(TOGETHER.seed)
     start = build_soundstream(TOGETHER.preset).state_dict()
