@@ -556,6 +556,17 @@ class TokenShards:
         """Distinct captions of this split, sorted, for a cache of text vectors."""
         return sorted(self._distinct("caption"))
 
+    def collections_of(self, rows: Tensor) -> list[str | None]:
+        """Name of the data source of each row.
+
+        Args:
+            rows: (n,) row numbers.
+
+        Returns:
+            n names, None where there is none.
+        """
+        return list(self._column("collection").take(rows.numpy()).to_pylist())
+
     def collections(self) -> list[str]:
         """Distinct names of data sources of this split, sorted."""
         return sorted(self._distinct("collection"))

@@ -38,6 +38,7 @@ from recipes.corpora.sources import MixedClips, MixedSounds, WholeScenes
 from recipes.device import Compute
 from recipes.distributed import ALONE, Ranks
 from recipes.encode_dataset import EncodeConfig, encode_shapes, weights_hash
+from recipes.lm_data import CaptionVectors, cached_data
 from recipes.run import same_data, write_atomically
 from recipes.tokens import TokenSet
 from recipes.train_decoder import DecoderTrainConfig, train_decoder
@@ -208,7 +209,7 @@ def train_tiny(
         "audio": lambda: _audio(config, folder, compute, corpus, media, ranks),
         "larp": lambda: _larp(config, folder, compute, corpus, ranks),
         "tokens": lambda: _tokens(config, folder, compute, sharp="superres" in stages or "superres" not in taken),
-        "lm": lambda: _lm(config, folder, compute),
+        "lm": lambda: _lm(config, folder, compute, ranks),
         "superres": lambda: _superres(config, folder, compute),
         "bundle": lambda: _bundle(config, folder, compute, media, name=name, tokenizers=tokenizers, command=command),
     }
@@ -357,15 +358,19 @@ def _lm_config(config: TinyConfig, folder: Path) -> LMTrainConfig:
     return replace(lm, task_weights=kept, image_share=None, first_slice_weight=1.0, visual_codes=codes)
 
 
-def _lm(config: TinyConfig, folder: Path, compute: Compute) -> None:
+def _lm(config: TinyConfig, folder: Path, compute: Compute, ranks: Ranks) -> None:
     visual, audio = _spoken(config, folder, compute), _stored(folder, "audio", compute)
+    lm, text_encoder = _lm_config(config, folder), mmtok.load(folder / "text" / "model")
+    data = cached_data(TokenSet.load(folder / "lm_tokens"), validation_rows=lm.validation_rows)
     train_lm(
-        _lm_config(config, folder),
+        lm,
         folder / "lm",
-        tokens=TokenSet.load(folder / "lm_tokens"),
-        text_encoder=mmtok.load(folder / "text" / "model"),
+        data=data,
+        captions=CaptionVectors(data.captions, text_encoder, slots=lm.text_slots),
+        text_dim=text_encoder.dim,
         compute=compute,
         code_vectors=(visual.code_vectors(), audio.code_vectors()),
+        ranks=ranks,
     )
 
 
