@@ -120,6 +120,29 @@ class SoundStreamTrainConfig:
     max_waveform_channels: int = 1024
     spectral_channels: int = 32
 
+    def __post_init__(self) -> None:
+        values = vars(self)
+        counts = [
+            *("steps", "batch_size", "num_samples", "num_mels", "use_window", "log_every", "evaluate_every"),
+            *("evaluation_size", "waveform_channels", "max_waveform_channels", "spectral_channels"),
+        ]
+        weights = [
+            *("mel_weight", "mel_linear_weight", "waveform_weight", "commitment_weight", "adversarial_weight"),
+            *("feature_weight", "warmup_steps"),
+        ]
+        faults = [f"{name} must be at least 1, got {values[name]}" for name in counts if values[name] < 1]
+        faults += [f"{name} must not be negative, got {values[name]}" for name in weights if values[name] < 0]
+        for name in ("recording_s", "max_grad_norm"):
+            if values[name] <= 0:
+                faults.append(f"{name} must be positive, got {values[name]}")
+        critics_first = self.adversarial_start_step == 0 and self.adversarial_weight + self.feature_weight > 0
+        if not self.mel_weight + self.waveform_weight > 0 and not critics_first:
+            faults.append(
+                "mel_weight and waveform_weight are both 0: nothing teaches the codec before discriminators do"
+            )
+        if faults:
+            raise ValueError("; ".join(faults))
+
 
 class CodebookTraining:
     """A quantizer's running means as a part of the checkpoint; the model's own weights leave them out.

@@ -187,6 +187,8 @@ def sound_pool(
         peak = float(samples.abs().max()) if samples.numel() else 0.0
         if peak > 1e-3:
             sounds.append(samples * (0.9 / peak))
+        else:
+            print(f"left out: {path}: {'is silent' if samples.numel() else 'is too short'}")
     return sounds
 
 

@@ -54,13 +54,15 @@ def test_rows_that_fit_nothing_are_named(sounds: Path, row: str, told: str) -> N
         MediaFolder.open(sounds, listing(sounds, row))
 
 
-def test_sounds_are_brought_to_one_peak_and_cut(sounds: Path) -> None:
+def test_sounds_are_brought_to_one_peak_and_cut(sounds: Path, capsys: pytest.CaptureFixture[str]) -> None:
     files = MediaFolder.open(sounds).train_audio
     write_wav(sounds / "silence.wav", torch.zeros(1, 1600))
     (sounds / "broken.wav").write_bytes(b"RIFF")
     pool = sound_pool((*files, sounds / "silence.wav", sounds / "broken.wav"), longest_s=0.05)
     assert len(pool) == len(files) == 4
     assert all(sound.shape == (800,) and abs(float(sound.abs().max()) - 0.9) < 1e-4 for sound in pool)
+    told = capsys.readouterr().out.splitlines()
+    assert len(told) == 2 and "silence.wav: is silent" in told[0] and "broken.wav: " in told[1]
     assert sound_pool((sounds / "sounds" / "a_1.wav",))[0].shape == (1600,)
 
 
