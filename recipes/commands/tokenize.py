@@ -63,7 +63,15 @@ def _encode(args: argparse.Namespace) -> int:
     from safetensors.torch import save_file
 
     from mmtok.media.container import replacing
-    from recipes.commands.tokenizers import Media, encode_sound, load_tokenizers, long_sound, long_sound_s, read_media
+    from recipes.commands.tokenizers import (
+        Media,
+        encode_sound,
+        load_tokenizers,
+        long_sound,
+        long_sound_s,
+        read_media,
+        require_use,
+    )
     from recipes.pipeline import encode_video
 
     check_outputs({"--out": (args.out, (".safetensors",))}, [args.media])
@@ -75,6 +83,7 @@ def _encode(args: argparse.Namespace) -> int:
     tensors: dict[str, Any] = {}
     length_s = long_sound_s(args.media, tokenizers, seconds)
     if length_s is not None:
+        require_use(args, pictures=False, sound=True)
         audio, num_samples, parts = tokenizers.audio, 0, []
         for original, codes, _ in long_sound(args.media, audio, seconds=length_s, device=compute.device, decodes=False):
             num_samples += original.shape[-1]
@@ -86,6 +95,7 @@ def _encode(args: argparse.Namespace) -> int:
         media = Media(None, None)
     else:
         media = read_media(args.media, tokenizers, size=args.size or tokenizers.size, seconds=seconds)
+        require_use(args, pictures=media.frames is not None, sound=media.sound is not None)
     with torch.inference_mode():
         if media.frames is not None:
             pictures = media.frames.to(compute.device)
@@ -110,11 +120,19 @@ def _decode(args: argparse.Namespace) -> int:
 
     from mmtok.media.audio import SOUND_SUFFIXES
     from mmtok.media.video import FILM_SUFFIXES
-    from recipes.commands.tokenizers import LONG_SOUND_S, Media, load_tokenizers, output_endings, write_media
+    from recipes.commands.tokenizers import (
+        LONG_SOUND_S,
+        Media,
+        load_tokenizers,
+        output_endings,
+        require_use,
+        write_media,
+    )
     from recipes.pipeline import decode_video
 
     check_outputs({"--out": (args.out, (*FILM_SUFFIXES, *SOUND_SUFFIXES, ".png"))}, [args.decode])
     facts, tensors = read_tokens(args.decode)
+    require_use(args, pictures="num_frames" in facts, sound="num_samples" in facts)
     compute = compute_of(args)
     tokenizers = in_tiles(load_tokenizers(args.tokenizer or facts["tokenizer"], compute.device), args.tile)
     if "num_samples" in facts:

@@ -301,6 +301,25 @@ def encode_sound(audio: Any, sound: Any) -> Any:
     return audio.encode(F.pad(sound, (0, -sound.shape[-1] % audio.hop_length)))
 
 
+def require_use(args: argparse.Namespace, *, pictures: bool, sound: bool) -> None:
+    """Refuse options that would change nothing.
+
+    Args:
+        args: of ``tokenize`` or ``reconstruct``.
+        pictures: whether there are any.
+        sound: whether there is any.
+
+    Raises:
+        ValueError: for an option on pictures without them, or one on sound without it.
+    """
+    for name, there, kind in (
+        *((name, pictures, "pictures") for name in ("size", "tile", "stream", "side_by_side", "preview")),
+        ("levels", sound, "sound"),
+    ):
+        if not there and getattr(args, name, None) not in (None, False):
+            raise ValueError(f"--{name.replace('_', '-')} needs {kind}, and {args.media or args.decode} gives none")
+
+
 def output_endings(media: Media) -> tuple[str, ...]:
     """Endings that suit what was read.
 

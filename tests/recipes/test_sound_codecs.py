@@ -243,3 +243,20 @@ def test_codes_that_do_not_fit_their_length_or_rate_are_refused(
                 )
             else:
                 assert code == 2 and told in fault, (changed, fault)
+
+
+def test_options_that_would_change_nothing_are_refused(
+    cinepoet: Command, tmp_path: Path, song: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    film, sound = tmp_path / "mute.mp4", {"tokenize": tmp_path / "c.safetensors", "reconstruct": tmp_path / "a.wav"}
+    video.write_film(film, torch.zeros(3, 5, 32, 32), fps=8)
+    for long_s in (120.0, 0.5):  # as a whole and block by block
+        monkeypatch.setattr(command, "LONG_SOUND_S", long_s)
+        for words in (("tokenize", "--size", 32), ("tokenize", "--stream"), ("reconstruct", "--tile", 32)):
+            code, _, fault = cinepoet(*words, song, "--tokenizer", bundle, "--out", sound[words[0]])
+            assert code == 2 and f"{words[1]} needs pictures, and {song} gives none" in fault
+    code, _, fault = cinepoet("tokenize", film, "--levels", 2, "--tokenizer", bundle, "--out", sound["tokenize"])
+    assert code == 2 and f"--levels needs sound, and {film} gives none" in fault
+    assert cinepoet("tokenize", song, "--tokenizer", bundle / "audio", "--out", sound["tokenize"])[0] == 0
+    code, _, fault = cinepoet("tokenize", "--decode", sound["tokenize"], "--tile", 32, "--out", sound["reconstruct"])
+    assert code == 2 and f"--tile needs pictures, and {sound['tokenize']} gives none" in fault

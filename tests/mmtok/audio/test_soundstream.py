@@ -173,6 +173,16 @@ def test_a_stream_remembers_a_bounded_past(model: SoundStream) -> None:
     assert sizes[0] == sizes[-1] < 10_000
 
 
+def test_what_the_tiny_preset_remembers() -> None:
+    tiny, encoding, decoding = build_soundstream("tiny").eval(), Stream(), Stream()
+    with torch.no_grad():
+        with streaming(encoding):
+            latents = tiny.encoder(sound(1, 3200))
+        with streaming(decoding):
+            tiny.decoder(latents)
+    assert (encoding.num_bytes(), decoding.num_bytes()) == (41_496, 59_424)  # as docs/audio.md tells
+
+
 def test_long_sounds_are_coded_in_pieces(model: SoundStream, monkeypatch: pytest.MonkeyPatch) -> None:
     audio = sound(2, 8 * 21 + 5)
     codes = model.encode(audio)
