@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from mmtok.audio.soundstream import SoundStream, build_soundstream
+from mmtok.audio.soundstream import PRESETS, SoundStream, build_soundstream
 from mmtok.losses.audio import MultiScaleMelLoss, waveform_loss
 from mmtok.losses.audio_discriminators import AudioDiscriminators, adversarial_loss, discriminator_loss, feature_loss
 from mmtok.losses.balancer import LossBalancer
@@ -142,6 +142,23 @@ class SoundStreamTrainConfig:
             )
         if faults:
             raise ValueError("; ".join(faults))
+
+
+def sample_rate_of(config: SoundStreamTrainConfig) -> int:
+    """The rate that the sound of a run must have.
+
+    Args:
+        config: the run.
+
+    Returns:
+        Hz.
+
+    Raises:
+        ValueError: for an unknown preset, with the known ones.
+    """
+    if config.preset not in PRESETS:
+        raise ValueError(f"unknown SoundStream preset {config.preset!r}; known: {', '.join(sorted(PRESETS))}")
+    return PRESETS[config.preset].sample_rate
 
 
 class CodebookTraining:
@@ -346,7 +363,7 @@ def train_soundstream(
     """
     # data
     if sound_source is None:
-        sound_source = MixedSounds(ShapesCorpus(config.seed), None)
+        sound_source = MixedSounds(ShapesCorpus(config.seed), None, sample_rate=sample_rate_of(config))
     device = compute.device
 
     # model and losses

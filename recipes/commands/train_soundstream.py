@@ -23,22 +23,19 @@ def run_soundstream(args: argparse.Namespace) -> int:
     Raises:
         ValueError: for options that this training does not take, or a folder without sound.
     """
-    from mmtok.audio.soundstream import PRESETS
     from recipes.config import load_config
     from recipes.corpora.folder import MediaFolder, sound_pool
     from recipes.corpora.shapes import ShapesCorpus
     from recipes.corpora.sources import MixedSounds, RealSounds
     from recipes.run import same_data
-    from recipes.train_soundstream import SoundStreamTrainConfig, train_soundstream
+    from recipes.train_soundstream import SoundStreamTrainConfig, sample_rate_of, train_soundstream
 
     if args.stages is not None:
         raise ValueError("soundstream has one run, whose stages are set by adversarial_start_step; leave --stages out")
     if args.tokenizers is not None:
         raise ValueError("soundstream trains a tokenizer; leave --tokenizers out")
     config = load_config(SoundStreamTrainConfig, args.config or _CONFIG, args.changes)
-    if config.preset not in PRESETS:  # told before the files are read
-        raise ValueError(f"unknown SoundStream preset {config.preset!r}; known: {', '.join(sorted(PRESETS))}")
-    rate = PRESETS[config.preset].sample_rate
+    rate = sample_rate_of(config)  # an unknown preset is told before the files are read
     compute, ranks = join_training(args)
     out = args.out or Path("runs") / args.preset
     tell_config(config, out, ranks)

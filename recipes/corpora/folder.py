@@ -21,7 +21,7 @@ from mmtok.media.video import probe, read_video
 from recipes.progress import track
 
 VIDEO_SUFFIXES = {".mp4", ".mkv", ".mov", ".webm", ".avi", ".gif", ".mpg", ".m4v"}
-AUDIO_SUFFIXES = {".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a"}
+AUDIO_SUFFIXES = {".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a", ".aac", ".aif", ".aiff", ".wma"}
 
 
 @dataclass(frozen=True)

@@ -142,13 +142,13 @@ def test_runs_under_bfloat16_autocast(tmp_path: Path) -> None:
 def test_default_sound_is_the_shapes_corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = []
 
-    def few(corpus: object, real: object) -> object:
-        made.append((type(corpus).__name__, real))
+    def few(corpus: object, real: object, *, sample_rate: int) -> object:
+        made.append((type(corpus).__name__, real, sample_rate))
         return tones
 
     monkeypatch.setattr(recipe, "MixedSounds", few)
     train_soundstream(replace(SMOKE, steps=1), tmp_path, compute=CPU)
-    assert made == [("ShapesCorpus", None)]
+    assert made == [("ShapesCorpus", None, 16_000)]
 
 
 def test_learning_rate_rises_then_falls_to_two_percent() -> None:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import soundfile
 import torch
 
 from mmtok.media.audio import write_wav
@@ -39,6 +40,15 @@ def test_a_pattern_takes_what_no_row_before_it_named(sounds: Path) -> None:
     media = MediaFolder.open(sounds, listing(sounds, *rows))
     assert names(media.measure_audio) == ["a_1", "a_2", "b_2"] and names(media.train_audio) == ["b_1", "c_1"]
     assert media.licences["sounds/a_1.wav"] == "mine" and media.licences["sounds/c_1.wav"] == "CC0"
+
+
+def test_endings_of_sound_in_any_case(tmp_path: Path) -> None:
+    for name, kind in (("a.AIFF", "AIFF"), ("b.Flac", "FLAC"), ("c.aif", "AIFF"), ("d.mp3", "MP3")):
+        soundfile.write(tmp_path / name, 0.5 * torch.ones(3200).numpy(), 16_000, format=kind)
+    (tmp_path / "notes.txt").write_text("no sound")
+    media = MediaFolder.open(tmp_path)
+    assert [file.name for file in media.train_audio] == ["a.AIFF", "b.Flac", "d.mp3"]
+    assert len(sound_pool(media.train_audio + media.measure_audio)) == 4
 
 
 @pytest.mark.parametrize(
