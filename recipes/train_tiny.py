@@ -45,7 +45,7 @@ from recipes.train_decoder import DecoderTrainConfig, train_decoder
 from recipes.train_larp import LarpTrainConfig, larp_params, train_larp
 from recipes.train_lm import LMTrainConfig, train_lm
 from recipes.train_magvit2 import Magvit2TrainConfig, train_magvit2
-from recipes.train_soundstream import SoundStreamTrainConfig, train_soundstream
+from recipes.train_soundstream import SoundStreamTrainConfig, sample_rate_of, train_soundstream
 from recipes.train_superres import SuperResTrainConfig, train_superres
 from recipes.train_t5 import T5TrainConfig, shapes_captions, shapes_labelled, train_t5
 from superres.model import SuperResTransformer
@@ -288,8 +288,10 @@ def _audio(
             print(f"audio: {type(codec).__name__}, {codec.num_codebooks} levels, {codec.bitrate_kbps:g} kbit/s")
         return
     files = () if media is None else media.train_audio + media.train_video
-    real = sound_pool(files, longest_s=config.audio.recording_s)
-    source = MixedSounds(corpus, real, real_share=config.real_share, pool=4 * config.scenes_pool)
+    rate = sample_rate_of(config.audio)
+    real = sound_pool(files, sample_rate=rate, longest_s=config.audio.recording_s)
+    pool = 4 * config.scenes_pool
+    source = MixedSounds(corpus, real, real_share=config.real_share, pool=pool, sample_rate=rate)
     _same_data(config, folder / "audio", media, ranks)
     train_soundstream(config.audio, folder / "audio", sound_source=source, compute=compute, ranks=ranks)
 
