@@ -71,10 +71,18 @@ def test_smoke_run_writes_a_model_and_logs_every_level(tmp_path: Path) -> None:
     assert ["val/log_mel" in row for row in rows] == [True, False, True, True]
 
 
+def test_the_codec_hears_before_it_is_quantized(tmp_path: Path) -> None:
+    config = replace(SMOKE, steps=6, log_every=1, quantize_from_step=4)
+    train_soundstream(config, tmp_path, sound_source=tones, compute=CPU)
+    commitment = [row["train/commitment"] for row in log_of(tmp_path)]
+    assert commitment[:4] == [0.0] * 4
+    assert all(value > 0 for value in commitment[4:])
+
+
 @pytest.mark.parametrize(
     "extra",
     [
-        {"start_vectors": 25},
+        {"start_vectors": 25, "quantize_from_step": 2},
         {"average_decay": 0.5, "adversarial_start_step": 2, **CRITICS},
         {"balanced": True, "adversarial_start_step": 2, **CRITICS},
     ],
