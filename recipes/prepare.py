@@ -12,6 +12,7 @@ Shape letters: b batch, c channels, t h w time/height/width, n samples.
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -398,6 +399,7 @@ def _read_clips(reads: list[_Read], *, config: PrepareConfig, tokenizing: Tokeni
         for read in reads:
             _render(read, fps, rate)
         return reads
+    _still_there(film)
     try:
         with open_film(film.where, film.source) as path:
             for read in reads:
@@ -409,6 +411,15 @@ def _read_clips(reads: list[_Read], *, config: PrepareConfig, tokenizing: Tokeni
         for read in reads:
             read.frames, read.fault = None, fault.problem
     return reads
+
+
+def _still_there(film: FilmPlan) -> None:
+    """Stop when a file went away or grew: storage that fails must not fill the quarantine with good films."""
+    file = film.where.get("file")
+    size = os.path.getsize(file) if file and os.path.isfile(file) else None
+    if file and size != film.file_size:
+        now = "is gone" if size is None else "was changed"
+        raise ValueError(f"{file} {now} since the work was planned; bring it back and run the same command again")
 
 
 def _render(read: _Read, fps: float, rate: int | None) -> None:

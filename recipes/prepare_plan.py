@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
@@ -143,6 +144,7 @@ class FilmPlan:
         where: as in ``Film``, or the number and split of a scene.
         captions: its texts.
         source_hash: of its content.
+        file_size: bytes of the file that it lies in, or None.
         split: "train" or "validation".
         licence: or None.
         collection: or None.
@@ -154,6 +156,7 @@ class FilmPlan:
     where: dict[str, Any]
     captions: tuple[str, ...]
     source_hash: str
+    file_size: int | None
     split: str
     licence: str | None
     collection: str | None
@@ -294,6 +297,7 @@ def _plan_scenes(config: PrepareConfig, visual: Any) -> Plan:
                     where={"scene": index, "seed": config.seed, "split": corpus_split},
                     captions=(scene.caption,),
                     source_hash=hashlib.sha256(repr(scene).encode()).hexdigest()[:32],
+                    file_size=None,
                     split=split,
                     licence="Apache-2.0",
                     collection=config.collection or SHAPES,
@@ -334,9 +338,19 @@ def _plan_files(config: PrepareConfig, visual: Any, workers: int) -> Plan:
     names: dict[str, int] = {}
     for (film, digest, clips), split in zip(looked, splits, strict=True):
         names[digest] = names.get(digest, 0) + 1
-        collection = film.collection or config.collection
         plan.films.append(
-            FilmPlan(film.source, film.where, film.captions, digest, split, film.licence, collection, 0, clips)
+            FilmPlan(
+                source=film.source,
+                where=film.where,
+                captions=film.captions,
+                source_hash=digest,
+                file_size=os.path.getsize(film.where["file"]) if "file" in film.where else None,
+                split=split,
+                licence=film.licence,
+                collection=film.collection or config.collection,
+                shard=0,
+                clips=clips,
+            )
         )
     if copies := sum(count - 1 for count in names.values()):
         plan.notes.append(f"{copies} films are copies of another one (or further clips of it)")
@@ -361,10 +375,8 @@ def _clips_of(film: Film, digest: str, config: PrepareConfig, visual: Any) -> tu
             caption = len(clips) % len(film.captions) if film.captions else None
             clips += [ClipPlan(start, length, *size, caption) for size in sizes]
     if not clips:
-        have = "unknown" if pictures is None else f"{pictures} pictures"
-        raise MediaError(
-            film.source, f"is too short at {fps:g} pictures a second: {have}, {min(lengths)} are the fewest wanted"
-        )
+        where = "" if film.start_s is None else f" from {film.start_s:g} s on"
+        raise MediaError(film.source, f"is too short{where}: {pictures} of {min(lengths)} pictures at {fps:g} a second")
     return tuple(clips)
 
 

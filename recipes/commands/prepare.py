@@ -138,7 +138,7 @@ def _describe(folder: Path, done: Any) -> str:
     return (
         f"{folder}: {done.clips} clips of {done.films} films in {done.shards} shards ({done.train} train, "
         f"{done.validation} validation), {done.sounding} with sound, {done.captioned} with captions, "
-        f"{len(done.quarantined)} troubles in quarantine.jsonl{speed}"
+        f"{len(done.quarantined)} left out (quarantine.jsonl){speed}"
     )
 
 

@@ -241,7 +241,9 @@ def _listed(listing: Path, root: Path, columns: _Columns) -> FilmList:
             raise ValueError(f"{place}: the column {media!r} is empty")
         name = Path(name.strip()).as_posix()
         texts = _texts(row.get(caption) if caption else None, place)
-        film = _film(name, {"file": str(root / name), "suffix": Path(name).suffix.lower()}, row, texts, place)
+        film = _film(
+            name, {"file": str((root / name).absolute()), "suffix": Path(name).suffix.lower()}, row, texts, place
+        )
         before = films.get((name, film.start_s))
         if before is not None and (before.split, before.licence) != (film.split, film.licence):
             raise ValueError(f"{place}: {name} has another split or licence than in a row before")
@@ -272,7 +274,7 @@ def _folder(root: Path, captions: str | Path | None, columns: _Columns) -> FilmL
         texts: tuple[str, ...] = ()
         if captions is None and beside.is_file():
             texts = _texts(beside.read_text(encoding="utf-8", errors="replace"), str(beside))
-        by_name[name] = [Film(name, {"file": str(file), "suffix": file.suffix.lower()}, texts)]
+        by_name[name] = [Film(name, {"file": str(file.absolute()), "suffix": file.suffix.lower()}, texts)]
     return FilmList([film for name in sorted(by_name) for film in by_name[name]], quarantined=listed.quarantined)
 
 
@@ -327,7 +329,7 @@ def _sample(
             if not texts and name in members:
                 texts = _texts(_member(tar, members[name]).decode("utf-8", errors="replace"), key)
         media = members[suffix]
-        where = {"file": str(file), "suffix": suffix, "offset": media.offset_data, "size": media.size}
+        where = {"file": str(file.absolute()), "suffix": suffix, "offset": media.offset_data, "size": media.size}
         return _film(f"{file.name}/{key}{suffix}", where, row, texts, key)
     except (AttributeError, ValueError, OSError, tarfile.TarError) as fault:
         return f"its description cannot be read ({fault})"

@@ -52,7 +52,7 @@ def rows_of(folder):
 def test_rows_are_what_the_tokenizers_say(prepare, films, bundle, tmp_path):
     code, shown, notes = prepare("--conditions", "inpaint_central,outpaint_dynamic", "--shard", 2)
     assert code == 0, notes
-    assert "4 clips of 3 films in 2 shards" in shown and "2 with sound, 4 with captions, 2 troubles" in shown
+    assert "4 clips of 3 films in 2 shards" in shown and "2 with sound, 4 with captions, 2 left out" in shown
     assert "broken.mp4: is not a media file" in notes and "short.mp4: is too short" in notes
     shards, keys = rows_of(tmp_path / "tokens")
     assert validate(tmp_path / "tokens") == []
@@ -163,6 +163,20 @@ def test_aspects_and_dull_windows(prepare, films, tmp_path):
         "still.mp4@0.000s+17x32x32",
         "still.mp4@0.000s+17x56x32",
     ]
+
+
+def test_storage_that_fails_stops_the_work_instead_of_filling_the_quarantine(prepare, films, tmp_path):
+    root = tmp_path / "gone"
+    root.mkdir()
+    shutil.copy(films / "mute.mp4", root)
+    assert prepare("--plan", source=root)[0] == 0
+    (root / "mute.mp4").rename(tmp_path / "aside.mp4")
+    code, _, told = prepare(source=root)
+    assert code == 2 and "mute.mp4 is gone since the work was planned" in told
+    (root / "mute.mp4").write_bytes(b"other")
+    assert "mute.mp4 was changed since the work was planned" in prepare(source=root)[2]
+    (tmp_path / "aside.mp4").rename(root / "mute.mp4")
+    assert prepare(source=root)[0] == 0 and len(rows_of(tmp_path / "tokens")[1]) == 1
 
 
 def test_when_nothing_is_left_the_reason_is_told(prepare, films, tmp_path):
