@@ -493,6 +493,8 @@ class TokenShards:
     @cached_property
     def buckets(self) -> list[Bucket]:
         """Rows grouped by shape and by what they have, in a fixed order; every row is in exactly one."""
+        if not len(self._rows):
+            return []
         names = sorted(self.info.conditions)
         grids = np.concatenate([part.flatten().to_numpy() for part in self._column("grid").chunks] or [np.zeros(0)])
         grids = grids.reshape(-1, 3)[self._rows]
