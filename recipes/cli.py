@@ -22,6 +22,7 @@ COMMANDS = {
     "reconstruct": "recipes.commands.reconstruct",
     "tokenize": "recipes.commands.tokenize",
     "upscale": "recipes.commands.upscale",
+    "embed": "recipes.commands.embed",
     "train": "recipes.commands.train",
     "evaluate": "recipes.commands.evaluate",
     "convert": "recipes.commands.convert",
