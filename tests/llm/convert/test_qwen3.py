@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 
 import mmtok.compat
 from llm.convert.qwen3 import body_sizes, export_qwen3, import_qwen3, is_export, reads_positions, warm_start
+from llm.generate import generate
 from llm.model import PrefixLM
 
 
@@ -80,15 +81,32 @@ def test_text_positions_and_the_open_prefix_go_in_as_embeddings_and_a_mask(confi
         whole = other(inputs_embeds=embedded, attention_mask=mask).logits
         torch.testing.assert_close(whole[:, p - 1 :], mine[:, p - 1 :], atol=1e-5, rtol=1e-5)
 
-        # Place by place behind their cache, which is how another program generates.
-        cache = other(inputs_embeds=embedded[:, :p], attention_mask=mask[:, :, :p, :p], use_cache=True).past_key_values
-        for place in range(p, p + 4):
-            row = other(
-                inputs_embeds=embedded[:, place : place + 1],
+
+def test_another_program_samples_the_same_film(config, make, tmp_path):
+    """The loop of docs/export.md: ours embeds, transformers computes and caches, the layout says what may stand where."""
+    ours = randomised(config)
+    export_qwen3(ours, tmp_path)
+    other = theirs(tmp_path)
+    batch = make("text_to_video")
+    layout, ids = batch.layout, batch.ids.clone()
+    mask, p = layout.attention_mask(batch.text_mask), layout.prefix_length
+    known = torch.arange(layout.length) < p
+    wanted = generate(ours, layout, ids, known, text=batch.text, text_mask=batch.text_mask, temperature=0.0)
+    ids[:, p:] = 0
+    with torch.no_grad():
+        prefix = ours.embed(ids, layout, text=batch.text)[:, :p]
+        out = other(inputs_embeds=prefix, attention_mask=mask[:, :, :p, :p], use_cache=True)
+        positions = ours.positions(layout)
+        for place in range(p, layout.length):
+            start, stop = layout.blocks[place].tolist()
+            ids[:, place] = start + out.logits[:, -1, start:stop].argmax(-1)
+            out = other(
+                inputs_embeds=(ours.model.embed_tokens(ids[:, place]) + positions[place])[:, None],
                 attention_mask=mask[:, :, place : place + 1, : place + 1],
-                past_key_values=cache,
-            ).logits
-            torch.testing.assert_close(row[:, 0], mine[:, place], atol=1e-5, rtol=1e-5)
+                past_key_values=out.past_key_values,
+            )
+    assert torch.equal(ids[:, p:], wanted[:, p:])
+    assert len(set(ids[0, p:].tolist())) > 10
 
 
 def test_there_and_back_is_nothing(variant, tmp_path, make):
