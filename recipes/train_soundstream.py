@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from mmtok.audio.soundstream import SoundStream, build_soundstream
+from mmtok.audio.soundstream import PRESETS, SoundStream, build_soundstream
 from mmtok.losses.audio import MultiScaleMelLoss, waveform_loss
 from mmtok.losses.audio_discriminators import AudioDiscriminators, adversarial_loss, discriminator_loss, feature_loss
 from mmtok.losses.balancer import LossBalancer
@@ -119,6 +119,46 @@ class SoundStreamTrainConfig:
     waveform_channels: int = 16
     max_waveform_channels: int = 1024
     spectral_channels: int = 32
+
+    def __post_init__(self) -> None:
+        values = vars(self)
+        counts = [
+            *("steps", "batch_size", "num_samples", "num_mels", "use_window", "log_every", "evaluate_every"),
+            *("evaluation_size", "waveform_channels", "max_waveform_channels", "spectral_channels"),
+        ]
+        weights = [
+            *("mel_weight", "mel_linear_weight", "waveform_weight", "commitment_weight", "adversarial_weight"),
+            *("feature_weight", "warmup_steps"),
+        ]
+        faults = [f"{name} must be at least 1, got {values[name]}" for name in counts if values[name] < 1]
+        faults += [f"{name} must not be negative, got {values[name]}" for name in weights if values[name] < 0]
+        for name in ("recording_s", "max_grad_norm"):
+            if values[name] <= 0:
+                faults.append(f"{name} must be positive, got {values[name]}")
+        critics_first = self.adversarial_start_step == 0 and self.adversarial_weight + self.feature_weight > 0
+        if not self.mel_weight + self.waveform_weight > 0 and not critics_first:
+            faults.append(
+                "mel_weight and waveform_weight are both 0: nothing teaches the codec before discriminators do"
+            )
+        if faults:
+            raise ValueError("; ".join(faults))
+
+
+def sample_rate_of(config: SoundStreamTrainConfig) -> int:
+    """The rate that the sound of a run must have.
+
+    Args:
+        config: the run.
+
+    Returns:
+        Hz.
+
+    Raises:
+        ValueError: for an unknown preset, with the known ones.
+    """
+    if config.preset not in PRESETS:
+        raise ValueError(f"unknown SoundStream preset {config.preset!r}; known: {', '.join(sorted(PRESETS))}")
+    return PRESETS[config.preset].sample_rate
 
 
 class CodebookTraining:
@@ -323,7 +363,7 @@ def train_soundstream(
     """
     # data
     if sound_source is None:
-        sound_source = MixedSounds(ShapesCorpus(config.seed), None)
+        sound_source = MixedSounds(ShapesCorpus(config.seed), None, sample_rate=sample_rate_of(config))
     device = compute.device
 
     # model and losses
