@@ -151,8 +151,8 @@ class _Reader(pickle.Unpickler):
         return self.storages[key]
 
 
-def _read_archive(path: Path, wanted: Callable[[str], bool]) -> dict[str, Tensor]:
-    """The wanted tensors of a zip archive."""
+def _read_archive(path: Path, wanted: Callable[[str], bool], dtype: torch.dtype | None) -> dict[str, Tensor]:
+    """The wanted tensors of a zip archive, one storage after another where they change their type."""
     with zipfile.ZipFile(path) as archive:
         names = {e.filename: e.file_size for e in archive.infolist()}
         tops = [n for n in names if n.count("/") <= 1 and n.rsplit("/", 1)[-1] == "data.pkl"]
@@ -169,9 +169,20 @@ def _read_archive(path: Path, wanted: Callable[[str], bool]) -> dict[str, Tensor
         script = any(n.startswith(f"{root}code/") for n in names)
         data = archive.read(tops[0])
         _check_memo(data)
-        top = _Reader(archive, root, data).load()
+        reader = _Reader(archive, root, data)
+        top = reader.load()
         stored = _tensors_of(top if script else _weights_in(top))
-        return {name: place.read() for name, place in stored.items() if wanted(name)}
+        tensors = {}
+        for name, place in stored.items():
+            if wanted(name):
+                tensors[name] = _as(place.read(), dtype)
+                if dtype is not None:
+                    reader.storages.clear()
+        return tensors
+
+
+def _as(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
+    return tensor if dtype is None or not tensor.is_floating_point() else tensor.to(dtype)
 
 
 def _weights_in(top: Any) -> Any:
@@ -206,15 +217,18 @@ def _tensors_of(top: Any) -> dict[str, Any]:
     return found
 
 
-def read_checkpoint(path: str | Path, wanted: Callable[[str], bool] | None = None) -> dict[str, Tensor]:
+def read_checkpoint(
+    path: str | Path, wanted: Callable[[str], bool] | None = None, dtype: torch.dtype | None = None
+) -> dict[str, Tensor]:
     """The tensors of a published file.
 
     Args:
         path: .safetensors, a torch.save archive or a TorchScript archive; told apart by content.
         wanted: whether the tensor of a name is read (files from before torch 1.6 are read whole); None reads all.
+        dtype: that floating tensors get as they are read, so that only one is in memory in both types; None keeps.
 
     Returns:
-        Name to tensor, in the types of the file.
+        Name to tensor.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -227,13 +241,13 @@ def read_checkpoint(path: str | Path, wanted: Callable[[str], bool] | None = Non
         with path.open("rb") as file:
             start = file.read(9)
         if zipfile.is_zipfile(path):
-            tensors = _read_archive(path, keep)
+            tensors = _read_archive(path, keep, dtype)
         elif start[:1] == b"\x80":  # before torch 1.6; torch's own restricted reader knows the layout
             top = torch.load(path, map_location="cpu", weights_only=True)
-            tensors = {name: tensor for name, tensor in _tensors_of(_weights_in(top)).items() if keep(name)}
+            tensors = {name: _as(tensor, dtype) for name, tensor in _tensors_of(_weights_in(top)).items() if keep(name)}
         elif start[8:9] == b"{":
             with safe_open(path, "pt") as file:
-                tensors = {name: file.get_tensor(name) for name in file.keys() if keep(name)}  # noqa: SIM118
+                tensors = {name: _as(file.get_tensor(name), dtype) for name in file.keys() if keep(name)}  # noqa: SIM118
         elif start[:2] == b"PK":
             raise ValueError("it is a torch archive that is cut short")
         else:

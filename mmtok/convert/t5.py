@@ -54,9 +54,7 @@ def encoder_from_files(files: list[Path], *, dtype: torch.dtype = torch.bfloat16
     tokenizer = TextTokenizer.from_folder(folder)
     tensors: dict[str, Tensor] = {}
     for file in files:
-        part = read_checkpoint(file, is_encoder_weight)
-        for name in list(part):  # one at a time, so that both types of all weights are never held together
-            tensors[name] = part.pop(name).to(dtype)
+        tensors |= read_checkpoint(file, is_encoder_weight, dtype)
     if not tensors:
         raise ValueError(f"{files[0]} holds no encoder of a T5")
     return T5TextEncoder.from_tensors(

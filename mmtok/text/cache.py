@@ -1,13 +1,13 @@
 """T5 vectors of a caption set on disk, so that a caption is encoded once and training needs no T5 in memory.
 
     cache.json               whose vectors these are
-    vectors-*.safetensors    keys (n, 32), starts (n + 1,), vectors (places, dim) bfloat16 without padding
+    vectors-*.safetensors    keys (n, 16), starts (n + 1,), vectors (places, dim) bfloat16 without padding
     index.safetensors        keys of all shards, sorted, with shard, start and length
 
-A key is the SHA-256 of a caption; one folder holds the vectors of one encoder. A shard is complete or absent: a run
-that was killed goes on with what is missing, and several programs may add to one folder. The index only saves time:
-where it does not name exactly the shards that are there, it is made from them. Files are mapped into memory, so a
-reader of millions of captions holds nothing but what it reads. A 32-token caption of T5 XL takes 128 KiB.
+A key is the beginning of the SHA-256 of a caption; one folder holds the vectors of one encoder. A shard is complete or
+absent: a run that was killed goes on with what is missing, and several programs may add to one folder. The index only
+saves time: where it does not name exactly the shards that are there, it is made from them. Files are mapped into
+memory, so a reader of millions of captions holds nothing but what it reads. A 32-token caption of T5 XL takes 128 KiB.
 
 Shape letters: b batch, n text positions, dim width of one vector.
 """
@@ -36,7 +36,7 @@ from mmtok.text.t5 import T5TextEncoder, TokenizedText
 
 _FORMAT = "cinepoet-text-1"
 _CARD, _INDEX, _SHARDS = "cache.json", "index.safetensors", "vectors-*.safetensors"
-_KEY_BYTES = 32
+_KEY_BYTES = 16
 
 
 @dataclass(frozen=True)
@@ -91,23 +91,23 @@ class EncoderIdentity:
 
 
 def _digest(caption: str) -> bytes:
-    return hashlib.sha256(" ".join(caption.split()).encode()).digest()
+    return hashlib.sha256(" ".join(caption.split()).encode()).digest()[:_KEY_BYTES]
 
 
 def caption_hash(caption: str) -> str:
-    """The name of a caption in every cache, for data sets that keep it instead of the text.
+    """The name of a caption in every cache, as the ``caption_key`` of token shards.
 
     Args:
         caption: runs of white space count as one space.
 
     Returns:
-        64 hexadecimal digits.
+        32 hexadecimal digits.
     """
     return _digest(caption).hex()
 
 
 def _as_keys(data: Tensor) -> np.ndarray:
-    """(n, 32) bytes as n sortable names, sharing memory."""
+    """(n, 16) bytes as n sortable names, sharing memory."""
     return data.numpy().view(f"S{_KEY_BYTES}").reshape(-1)
 
 
@@ -271,11 +271,11 @@ class EmbeddingCache:
     def __contains__(self, caption: str) -> bool:
         return bool(self._index.find(_key_array([_digest(caption)]))[0] >= 0)
 
-    def __call__(self, captions: Sequence[str], *, slots: int | None = None) -> tuple[Tensor, Tensor]:
+    def __call__(self, captions: Sequence[str | None], *, slots: int | None = None) -> tuple[Tensor, Tensor]:
         """Vectors of captions at the places that a sequence reserves for text.
 
         Args:
-            captions: b texts.
+            captions: b texts, None where there is none.
             slots: places; None means ``max_length``.
 
         Returns:
@@ -286,11 +286,23 @@ class EmbeddingCache:
         """
         return self._gather(self._places(captions), self.max_length if slots is None else slots)
 
-    def by_hash(self, hashes: Sequence[str], *, slots: int | None = None) -> tuple[Tensor, Tensor]:
+    def require(self, captions: Sequence[str | None], *, slots: int | None = None) -> None:
+        """Raise unless every caption is here and fits, before a long run finds out.
+
+        Args:
+            captions: all texts of a run.
+            slots: places that its sequences reserve; None means ``max_length``.
+
+        Raises:
+            ValueError: as of a call.
+        """
+        self._lengths(self._places(captions), self.max_length if slots is None else slots)
+
+    def by_hash(self, hashes: Sequence[str | None], *, slots: int | None = None) -> tuple[Tensor, Tensor]:
         """As a call, for data that keep ``caption_hash`` instead of the text.
 
         Args:
-            hashes: b names of 64 hexadecimal digits.
+            hashes: b names of 32 hexadecimal digits, None where there is no text.
             slots: places; None means ``max_length``.
 
         Returns:
@@ -300,11 +312,11 @@ class EmbeddingCache:
             ValueError: if one is no such name or not in the cache, or its text is longer than ``slots``.
         """
         try:
-            digests = [bytes.fromhex(name) for name in hashes]
+            digests = [None if name is None else bytes.fromhex(name) for name in hashes]
         except ValueError as fault:
-            raise ValueError(f"hashes of captions are 64 hexadecimal digits: {fault}") from fault
-        if any(len(digest) != _KEY_BYTES for digest in digests):
-            raise ValueError("hashes of captions are 64 hexadecimal digits, and one has another length")
+            raise ValueError(f"hashes of captions are {2 * _KEY_BYTES} hexadecimal digits: {fault}") from fault
+        if any(digest is not None and len(digest) != _KEY_BYTES for digest in digests):
+            raise ValueError(f"hashes of captions are {2 * _KEY_BYTES} hexadecimal digits, and one has another length")
         return self._gather(self._places(hashes, digests), self.max_length if slots is None else slots)
 
     def encode(self, texts: list[str], *, pad_to: int | None = None) -> tuple[Tensor, Tensor]:
@@ -325,26 +337,36 @@ class EmbeddingCache:
         places = self._places(texts)
         return self._gather(places, int(self._index.length[places].max()) if pad_to is None else pad_to)
 
-    def _places(self, names: Sequence[str], digests: list[bytes] | None = None) -> np.ndarray:
-        places = self._index.find(_key_array([_digest(n) for n in names] if digests is None else digests))
-        if (places < 0).any():
-            first = names[int(np.argmax(places < 0))]
-            count = int((places < 0).sum())
+    def _places(self, names: Sequence[str | None], digests: list[bytes | None] | None = None) -> np.ndarray:
+        """(b,) place in the index, -1 for no text."""
+        if digests is None:
+            digests = [None if name is None else _digest(name) for name in names]
+        given = np.array([digest is not None for digest in digests], dtype=bool)
+        places = np.full(len(names), -1)
+        places[given] = self._index.find(_key_array([digest for digest in digests if digest is not None]))
+        missing = given & (places < 0)
+        if missing.any():
             raise ValueError(
-                f"{count} of {len(names)} captions are not in {self.folder}, the first is {first!r}; "
-                "add them with cinepoet embed"
+                f"{missing.sum()} of {len(names)} captions are not in {self.folder}, the first is "
+                f"{names[int(np.argmax(missing))]!r}; add them with cinepoet embed"
             )
         return places
 
+    def _lengths(self, places: np.ndarray, slots: int) -> Tensor:
+        """(b,) vectors of each, none more than there are slots."""
+        lengths = np.zeros(len(places), dtype=np.int64)
+        lengths[places >= 0] = self._index.length[places[places >= 0]]
+        if lengths.max(initial=0) > slots:
+            raise ValueError(f"a caption has {lengths.max()} vectors, and there are {slots} slots for text")
+        return torch.from_numpy(lengths)
+
     def _gather(self, places: np.ndarray, slots: int) -> tuple[Tensor, Tensor]:
-        lengths = torch.from_numpy(self._index.length[places].astype(np.int64))
-        longest = int(lengths.max()) if len(lengths) else 0
-        if longest > slots:
-            raise ValueError(f"a caption has {longest} vectors, and there are {slots} slots for text")
+        lengths = self._lengths(places, slots)
         out = torch.zeros(len(places), slots, self.dim)
-        for row, place in enumerate(places):
-            start, length = int(self._index.start[place]), int(self._index.length[place])
-            out[row, :length] = self._shard(int(self._index.shard[place]))[start : start + length]
+        for row, (place, length) in enumerate(zip(places.tolist(), lengths.tolist(), strict=True)):
+            if place >= 0:
+                start = int(self._index.start[place])
+                out[row, :length] = self._shard(int(self._index.shard[place]))[start : start + length]
         return out, torch.arange(slots) < lengths[:, None]
 
     def _shard(self, number: int) -> Tensor:

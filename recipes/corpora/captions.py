@@ -17,7 +17,8 @@ def read_captions(source: str | Path, *, column: str | None = None) -> list[str]
 
     Args:
         source: a .txt file with one a line (empty lines are skipped), a .csv, .tsv, .jsonl or .parquet table, a .json
-            list of texts, a folder with captions.json or .parquet files, or "-" for the lines of standard input.
+            list of texts, a folder with captions.json or .parquet files, or "-" for the lines of standard input. Rows
+            of .parquet that hold no text (null) are skipped: in token shards they are clips without a caption.
         column: of tables; None means "caption".
 
     Returns:
@@ -50,7 +51,8 @@ def _of_folder(folder: Path, column: str | None) -> list[str]:
     tables = sorted(folder.rglob("*.parquet"))
     if not tables:
         raise ValueError(f"{folder} has neither captions.json nor .parquet files")
-    return [caption for table in tables for caption in read_captions(table, column=column)]
+    rows = (row for table in tables for row in _rows(table, column or "caption"))
+    return _whole(str(folder), rows)
 
 
 def _rows(path: Path, column: str) -> Iterator[tuple[int, Any]]:
@@ -94,7 +96,8 @@ def _parquet(path: Path, column: str) -> Iterator[tuple[int, Any]]:
         for batch in table.iter_batches(columns=[column]):
             for text in batch.column(0).to_pylist():
                 at += 1
-                yield at, text
+                if text is not None:
+                    yield at, text
 
 
 def _require(column: str, known: Any, where: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,8 @@ from mmtok.text.cache import EmbeddingCache
 from mmtok.text.t5 import T5TextEncoder
 from recipes.bundle import EMBEDDED
 from recipes.cli import main
-from recipes.train_lm import CaptionVectors
+from recipes.lm_data import CaptionVectors
+from recipes.token_shards import caption_key
 
 CAPTIONS = ["a red circle moves left", "a blue star spins", "a red circle moves left"]
 LONG = "a very long caption " * 30
@@ -44,9 +46,12 @@ def test_a_trainer_reads_what_the_encoder_gives(tmp_path: Path, embed, monkeypat
         vectors, kept = cache([text])
         assert torch.equal(mask, kept)
         torch.testing.assert_close(vectors, direct, atol=0.05, rtol=0.05)  # batches of other lengths round otherwise
-    from_disk, computed = (CaptionVectors(CAPTIONS, e, slots=16) for e in (cache, encoder))
-    for one, other in zip(from_disk(torch.arange(3)), computed(torch.arange(3)), strict=True):
-        torch.testing.assert_close(one.float(), other.float(), atol=0.05, rtol=0.05)
+    batch = [*CAPTIONS, None]  # what a trainer asks for, whichever way it got its vectors
+    lookups = (partial(cache, slots=16), *(CaptionVectors(CAPTIONS, e, slots=16) for e in (cache, encoder)))
+    for vectors, mask in (lookup(batch) for lookup in lookups[1:]):
+        assert torch.equal(mask, lookups[0](batch)[1])
+        torch.testing.assert_close(vectors, lookups[0](batch)[0], atol=0.05, rtol=0.05)
+    assert torch.equal(cache.by_hash([caption_key(c) for c in CAPTIONS])[0], cache(CAPTIONS)[0])
 
 
 def test_what_was_not_read_whole_is_told(tmp_path: Path, embed) -> None:

@@ -79,6 +79,21 @@ def test_a_trainer_gets_fixed_slots_by_caption_or_by_hash(cache: EmbeddingCache)
     assert cache([])[0].shape == (0, 8, 4)
 
 
+def test_a_clip_without_text_has_no_vectors(cache: EmbeddingCache) -> None:
+    vectors, mask = cache([None, "b", None])
+    assert mask.sum(1).tolist() == [0, 1, 0] and not vectors[[0, 2]].any()
+    assert torch.equal(cache.by_hash([None, caption_hash("b"), None])[0], vectors)
+    assert not cache([None])[1].any()
+
+
+def test_a_run_finds_out_at_its_start_what_is_missing(cache: EmbeddingCache) -> None:
+    cache.require([*TEXTS, None])
+    with pytest.raises(ValueError, match=r"1 of 2 captions are not in .*, the first is 'new'"):
+        cache.require(["b", "new"])
+    with pytest.raises(ValueError, match="a caption has 4 vectors, and there are 3 slots"):
+        cache.require(TEXTS, slots=3)
+
+
 def test_it_keeps_the_contract_of_a_text_encoder(cache: EmbeddingCache) -> None:
     assert isinstance(cache, TextEncoder) and cache.dim == 4 and cache.max_length == 8
     assert cache.encode(["b"], pad_to=5)[1].tolist() == [[True, False, False, False, False]]
@@ -88,7 +103,7 @@ def test_stored_rows_are_unpadded_bfloat16(cache: EmbeddingCache) -> None:
     (file,) = cache.folder.glob("vectors-*.safetensors")
     tensors = load_file(file)
     assert tensors["vectors"].shape == (3 + 1 + 4, 4) and tensors["vectors"].dtype == torch.bfloat16
-    assert tensors["keys"].shape == (3, 32) and tensors["starts"].shape == (4,)
+    assert tensors["keys"].shape == (3, 16) and tensors["starts"].shape == (4,)
 
 
 def test_names_of_captions_are_their_words() -> None:
@@ -227,7 +242,7 @@ def test_faults_are_named(tmp_path: Path, cache: EmbeddingCache) -> None:
         cache(["b", "new", "newer"])
     with pytest.raises(ValueError, match="a caption has 4 vectors, and there are 3 slots for text"):
         cache(["the big blue square"], slots=3)
-    with pytest.raises(ValueError, match="64 hexadecimal digits"):
+    with pytest.raises(ValueError, match="32 hexadecimal digits"):
         cache.by_hash(["b"])
     with pytest.raises(ValueError, match="another length"):
         cache.by_hash(["ab"])

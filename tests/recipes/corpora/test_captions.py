@@ -42,6 +42,15 @@ def test_every_kind_gives_the_same_texts_in_order(files: dict[str, Path]) -> Non
         assert read_captions(path) == (TEXTS[:2] if name == "parquet" else TEXTS), name
 
 
+def test_clips_without_a_caption_are_skipped_in_token_shards(tmp_path: Path) -> None:
+    import pyarrow
+    from pyarrow import parquet
+
+    for name, texts in (("0.parquet", [None, None]), ("1.parquet", ["a", None])):
+        parquet.write_table(pyarrow.table({"caption": pyarrow.array(texts, pyarrow.string())}), tmp_path / name)
+    assert read_captions(tmp_path) == ["a"]
+
+
 def test_standard_input_is_a_file_of_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO("a red ball\n\nblurry\n"))
     assert read_captions("-") == ["a red ball", "blurry"]
