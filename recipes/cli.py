@@ -23,6 +23,7 @@ COMMANDS = {
     "tokenize": "recipes.commands.tokenize",
     "prepare": "recipes.commands.prepare",
     "upscale": "recipes.commands.upscale",
+    "embed": "recipes.commands.embed",
     "train": "recipes.commands.train",
     "evaluate": "recipes.commands.evaluate",
     "convert": "recipes.commands.convert",

@@ -28,6 +28,7 @@ from recipes.corpora.shapes import ShapesCorpus, render_audio, render_video
 from recipes.study_larp_prior import StudyConfig
 from recipes.train_larp import LarpTrainConfig
 from recipes.train_larp_ar import LarpARTrainConfig
+from recipes.train_lm import LMTrainConfig
 from recipes.train_soundstream import SoundStreamTrainConfig
 from recipes.train_tiny import TinyConfig
 
@@ -492,6 +493,7 @@ def test_every_shipped_config_loads() -> None:
         "larp_ar_lp": LarpARTrainConfig,
         "larp_ar_tiny": LarpARTrainConfig,
         "larp_prior_study": StudyConfig,
+        **{f"lm_{size}": LMTrainConfig for size in ("tiny", "300m", "1b", "8b")},
         "soundstream_16k": SoundStreamTrainConfig,
         "soundstream_tiny": SoundStreamTrainConfig,
     }
