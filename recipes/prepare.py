@@ -32,6 +32,7 @@ from mmtok.media.audio import read_audio
 from mmtok.media.errors import MediaError
 from mmtok.media.image import read_image, to_bytes, to_signed
 from mmtok.media.video import read_video
+from mmtok.text.cache import caption_hash
 from mmtok.vocabulary import Vocabulary
 from recipes.corpora.captioned import PICTURE_SUFFIXES, open_film
 from recipes.corpora.shapes import ShapesCorpus, render_audio, render_video
@@ -46,7 +47,6 @@ from recipes.token_shards import (
     QUARANTINE_FILE,
     SHARD_FOLDER,
     ShardInfo,
-    caption_key,
     read_records,
     shard_is_done,
     tokenizer_facts,
@@ -509,7 +509,7 @@ def _encode(
                 "split": film.split,
                 "start_s": clip.start_s,
                 "caption": caption,
-                "caption_key": None if caption is None else caption_key(caption),
+                "caption_key": None if caption is None else caption_hash(caption),
                 "grid": grid,
                 "audio_frames": 0 if heard is None else heard.shape[-1],
                 "audio": None if heard is None else heard.flatten().tolist(),

@@ -31,6 +31,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mmtok.text.cache import caption_hash
 from mmtok.vocabulary import Vocabulary
 from recipes.run import write_atomically
 
@@ -236,18 +237,6 @@ def tokenizer_facts(tokenizer: Any) -> dict[str, Any]:
             raw = tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode() + raw.tobytes())
     return {"family": getattr(inner, "family", type(inner).__name__), **facts, "weights": digest.hexdigest()[:16]}
-
-
-def caption_key(caption: str) -> str:
-    """The name under which a caption's vectors and rows are found.
-
-    Args:
-        caption: runs of white space count as one space.
-
-    Returns:
-        32 hexadecimal digits.
-    """
-    return hashlib.sha256(" ".join(caption.split()).encode()).hexdigest()[:32]
 
 
 # Writing.
@@ -733,6 +722,6 @@ def _row_faults(row: dict[str, Any], info: ShardInfo) -> list[str]:
         faults.append(f"unknown split {row['split']!r}")
     if row["caption"] is not None and not row["caption"].strip():
         faults.append("the caption is empty; a clip without text has null")
-    if row["caption_key"] != (None if row["caption"] is None else caption_key(row["caption"])):
+    if row["caption_key"] != (None if row["caption"] is None else caption_hash(row["caption"])):
         faults.append("caption_key is not that of the caption")
     return faults

@@ -58,8 +58,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     lm = parser.add_argument_group("lm")
     lm.add_argument("--data", type=Path, nargs="+", metavar="FOLDER", help="token shards of cinepoet prepare")
-    lm.add_argument("--text", metavar="MODEL", help="text encoder (default: that of --tokenizers)")
-    lm.add_argument("--init", metavar="MODEL", help="a trained language model, or a bundle's, that goes on")
+    lm.add_argument(
+        "--text", metavar="MODEL", help="text encoder, or a folder of cinepoet embed (default: that of --tokenizers)"
+    )
+    lm.add_argument(
+        "--init", metavar="MODEL", help="a language model or a bundle that goes on, or a Qwen3 or Llama to start from"
+    )
     add_device(parser)
 
 

@@ -26,13 +26,12 @@ def run_lm(args: argparse.Namespace) -> int:
     from dataclasses import replace
 
     import mmtok
-    from llm.model import PrefixLM
     from recipes.bundle import open_bundle
     from recipes.config import load_config
-    from recipes.lm_data import CaptionVectors, shard_data
+    from recipes.lm_data import shard_data
     from recipes.run import same_data, write_atomically
     from recipes.token_shards import TokenShards
-    from recipes.train_lm import LMTrainConfig, describe_mixture, mixture, train_lm
+    from recipes.train_lm import LMTrainConfig, describe_mixture, lm_config, mixture, train_lm
 
     for option in ("stages", "media", "media_list"):
         if getattr(args, option) is not None:
@@ -48,30 +47,28 @@ def run_lm(args: argparse.Namespace) -> int:
     vocabulary = shards.info.vocabulary
     config = replace(config, visual_codes=vocabulary.visual_codes, audio_codes=vocabulary.audio_codes)
     data = shard_data(shards, sizes=config.sizes, durations=config.durations, sources=config.sources)
-    start = None if args.init is None else PrefixLM.from_pretrained(_language_model(args.init))
     compute, ranks = join_training(args)
     out = args.out or Path("runs") / "lm"
     tell_config(config, out, ranks)
-    text = mmtok.load(args.text or tokenizers.part("text"), device=compute.device)
-    text.max_length = min(text.max_length, config.text_slots)
+    captions, text_dim, cut = _captions(args.text or tokenizers.part("text"), data, config, compute.device)
     same_data(out, [f"shards {shards.fingerprint}", f"text {args.text or tokenizers.folder}"], ranks)
     if ranks.is_main:
-        cut = sum(bool(text.tokenizer.tokenize(caption, text.max_length).cut) for caption in data.captions)
         if cut:
             of = f"{cut} of {len(data.captions)} captions"
-            note(f"{of} are longer than {text.max_length} tokens; their ends are left out")
+            note(f"{of} are longer than {config.text_slots} tokens; their ends are left out")
         told = describe_mixture(config, mixture(config, data, vocabulary))
         write_atomically(out / "mixture.txt", told)
         print(told)
+    vectors = (_code_vectors(visual), None if audio is None else _code_vectors(audio))
     model = train_lm(
         config,
         out,
         data=data,
-        captions=CaptionVectors(data.captions, text, slots=config.text_slots),
-        text_dim=text.dim,
+        captions=captions,
+        text_dim=text_dim,
         compute=compute,
-        code_vectors=(_code_vectors(visual), None if audio is None else _code_vectors(audio)),
-        start=start,
+        code_vectors=vectors,
+        start=None if args.init is None else _start(args.init, lm_config(config, data, text_dim), vectors, config.seed),
         ranks=ranks,
     )
     if ranks.is_main:
@@ -79,13 +76,49 @@ def run_lm(args: argparse.Namespace) -> int:
     return 0
 
 
-def _language_model(name: str) -> Path:
-    """A language model's folder, or that of a bundle."""
+def _captions(name: Any, data: Any, config: Any, device: Any) -> tuple[Any, int, int]:
+    """Vectors of all captions, from a cache of ``cinepoet embed`` or an encoder; their width; how many are cut."""
+    from functools import partial
+
+    import mmtok
+    from mmtok.text.cache import EmbeddingCache
+    from recipes.lm_data import CaptionVectors
+
+    if (Path(name) / "cache.json").is_file():
+        cache = EmbeddingCache.open(name)
+        cache.require(data.captions, slots=config.text_slots)
+        return partial(cache, slots=config.text_slots), cache.identity.dim, 0
+    text = mmtok.load(name, device=device)
+    text.max_length = min(text.max_length, config.text_slots)
+    cut = sum(bool(text.tokenize(caption).cut) for caption in data.captions)
+    return CaptionVectors(data.captions, text, slots=config.text_slots), text.dim, cut
+
+
+def _start(name: str, wanted: Any, code_vectors: tuple[Any, Any], seed: int) -> Any:
+    """A trained language model, that of a bundle, or a new one with the body of a text model."""
+    import json
+    from dataclasses import replace
+
+    import torch
+
+    from llm.code_init import start_from_code_vectors
+    from llm.convert.qwen3 import body_sizes, warm_start
+    from llm.model import FAMILY, PrefixLM
     from mmtok.pretrained import resolve_folder
     from recipes.bundle import BUNDLE_FILE, EMBEDDED
 
     folder = EMBEDDED / name if (EMBEDDED / name / BUNDLE_FILE).is_file() else resolve_folder(name)
-    return folder / "lm" if (folder / BUNDLE_FILE).is_file() else folder
+    folder = folder / "lm" if (folder / BUNDLE_FILE).is_file() else folder
+    if not (folder / "config.json").is_file():
+        raise FileNotFoundError(f"{folder} has no config.json, so it is no model to start from")
+    if json.loads((folder / "config.json").read_text()).get("family") == FAMILY:
+        return PrefixLM.from_pretrained(folder)
+    torch.manual_seed(seed)
+    model = PrefixLM(replace(wanted, **body_sizes(folder)))
+    start_from_code_vectors(model, *code_vectors, generator=torch.Generator().manual_seed(seed))
+    for line in (taken := warm_start(model, folder)).notes:
+        note(f"{taken.source}: {line}")
+    return model
 
 
 def _code_vectors(tokenizer: Any) -> Any:

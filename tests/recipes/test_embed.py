@@ -10,12 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from mmtok.text.cache import EmbeddingCache
+from mmtok.text.cache import EmbeddingCache, caption_hash
 from mmtok.text.t5 import T5TextEncoder
 from recipes.bundle import EMBEDDED
 from recipes.cli import main
 from recipes.lm_data import CaptionVectors
-from recipes.token_shards import caption_key
 
 CAPTIONS = ["a red circle moves left", "a blue star spins", "a red circle moves left"]
 LONG = "a very long caption " * 30
@@ -51,7 +50,7 @@ def test_a_trainer_reads_what_the_encoder_gives(tmp_path: Path, embed, monkeypat
     for vectors, mask in (lookup(batch) for lookup in lookups[1:]):
         assert torch.equal(mask, lookups[0](batch)[1])
         torch.testing.assert_close(vectors, lookups[0](batch)[0], atol=0.05, rtol=0.05)
-    assert torch.equal(cache.by_hash([caption_key(c) for c in CAPTIONS])[0], cache(CAPTIONS)[0])
+    assert torch.equal(cache.by_hash([caption_hash(c) for c in CAPTIONS])[0], cache(CAPTIONS)[0])
 
 
 def test_what_was_not_read_whole_is_told(tmp_path: Path, embed) -> None:

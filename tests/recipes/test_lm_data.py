@@ -1,16 +1,18 @@
 """recipes/lm_data.py and cinepoet train lm: shards become pools, and a command trains on them."""
 
 import json
+import shutil
 
 import pytest
 import torch
 
 from llm.batching import empty_places, make_groups, padding_elsewhere
 from llm.model import PrefixLM
+from mmtok.text.cache import caption_hash
 from mmtok.vocabulary import Vocabulary
 from recipes.lm_data import shard_data
 from recipes.run import Run
-from recipes.token_shards import ShardInfo, TokenShards, caption_key, write_shard
+from recipes.token_shards import ShardInfo, TokenShards, write_shard
 
 VOCABULARY = Vocabulary(50, 2, 10)
 INFO = ShardInfo(
@@ -33,7 +35,7 @@ def make_row(number, *, grid=(2, 2, 2), frames=3, caption="a film", split="train
         "split": split,
         "start_s": 0.0,
         "caption": caption,
-        "caption_key": None if caption is None else caption_key(caption),
+        "caption_key": None if caption is None else caption_hash(caption),
         "grid": list(grid),
         "visual": [number] * tokens,
         "audio_frames": frames,
@@ -159,6 +161,19 @@ def test_the_command_trains_goes_on_and_refuses(cinepoet, bundle, tmp_path, monk
     assert code == 0 and "captions are longer than 2 tokens; their ends are left out" in notes
     code, _, notes = cinepoet(*train, "--init", tmp_path / "lm" / "model", "--out", tmp_path / "adapted")
     assert code == 0, notes
+
+    words = ("embed", data, "--text", bundle / "text", "--out", tmp_path / "vectors", "--max-length", 16)
+    code, _, notes = cinepoet(*words)
+    assert code == 0, notes
+    assert cinepoet("convert", tmp_path / "lm" / "model", "--to", "qwen3", "--out", tmp_path / "qwen3")[0] == 0
+    shutil.rmtree(tmp_path / "qwen3" / "cinepoet")  # what is left is a text model to the trainer
+    more = ("--text", tmp_path / "vectors", "--init", tmp_path / "qwen3", "steps=1", "lr=0", "--out", tmp_path / "warm")
+    code, _, notes = cinepoet(*train, *more)
+    assert code == 0, notes
+    warm = PrefixLM.from_pretrained(tmp_path / "warm" / "model").state_dict()
+    for name, weight in model.state_dict().items():
+        if ".layers." in name:
+            assert torch.equal(warm[name], weight), name
 
     for more, message in (
         (("--media", tmp_path), "leave --media out"),

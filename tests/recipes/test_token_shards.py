@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from mmtok.audio.soundstream import build_soundstream
+from mmtok.text.cache import caption_hash
 from mmtok.vocabulary import Vocabulary
 from recipes.token_shards import (
     ShardInfo,
     TokenShards,
-    caption_key,
     shard_file,
     tokenizer_facts,
     validate,
@@ -38,7 +38,7 @@ def make_row(number, *, grid=(2, 1, 2), audio_frames=3, caption="a film", split=
         "split": split,
         "start_s": number / 8,
         "caption": caption,
-        "caption_key": None if caption is None else caption_key(caption),
+        "caption_key": None if caption is None else caption_hash(caption),
         "grid": list(grid),
         "visual": [(number + i) % 50 for i in range(tokens)],
         "high": [i % 50 for i in range(4 * tokens)] if high else None,
@@ -173,7 +173,7 @@ BAD_ROWS = {
     "audio_frames is 3, and audio is null": {"audio": None},
     "condition_inpaint_central has 1 codes": {"condition_inpaint_central": [1]},
     "caption_key is not that of the caption": {"caption": "changed"},
-    "the caption is empty": {"caption": " ", "caption_key": caption_key(" ")},
+    "the caption is empty": {"caption": " ", "caption_key": caption_hash(" ")},
     "unknown split 'test'": {"split": "test"},
     "source_hash is empty": {"source_hash": None},
     "the key is also that of shard 0, row 1": {"key": "clip1"},
