@@ -5,7 +5,7 @@ Shape letters: b batch, v ids of a block.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -30,9 +30,13 @@ def noise(kind: str, shape: Sequence[int], generator: Generators, *, device: tor
     Raises:
         ValueError: for another kind, or another number of generators than rows.
     """
-    fill = {"uniform": torch.Tensor.uniform_, "exponential": torch.Tensor.exponential_}.get(kind)
-    if fill is None:
-        raise ValueError(f"unknown kind of noise {kind!r}; known: exponential, uniform")
+    kinds: dict[str, Callable[..., Tensor]] = {
+        "exponential": torch.Tensor.exponential_,
+        "uniform": torch.Tensor.uniform_,
+    }
+    if kind not in kinds:
+        raise ValueError(f"unknown kind of noise {kind!r}; known: {', '.join(kinds)}")
+    fill = kinds[kind]
     if generator is None or isinstance(generator, torch.Generator):
         out = torch.empty(tuple(shape), device=generator.device if generator is not None else device)
         return fill(out, generator=generator).to(device)

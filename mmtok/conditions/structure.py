@@ -84,6 +84,18 @@ def make_structure(video: Tensor, *, flow: FlowEstimator, depth: DepthEstimator)
     return structure_video(ways, torch.stack([depth(clip) for clip in frames]))
 
 
+def flat_depth(frames: Tensor) -> Tensor:
+    """A ``DepthEstimator`` for models that were trained on flow alone: everything is equally far.
+
+    Args:
+        frames: (t, 3, h, w).
+
+    Returns:
+        (t, h, w) zeros.
+    """
+    return frames.new_zeros(frames.shape[0], *frames.shape[2:])
+
+
 class OpenCVFlow:
     """Dense inverse search (Kroeger et al. 2016), or Farneback's, both of OpenCV; a ``FlowEstimator``.
 
