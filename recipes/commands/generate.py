@@ -165,6 +165,8 @@ def run(args: argparse.Namespace) -> int:
 
     imports_s = time.monotonic() - started
     films, previews = numbered(args.out, args.candidates), numbered(preview, args.candidates)
+    if args.preview == "":
+        previews = [film.with_name(f"{film.stem}.preview.png") for film in films]
     outputs: dict[str, tuple[Path, tuple[str, ...]]] = {}
     for film, sheet in zip(films, previews, strict=True):
         which = f" ({film.name})" if args.candidates > 1 else ""

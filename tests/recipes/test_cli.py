@@ -323,7 +323,7 @@ def test_unwritable_outputs_are_found_before_the_work(
     def never(*_: object, **__: object) -> None:
         raise AssertionError("the expensive work was started")
 
-    monkeypatch.setattr("recipes.pipeline.CinePoetPipeline.__call__", never)
+    monkeypatch.setattr("recipes.pipeline.CinePoetPipeline._blocks", never)
     (tmp_path / "file").write_text("x")
     model = ("generate", "x", "--model", bundle, "--out")
     assert_refused(cinepoet(*model, tmp_path / "absent" / "f.mp4"), "not an existing folder")
@@ -450,7 +450,7 @@ def test_ctrl_c_is_quiet(cinepoet: Cinepoet, bundle: Path, tmp_path: Path, monke
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("recipes.pipeline.CinePoetPipeline.__call__", interrupted)
+    monkeypatch.setattr("recipes.pipeline.CinePoetPipeline.stream", interrupted)
     code, _, err = cinepoet("generate", PROMPT, "--model", bundle, "--out", tmp_path / "f.mp4")
     assert code == 130 and err == "cinepoet: stopped\n"
     assert not list(tmp_path.iterdir())

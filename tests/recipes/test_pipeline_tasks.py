@@ -28,6 +28,16 @@ def pipe(bundle: Path) -> CinePoetPipeline:
     return CinePoetPipeline.from_pretrained(bundle, device="cpu")
 
 
+@pytest.fixture(scope="module")
+def keen(bundle: Path) -> CinePoetPipeline:
+    """A language model far from its small initial weights, so that everything it reads shows in what it writes."""
+    pipe = CinePoetPipeline.from_pretrained(bundle, device="cpu")
+    draw = seeded()
+    for weight in pipe.lm.parameters():
+        torch.nn.init.normal_(weight, std=0.5, generator=draw)
+    return pipe
+
+
 def knows(bundle: Path, *tasks: str) -> CinePoetPipeline:
     opened = open_bundle(bundle)
     config = dataclasses.replace(opened.config, tasks=tasks)
@@ -66,13 +76,13 @@ def test_painting_reads_the_masked_clip_and_makes_all_of_it(pipe: CinePoetPipeli
     assert not torch.equal(out.frames, with_text.frames)
 
 
-def test_hidden_pixels_change_nothing_and_visible_ones_do(pipe: CinePoetPipeline) -> None:
-    clip, other = film(), film()
-    other[..., 16:48, 16:48] = 0.3
-    one, two = (pipe(video=v, mask="central", task="inpaint", temperature=0.0, **SMALL).frames for v in (clip, other))
+def test_hidden_pixels_change_nothing_and_visible_ones_do(keen: CinePoetPipeline) -> None:
+    clip, other = film(size=32), film(size=32)
+    other[..., 8:24, 8:24] = 0.3
+    one, two = (keen(video=v, mask="central", task="inpaint", temperature=0.0, **SMALL).frames for v in (clip, other))
     assert torch.equal(one, two)
-    other[..., :16, :] = 0.9
-    three = pipe(video=other, mask="central", task="inpaint", temperature=0.0, **SMALL).frames
+    other[..., :8, :] = 0.9
+    three = keen(video=other, mask="central", task="inpaint", temperature=0.0, **SMALL).frames
     assert not torch.equal(one, three)
 
 
@@ -107,10 +117,10 @@ def test_silence_of_a_model_that_cannot_make_sound_is_told(bundle: Path) -> None
 
 
 @pytest.mark.parametrize("task", ["stylize", "stylize_from_image"])
-def test_stylization_reads_flow_and_depth(pipe: CinePoetPipeline, task: str) -> None:
+def test_stylization_reads_flow_and_depth(keen: CinePoetPipeline, task: str) -> None:
     more = {"image": film()[:, 3]} if task == "stylize_from_image" else {}
     still = film(1).expand(-1, 17, -1, -1)
-    moving, resting = (pipe(PROMPT, video=v, task=task, temperature=0.0, **more, **SMALL) for v in (film(), still))
+    moving, resting = (keen(PROMPT, video=v, task=task, temperature=0.0, **more, **SMALL) for v in (film(), still))
     assert moving.frames.shape == (1, 3, 17, 32, 32)
     assert not torch.equal(moving.frames, resting.frames)  # the same picture first, another motion
 
@@ -118,10 +128,14 @@ def test_stylization_reads_flow_and_depth(pipe: CinePoetPipeline, task: str) -> 
 def test_a_missing_extra_is_told_before_the_language_model_is_loaded(
     bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def absent(name: str) -> None:
-        raise ImportError(name)
-
     fresh = CinePoetPipeline.from_pretrained(bundle, device="cpu")
+    imported = importlib.import_module
+
+    def absent(name: str) -> object:
+        if name == "cv2":
+            raise ImportError(name)
+        return imported(name)
+
     monkeypatch.setattr(importlib, "import_module", absent)
     with pytest.raises(ImportError, match=r"optical flow needs OpenCV: pip install"):
         fresh.stream(PROMPT, video=film(), task="stylize")
@@ -172,8 +186,8 @@ def test_longer_clips_and_portraits(pipe: CinePoetPipeline) -> None:
         pipe(PROMPT, aspect="portrait")
 
 
-def test_control_tokens_reach_the_model(pipe: CinePoetPipeline) -> None:
-    plain, tagged = (pipe(PROMPT, source=source, temperature=0.0, **SMALL).codes["low"] for source in (None, "clean"))
+def test_control_tokens_reach_the_model(keen: CinePoetPipeline) -> None:
+    plain, tagged = (keen(PROMPT, source=source, temperature=0.0, **SMALL).codes["low"] for source in (None, "clean"))
     assert not torch.equal(plain, tagged)
 
 
@@ -186,8 +200,8 @@ def test_films_depend_neither_on_their_neighbours_nor_on_their_number(pipe: Cine
     alone = pipe(prompts[1], generator=seeded_list(6))
     assert together.audio is not None and alone.audio is not None
     assert all(torch.equal(alone.codes[name], together.codes[name][1:2]) for name in ("low", "audio", "high"))
-    torch.testing.assert_close(alone.frames, together.frames[1:2], atol=1e-5, rtol=0)
-    torch.testing.assert_close(alone.audio, together.audio[1:2], atol=1e-5, rtol=0)
+    torch.testing.assert_close(alone.frames, together.frames[1:2], atol=1e-4, rtol=0)
+    torch.testing.assert_close(alone.audio, together.audio[1:2], atol=1e-4, rtol=0)
 
 
 def seeded_list(*seeds: int) -> list[torch.Generator]:
@@ -255,7 +269,7 @@ def test_ten_extensions_keep_no_more_than_one(pipe: CinePoetPipeline) -> None:
         return sum({t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}.values())
 
     sizes = []
-    for number, block in enumerate(pipe.stream(PROMPT, extensions=10, upscale=False, generator=seeded())):
+    for number, block in enumerate(pipe.stream(PROMPT, extensions=10, **SMALL)):
         assert block.frames.shape[2] == (8 if number else 17)
         del block
         if number in (1, 10):
