@@ -52,6 +52,17 @@ from recipes.sharpen import Sharpener
 
 
 @dataclass
+class _Inputs:
+    """What a clip reads: codes, how many slices are given, and what stays as it was given."""
+
+    tokens: dict[str, Tensor] = field(default_factory=dict)
+    given: int | None = None
+    clip: Tensor | None = None  # (b, 3, t, h, w) as it was given, cut to the clip
+    hidden: Condition | None = None
+    sound: Tensor | None = None  # (b, 1, n) kept beside the new pictures
+
+
+@dataclass
 class _Job:
     """A request on its way: what it means, what it reads, and who draws.
 
@@ -64,6 +75,7 @@ class _Job:
     pictures: list[Tensor | None]  # of each segment
     films: int
     generators: list[torch.Generator]
+    inputs: _Inputs = field(default_factory=_Inputs)  # of the first clip
     notes: list[str] = field(default_factory=list)
     text: Text | None = None
     negative: Text | None = None
@@ -71,17 +83,6 @@ class _Job:
     @property
     def rows(self) -> int:
         return len(self.generators)
-
-
-@dataclass
-class _Inputs:
-    """What the first clip reads: codes, how many slices are given, and what stays as it was given."""
-
-    tokens: dict[str, Tensor] = field(default_factory=dict)
-    given: int | None = None
-    clip: Tensor | None = None  # (b, 3, t, h, w) as it was given, cut to the clip
-    hidden: Condition | None = None
-    sound: Tensor | None = None  # (b, 1, n) kept beside the new pictures
 
 
 @dataclass
@@ -271,7 +272,25 @@ class CinePoetPipeline(Sharpener):
             self.require_sharp(plan.sharp_size)
         if plan.task in STYLIZING:
             _ = self.flow, self.depth  # what is not installed is told now
-        return _Job(request, plan, media, pictures, films, generators)
+        inputs = _Inputs()
+        if "video" in media and plan.task not in CONTINUING:
+            inputs.clip = repeat_last_frame(media["video"][:, :, : plan.num_frames], plan.num_frames)
+        if plan.task in PAINTING:
+            inputs.hidden = self._hide(request, plan, inputs.clip)
+        return _Job(request, plan, media, pictures, films, generators, inputs)
+
+    def _hide(self, request: Request, plan: Plan, clip: Tensor | None) -> Condition:
+        """What a painting task may see of its clip."""
+        assert clip is not None and request.mask is not None, f"{plan.task} was chosen without its inputs"
+        return make_mask(
+            request.mask,
+            plan.task,
+            self.fit(clip, plan.size),
+            given_size=(clip.shape[-2], clip.shape[-1]),
+            fit=lambda mask: self.fit(mask, plan.size),
+            stride=self.visual.stride,
+            given_frames=request.given_frames,
+        )
 
     def _require_uncut(self, plan: Plan) -> None:
         """Raise where slices of a clip are needed and tokens are about the whole of it."""
@@ -373,7 +392,7 @@ class CinePoetPipeline(Sharpener):
     def _inputs(self, job: _Job) -> _Inputs:
         """Everything that is given, tokenized."""
         plan, request, media = job.plan, job.request, job.media
-        task, out = plan.task, _Inputs()
+        task, out = plan.task, job.inputs
         if task in CONTINUING:
             video, stride = media["video"], self.visual.stride[0]
             count = request.given_frames or min(self._second(), self.visual.valid_num_frames(video.shape[2]))
@@ -384,31 +403,19 @@ class CinePoetPipeline(Sharpener):
                 heard = F.pad(media["audio"].float(), (0, max(0, end - media["audio"].shape[-1])))[..., begin:end]
                 out.tokens["audio"] = self._encode_past_sound(heard, plan.num_frames, out.given)
             return out
-        if "video" in media:
-            out.clip = self._clip_of(media["video"], plan.num_frames)
         if task == "video_to_audio":
             assert out.clip is not None, "video_to_audio was chosen without a video"
             out.tokens["visual"] = self._encode(out.clip, plan)
         if "image" in media:
             out.tokens["visual"] = self._encode(media["image"][:, :, None], plan)
-        if task in PAINTING:
-            assert out.clip is not None and request.mask is not None, f"{task} was chosen without its inputs"
-            out.hidden = make_mask(
-                request.mask,
-                task,
-                self.fit(out.clip, plan.size),
-                given_size=(out.clip.shape[-2], out.clip.shape[-1]),
-                fit=lambda mask: self.fit(mask, plan.size),
-                stride=self.visual.stride,
-                given_frames=request.given_frames,
-            )
+        if out.hidden is not None:
             out.tokens["condition"] = self._encode(out.hidden.video, plan)
         if task in STYLIZING:
             assert out.clip is not None, f"{task} was chosen without a video"
             with self._timed("flow and depth"):
                 structure = make_structure(self.fit(out.clip, plan.size), flow=self.flow, depth=self.depth)
             out.tokens["condition"] = self._encode(structure, plan)
-        if "audio" in media:
+        if "audio" in media and (request.sound or task == "audio_to_video"):
             out.sound = self._clip_sound(media["audio"], plan.num_frames).to(self.compute.device)
         if task == "audio_to_video":
             with self._timed("encode sound"):
@@ -422,10 +429,6 @@ class CinePoetPipeline(Sharpener):
         with self._timed("encode sound"):
             codes = self.audio.encode(F.pad(samples, (0, max(0, missing))).to(self.compute.device))
         return codes[..., :wanted]  # type: ignore[no-any-return]
-
-    def _clip_of(self, video: Tensor, num_frames: int) -> Tensor:
-        """The first clip; a shorter one holds its last picture."""
-        return repeat_last_frame(video[:, :, :num_frames], num_frames)
 
     def _clip_sound(self, audio: Tensor, num_frames: int) -> Tensor:
         """Exactly one clip of sound, (b, 1, n)."""

@@ -257,6 +257,7 @@ def make_plan(request: Request, config: BundleConfig, *, given: frozenset[str] |
 def _check_task_options(request: Request, task: str) -> None:
     """Options that go with some tasks only."""
     painting = task in PAINTING
+    cuts = any(isinstance(segment, Segment) and segment.image is not None for segment in request.segments)
     if painting and request.mask is not None:
         check_mask(request.mask, task, given_frames=request.given_frames)
     elif request.given_frames is not None and task not in CONTINUING and not painting:
@@ -264,7 +265,7 @@ def _check_task_options(request: Request, task: str) -> None:
     for name, asked, tasks in (
         ("paste_back", request.paste_back, PAINTING),
         ("feather_px", request.feather_px, PAINTING),
-        ("exact_first_frame", request.exact_first_frame, ("image_to_video",)),
+        ("exact_first_frame", request.exact_first_frame and not cuts, ("image_to_video",)),
     ):
         if asked and task not in tasks:
             raise ValueError(f"{name} goes with {' and '.join(tasks)}, not with {task}")

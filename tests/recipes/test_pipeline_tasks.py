@@ -99,6 +99,13 @@ def test_what_was_visible_is_pasted_back(pipe: CinePoetPipeline) -> None:
     assert torch.equal(soft[..., :12, :], pasted[..., :12, :])
 
 
+def test_a_mask_that_leaves_no_whole_token_is_refused_before_the_language_model_is_loaded(bundle: Path) -> None:
+    fresh = CinePoetPipeline.from_pretrained(bundle, device="cpu")
+    with pytest.raises(ValueError, match="hides everything once it covers whole tokens"):
+        fresh.stream(video=film(), mask=(0.1, 0.1, 0.9, 0.9))
+    assert "lm" not in vars(fresh)
+
+
 def test_a_film_that_is_painted_keeps_its_sound_or_gets_one(pipe: CinePoetPipeline) -> None:
     given = {"video": film(), "mask": "central", "upscale": False}
     kept = pipe(**given, audio=sound())
@@ -228,6 +235,8 @@ def test_the_first_picture_is_the_image_where_asked(pipe: CinePoetPipeline) -> N
     out, plain = (pipe(image=image, sound=False, exact_first_frame=exact) for exact in (True, False))
     assert torch.equal(out.frames[0, :, 0], image) and torch.equal(out.frames[:, :, 1:], plain.frames[:, :, 1:])
     assert not torch.equal(plain.frames[0, :, 0], image)
+    cut = list(pipe.stream(PROMPT, segments=[Segment(image=image)], exact_first_frame=True, sound=False))
+    assert torch.equal(cut[1].frames[0, :, 0], image)
 
 
 # Long films.
