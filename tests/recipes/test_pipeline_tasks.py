@@ -243,13 +243,13 @@ def test_the_first_picture_is_the_image_where_asked(pipe: CinePoetPipeline) -> N
 
 
 def test_the_pieces_of_a_stream_are_the_film_of_the_call(pipe: CinePoetPipeline) -> None:
-    given = {"segments": ["it grows"], "extensions": 2, "upscale": False}
+    given = {"segments": ["it grows"], "upscale": False}
     whole = pipe(PROMPT, generator=seeded(), **given)
     pieces = list(pipe.stream(PROMPT, generator=seeded(), **given))
-    assert [p.frames.shape[2] for p in pieces] == [17, 8, 8] and whole.audio is not None
+    assert [p.frames.shape[2] for p in pieces] == [17, 8] and whole.audio is not None
     assert torch.equal(torch.cat([p.frames for p in pieces], 2), whole.frames)
     assert torch.equal(torch.cat([p.audio for p in pieces if p.audio is not None], -1), whole.audio)
-    assert [p.look for p in pieces] == whole.looks and whole.audio.shape[-1] == round(33 / 8 * 16000)
+    assert [p.look for p in pieces] == whole.looks and whole.audio.shape[-1] == round(25 / 8 * 16000)
 
 
 def test_a_segments_prompt_changes_what_comes_after_it(pipe: CinePoetPipeline) -> None:
