@@ -62,7 +62,7 @@ class BundleConfig:
         aspects: forms of pictures that it was trained on, of ``ASPECTS``.
         sources: names of its <source> tokens, data sets or tiers of quality, each with the token of its place here.
         flow: estimator behind stylization's structure, one of ``FLOW_METHODS``.
-        depth: the other one: "flat" for models trained on flow alone, or a Depth Anything by folder or hub id.
+        depth: the other one: "saturation", which needs no weights, or a Depth Anything by folder or hub id.
     """
 
     size: int
@@ -83,7 +83,7 @@ class BundleConfig:
     aspects: tuple[str, ...] = ("square",)
     sources: tuple[str, ...] = ()
     flow: str = "dis"
-    depth: str = "flat"
+    depth: str = "saturation"
 
     def __post_init__(self) -> None:
         for name, least in (("size", 1), ("num_frames", 1), ("upscaled_size", 0), ("sr_steps", 1)):

@@ -21,6 +21,7 @@ COMMANDS = {
     "demo": "recipes.commands.demo",
     "reconstruct": "recipes.commands.reconstruct",
     "tokenize": "recipes.commands.tokenize",
+    "prepare": "recipes.commands.prepare",
     "upscale": "recipes.commands.upscale",
     "train": "recipes.commands.train",
     "evaluate": "recipes.commands.evaluate",

@@ -124,7 +124,7 @@ def make_mask(
     stride: tuple[int, int, int],
     given_frames: int | None = None,
 ) -> Condition:
-    """Hide a part of a clip; hidden regions cover whole tokens.
+    """Hide a part of a clip: as models are trained where the mask has a name, else whole tokens.
 
     Args:
         mask: see ``Mask``.
@@ -146,7 +146,7 @@ def make_mask(
     t, h, w = video.shape[2:]
     if isinstance(mask, str):
         geometry = geometry_of(mask, task)
-        return make_condition(video, geometry, stride=stride, frames=given_frames, latent_exact=True)
+        return make_condition(video, geometry, stride=stride, frames=given_frames)
     if not isinstance(mask, Tensor):
         return hide(video, _box(mask, h, w), fill=FILLS[task], stride=stride, latent_exact=True)
     hidden = _hidden(mask)

@@ -39,6 +39,7 @@ DATASET_FILE, SHARD_FOLDER, QUARANTINE_FILE = "dataset.json", "shards", "quarant
 SPLITS = ("train", "validation")
 CONDITION_PREFIX = "condition_"
 _TEXT_COLUMNS = ("key", "source", "source_hash", "collection", "licence", "split", "caption", "caption_key")
+_RECORD = ("rows", *SPLITS, "sounding", "captioned", "sha256", "quarantined")
 _OPTIONAL = ("collection", "licence", "caption", "caption_key", "audio", "high")
 
 
@@ -101,6 +102,7 @@ class ShardInfo:
         conditions: name to the settings that the condition was made with.
         made_from: the options of ``cinepoet prepare`` and a hash of its list of clips.
         shards: how many files there are when all is done.
+        counts: rows, splits, sound, captions, films and what was quarantined, when all is done.
     """
 
     visual: dict[str, Any]
@@ -109,6 +111,7 @@ class ShardInfo:
     conditions: dict[str, Any] = field(default_factory=dict)
     made_from: dict[str, Any] = field(default_factory=dict)
     shards: int = 0
+    counts: dict[str, int] = field(default_factory=dict)
 
     def write(self, folder: Path) -> None:
         """Write dataset.json.
@@ -319,7 +322,14 @@ def write_shard(
     partial = file.with_name(f"{file.name}.{os.getpid()}.partial")
     with _quiet():
         Dataset.from_dict({name: [row.get(name) for row in rows] for name in features}, features).to_parquet(partial)
-    record = {"rows": len(rows), "sha256": _file_hash(partial), "quarantined": list(quarantined)}
+    record = {
+        "rows": len(rows),
+        **{split: sum(row["split"] == split for row in rows) for split in SPLITS},
+        "sounding": sum(row["audio_frames"] > 0 for row in rows),
+        "captioned": sum(row.get("caption") is not None for row in rows),
+        "sha256": _file_hash(partial),
+        "quarantined": list(quarantined),
+    }
     os.replace(partial, file)
     write_atomically(file.with_suffix(".json"), json.dumps(record, ensure_ascii=False) + "\n")
 
@@ -332,7 +342,7 @@ def read_records(folder: str | Path, shards: int) -> list[dict[str, Any] | None]
         shards: how many there shall be.
 
     Returns:
-        Each shard's "rows", "sha256" and "quarantined"; None where it is not done.
+        Each shard's record: counts of rows, hash of the file and "quarantined"; None where it is not done.
 
     Raises:
         ValueError: if a record is damaged.
@@ -342,7 +352,7 @@ def read_records(folder: str | Path, shards: int) -> list[dict[str, Any] | None]
         file = shard_file(Path(folder), number).with_suffix(".json")
         try:
             record = json.loads(file.read_text()) if file.is_file() else None
-            if record is not None and not {"rows", "sha256", "quarantined"} <= set(record):
+            if record is not None and not set(_RECORD) <= set(record):
                 raise ValueError("it lacks a value")
         except ValueError as fault:
             raise ValueError(f"{file} is damaged ({fault}); delete it and prepare again") from fault
@@ -404,7 +414,8 @@ class TokenShards:
 
         Raises:
             FileNotFoundError: if a folder holds no token shards.
-            ValueError: if one is unfinished, damaged or empty, or two were made with different tokenizers.
+            ValueError: if one is unfinished, damaged or empty, two were made with different tokenizers, or a film
+                trains in one and validates in another.
         """
         from datasets import concatenate_datasets
         from datasets.exceptions import DatasetGenerationError
@@ -432,6 +443,8 @@ class TokenShards:
         conditions = {name: how for info in infos for name, how in info.conditions.items()}
         joined = dataclasses.replace(first, audio=loudest.audio, vocabulary=loudest.vocabulary, conditions=conditions)
         table = concatenate_datasets(tables) if len(tables) > 1 else tables[0]
+        if len(tables) > 1:
+            _refuse_leaks(folders, tables)
         what = [FORMAT, joined.visual, joined.audio, joined.vocabulary.to_json(), conditions, hashes]
         identity = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
         return cls(table.with_format("arrow"), joined, identity)
@@ -480,6 +493,8 @@ class TokenShards:
     @cached_property
     def buckets(self) -> list[Bucket]:
         """Rows grouped by shape and by what they have, in a fixed order; every row is in exactly one."""
+        if not len(self._rows):
+            return []
         names = sorted(self.info.conditions)
         grids = np.concatenate([part.flatten().to_numpy() for part in self._column("grid").chunks] or [np.zeros(0)])
         grids = grids.reshape(-1, 3)[self._rows]
@@ -596,6 +611,20 @@ def _unpack(files: list[str], info: ShardInfo, cache_dir: str | Path | None) -> 
         raise ValueError("no shard has a row")
     cache = None if cache_dir is None else str(cache_dir)
     return Dataset.from_parquet(files, features=shard_features(info.conditions), cache_dir=cache)  # type: ignore[arg-type]
+
+
+def _refuse_leaks(folders: Sequence[Path], tables: Sequence[Any]) -> None:
+    """A film of the same content must be in one split over all folders."""
+    seen: dict[str, tuple[str, Path]] = {}
+    for folder, table in zip(folders, tables, strict=True):
+        pairs = table.data.table.select(["source_hash", "split"]).group_by(["source_hash", "split"]).aggregate([])
+        for content, split in zip(*(column.to_pylist() for column in pairs.columns), strict=True):
+            known, where = seen.setdefault(content, (split, folder))
+            if known != split:
+                raise ValueError(
+                    f"a film is in {known} of {where} and in {split} of {folder} (its source_hash is {content}); "
+                    "prepare them with the same --split-by and --validation"
+                )
 
 
 def _finished(folder: Path, info: ShardInfo) -> list[dict[str, Any]]:

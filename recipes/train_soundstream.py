@@ -65,7 +65,7 @@ class SoundStreamTrainConfig:
         average_decay: decay of the averaged weights that are saved, or None to save the last ones.
         use_window: steps over which the use of codes is counted.
         min_use: a level below this share of codes in use, late in the run, stops it.
-        min_use_from_step: quantized steps from which that is checked; early batches of an untrained encoder look all alike.
+        min_use_from_step: quantized steps from which that is checked; early batches look all alike.
         log_every: steps between log lines.
         evaluate_every: steps between evaluations on fixed crops.
         evaluation_size: crops of the evaluation.

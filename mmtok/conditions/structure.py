@@ -84,18 +84,6 @@ def make_structure(video: Tensor, *, flow: FlowEstimator, depth: DepthEstimator)
     return structure_video(ways, torch.stack([depth(clip) for clip in frames]))
 
 
-def flat_depth(frames: Tensor) -> Tensor:
-    """A ``DepthEstimator`` for models that were trained on flow alone: everything is equally far.
-
-    Args:
-        frames: (t, 3, h, w).
-
-    Returns:
-        (t, h, w) zeros.
-    """
-    return frames.new_zeros(frames.shape[0], *frames.shape[2:])
-
-
 class OpenCVFlow:
     """Dense inverse search (Kroeger et al. 2016), or Farneback's, both of OpenCV; a ``FlowEstimator``.
 
@@ -196,3 +184,17 @@ class DepthAnything:
             answer = self.network(pixel_values=((seen + 1) / 2 - mean).div(std).to(device)).predicted_depth
             depths.append(F.interpolate(answer[:, None].float(), size=(h, w), mode="bilinear")[:, 0].to(frames.device))
         return torch.cat(depths)
+
+
+def saturation_depth(frames: Tensor) -> Tensor:
+    """Nearness by colour alone: the more saturated, the nearer; a ``DepthEstimator`` without weights.
+
+    For made-up pictures of coloured things over grey grounds, such as corpus ``shapes``; it says nothing about photos.
+
+    Args:
+        frames: (t, 3, h, w) in [-1, 1].
+
+    Returns:
+        (t, h, w) in [0, 2], larger is nearer.
+    """
+    return frames.amax(1) - frames.amin(1)

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from recipes.commands.common import join_training, tell_config
+from recipes.commands.common import join_training, note, tell_config
 
 _CONFIG = Path(__file__).parents[1] / "configs" / "lm_tiny.yaml"
 
@@ -56,6 +56,10 @@ def run_lm(args: argparse.Namespace) -> int:
     text.max_length = min(text.max_length, config.text_slots)
     same_data(out, [f"shards {shards.fingerprint}", f"text {args.text or tokenizers.folder}"], ranks)
     if ranks.is_main:
+        cut = sum(bool(text.tokenizer.tokenize(caption, text.max_length).cut) for caption in data.captions)
+        if cut:
+            of = f"{cut} of {len(data.captions)} captions"
+            note(f"{of} are longer than {text.max_length} tokens; their ends are left out")
         told = describe_mixture(config, mixture(config, data, vocabulary))
         write_atomically(out / "mixture.txt", told)
         print(told)

@@ -287,7 +287,7 @@ def test_usage_mistakes(cinepoet: Cinepoet, tmp_path: Path) -> None:
     assert_refused(cinepoet("generate", *out), "give a PROMPT")
     assert_refused(cinepoet("evaluate", "shapes", "--scenes", "3"), "--scenes has no meaning")
     assert_refused(cinepoet("evaluate", "shape"), "did you mean shapes")
-    assert_refused(cinepoet("train", "huge"), "unknown choice 'huge'; known: tiny, smoke, larp")
+    assert_refused(cinepoet("train", "huge"), "unknown choice 'huge'; known: tiny, smoke, lm, soundstream, larp")
     assert_refused(cinepoet("tokenize", *out), "give MEDIA to encode, or --decode")
 
 

@@ -100,6 +100,8 @@ def test_splits_keep_row_numbers(folder):
     assert [b.rows.tolist() for b in validation.buckets] == [[2]] and validation.buckets[0].has_caption is False
     assert shards.captions() == ["a film", "another"] and validation.captions() == []
     assert shards.collections() == ["toys"]
+    nothing = open_shards(write(folder.parent / "none", [make_row(n) for n in range(4)])).split("validation")
+    assert len(nothing) == 0 and nothing.buckets == [] and nothing.captions() == []
     assert len({s.fingerprint for s in (shards, validation, shards.split("train"))}) == 3
     with pytest.raises(ValueError, match="unknown split 'test'; known: train, validation"):
         shards.split("test")

@@ -74,9 +74,9 @@ def test_smoke_run_writes_a_model_and_logs_every_level(tmp_path: Path) -> None:
 def test_the_codec_hears_before_it_is_quantized(tmp_path: Path) -> None:
     config = replace(SMOKE, steps=6, log_every=1, quantize_from_step=4)
     train_soundstream(config, tmp_path, sound_source=tones, compute=CPU)
-    commitment = [row["train/commitment"] for row in log_of(tmp_path)]
-    assert commitment[:4] == [0.0] * 4
-    assert all(value > 0 for value in commitment[4:])
+    use = [row["vq/use_level_0"] for row in log_of(tmp_path)]
+    assert use[:4] == [0.0] * 4
+    assert all(value > 0 for value in use[4:])
 
 
 @pytest.mark.parametrize(
