@@ -63,6 +63,7 @@ def run(args: argparse.Namespace) -> int:
     from mmtok.media.audio import SOUND_SUFFIXES
     from mmtok.media.preview import write_preview
     from mmtok.media.video import FILM_SUFFIXES
+    from recipes.clips import reconstruct_video
     from recipes.commands.tokenizers import (
         Media,
         encode_sound,
@@ -73,7 +74,6 @@ def run(args: argparse.Namespace) -> int:
         require_use,
         write_media,
     )
-    from recipes.pipeline import reconstruct_video
 
     preview = preview_path(args, before="MEDIA")
     sheet: dict[str, tuple[Path, tuple[str, ...]]] = {} if preview is None else {"--preview": (preview, (".png",))}

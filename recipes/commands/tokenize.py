@@ -63,6 +63,7 @@ def _encode(args: argparse.Namespace) -> int:
     from safetensors.torch import save_file
 
     from mmtok.media.container import replacing
+    from recipes.clips import encode_video
     from recipes.commands.tokenizers import (
         Media,
         encode_sound,
@@ -72,7 +73,6 @@ def _encode(args: argparse.Namespace) -> int:
         read_media,
         require_use,
     )
-    from recipes.pipeline import encode_video
 
     check_outputs({"--out": (args.out, (".safetensors",))}, [args.media])
     compute = compute_of(args)
@@ -120,6 +120,7 @@ def _decode(args: argparse.Namespace) -> int:
 
     from mmtok.media.audio import SOUND_SUFFIXES
     from mmtok.media.video import FILM_SUFFIXES
+    from recipes.clips import decode_video
     from recipes.commands.tokenizers import (
         LONG_SOUND_S,
         Media,
@@ -128,7 +129,6 @@ def _decode(args: argparse.Namespace) -> int:
         require_use,
         write_media,
     )
-    from recipes.pipeline import decode_video
 
     check_outputs({"--out": (args.out, (*FILM_SUFFIXES, *SOUND_SUFFIXES, ".png"))}, [args.decode])
     facts, tensors = read_tokens(args.decode)
