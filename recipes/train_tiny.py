@@ -22,7 +22,7 @@ import torch
 
 import mmtok
 from llm.model import PrefixLM
-from llm.tasks import find_task
+from llm.tasks import TASKS, find_task
 from mmtok.audio.codec import FrozenCodec
 from mmtok.audio.soundstream import SoundStream
 from mmtok.table import FAMILIES
@@ -463,4 +463,6 @@ def _bundle(
         card["command"] = f"{theirs.get('command', 'not recorded')}; then {command}"
         taken = {part: m for part, m in theirs.get("minutes", {}).items() if part in TOKENIZER_STAGES}
         card["minutes"] = taken | card["minutes"]
-    write_bundle(folder / "bundle", replace(config.bundle, num_frames=_num_frames(config)), card)
+    weights = json.loads((folder / "lm" / "config.json").read_text())["task_weights"]
+    tasks = tuple(name for name in TASKS if weights.get(name, 0) > 0)  # what the language model was trained on
+    write_bundle(folder / "bundle", replace(config.bundle, num_frames=_num_frames(config), tasks=tasks), card)
