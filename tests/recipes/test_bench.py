@@ -243,4 +243,4 @@ def test_the_cost_of_fewer_bits_is_measured_on_the_default_model(tmp_path):
     assert main(["quality", "--scenes", "1", "--modes", "int8", "--out", str(out)]) == 0
     fp32, int8 = json.loads(out.read_text())["rows"]
     assert fp32["same best id %"] == 100 and 90 < int8["same best id %"] <= 100
-    assert 0 < abs(float(int8["change"])) < 0.05 < float(fp32["loss"]) < 3
+    assert 0 < abs(float(int8["change"])) < 0.05 < float(fp32["loss"]) < 6
