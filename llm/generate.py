@@ -24,6 +24,14 @@ from llm.sequence import Layout
 from mmtok.vocabulary import Block
 
 
+def _rms_norm(x: Tensor, weight: Tensor, eps: float, added: Tensor) -> Tensor:
+    """``F.rms_norm``; on a CPU, where that is ten small operations, in half as many. ``added`` is ``eps``, a tensor."""
+    if x.dtype != torch.float32 or x.device.type != "cpu":
+        return F.rms_norm(x, x.shape[-1:], None, eps) * weight
+    length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+    return x * torch.addcmul(added, length, length, value=1 / x.shape[-1]).rsqrt_() * weight
+
+
 class _StepLayer:
     """One layer's weights as a step uses them."""
 
@@ -56,7 +64,7 @@ class StepDecoder:
         config, weight = model.config, model.model.embed_tokens.weight
         self.model, self.layout, self.batch_size = model, layout, batch_size
         self.num_heads, self.num_kv_heads, self.head_dim = config.num_heads, config.num_kv_heads, config.head_dim
-        self.eps = config.norm_eps
+        self.eps, self.added = config.norm_eps, torch.tensor(config.norm_eps, device=weight.device)
         self.cache = KVCache(
             num_layers=config.num_layers,
             batch_size=batch_size,
@@ -144,20 +152,19 @@ class StepDecoder:
         append: Callable[[int, Tensor, Tensor], tuple[Tensor, Tensor]],
     ) -> Tensor:
         b, heads, kv_heads, head_dim = self.batch_size, self.num_heads, self.num_kv_heads, self.head_dim
-        width = (x.shape[-1],)
         for number, layer in enumerate(self.layers):
-            joined = layer.qkv(F.rms_norm(x, width, layer.norm_in, self.eps)).view(b, -1, head_dim)
-            turned, v = joined[:, : heads + kv_heads], joined[:, heads + kv_heads :]
-            turned = F.rms_norm(turned, (head_dim,), None, self.eps) * layer.norm_qk
-            turned = turned * cosine + turned.roll(head_dim // 2, -1) * sine
+            joined = layer.qkv(_rms_norm(x, layer.norm_in, self.eps, self.added)).view(b, -1, head_dim)
+            turned, v = joined.split((heads + kv_heads, kv_heads), dim=1)
+            turned = _rms_norm(turned, layer.norm_qk, self.eps, self.added)
+            turned = torch.addcmul(turned * cosine, turned.roll(head_dim // 2, -1), sine)
             k, v = append(number, turned[:, heads:, None], v[:, :, None])
             # heads that share keys stand as rows of one small matrix
             q = turned[:, :heads].view(b, kv_heads, heads // kv_heads, head_dim)
             mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
             x = layer.out.plus(x, mixed.reshape(b, -1))
-            gate, up = layer.gate_up(F.rms_norm(x, width, layer.norm_mlp, self.eps)).chunk(2, dim=-1)
+            gate, up = layer.gate_up(_rms_norm(x, layer.norm_mlp, self.eps, self.added)).chunk(2, dim=-1)
             x = layer.down.plus(x, F.silu(gate) * up)
-        return F.rms_norm(x, width, self.model.model.norm.weight, self.eps)
+        return _rms_norm(x, self.model.model.norm.weight, self.eps, self.added)
 
     def logits(self, hidden: Tensor, start: int, stop: int) -> Tensor:
         """Scores of the ids ``start`` to ``stop`` only.

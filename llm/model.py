@@ -36,6 +36,7 @@ from mmtok.pretrained import load_strictly, load_tensors, params_from_config, re
 from mmtok.vocabulary import Block, Vocabulary
 
 FAMILY = "prefix-lm"
+COMPILED_FORMS = 64  # of a layer, see ``PrefixLM.compile_layers``
 
 
 def rotary_tables(start: int, stop: int, *, head_dim: int, base: float, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -499,8 +500,9 @@ class PrefixLM(nn.Module):
     def compile_layers(self, *, backend: str = "inductor") -> bool:
         """Compile every layer by itself with ``torch.compile``; names and values of the weights stay.
 
-        All layers share one compiled form, made at the first pass and again for other lengths. On a CPU inductor needs
-        a C++ compiler; without one the layers stay as they are and a warning says so.
+        All layers share compiled forms. With fused attention two serve all lengths; a CPU's blocked attention makes one
+        for each number of blocks of 128 places, so torch's limit of 8 forms is raised. On a CPU inductor needs a C++
+        compiler; without one the layers stay as they are and a warning says so.
 
         Args:
             backend: of ``torch.compile``.
@@ -512,6 +514,8 @@ class PrefixLM(nn.Module):
         if on_cpu and not any(shutil.which(name) for name in (os.environ.get("CXX", "g++"), "clang++", "cl")):
             warnings.warn("no C++ compiler (g++, clang++ or $CXX) was found; layers run uncompiled", stacklevel=2)
             return False
+        limits: Any = torch._dynamo.config
+        limits.recompile_limit = max(limits.recompile_limit, COMPILED_FORMS)
         for layer in self.model.layers:
             layer.compile(backend=backend)
         return True

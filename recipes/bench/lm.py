@@ -69,6 +69,7 @@ MODES = {
     "quality": ("fp32", "bf16", "int8"),
 }
 KINDS = tuple(MODES)
+ROWS = 4  # sequences of ``quality`` at a time, few enough for the int8 kernel
 USUAL_DECODING = MODES["decode"][:4]
 
 
@@ -424,8 +425,11 @@ def quality(args: argparse.Namespace) -> tuple[list[dict[str, Any]], str]:
         dtype = torch.bfloat16 if mode == "bf16" else torch.float32
         if mode == "int8":
             used.quantize_weights("int8")
-        assert batch.text is not None, "the task has a caption"
-        nats, best = step_scores(used.to(dtype), Batch(group.layout, batch.ids, batch.text.to(dtype), batch.text_mask))
+        assert batch.text is not None and batch.text_mask is not None, "the task has a caption"
+        text, used = batch.text.to(dtype), used.to(dtype)
+        parts = [slice(start, start + ROWS) for start in range(0, len(batch.ids), ROWS)]
+        scores = [step_scores(used, Batch(group.layout, batch.ids[p], text[p], batch.text_mask[p])) for p in parts]
+        nats, best = (torch.cat(made) for made in zip(*scores, strict=True))
         if mode == "fp32":
             reference, loss = best, float(nats.mean())
         rows.append(
@@ -436,7 +440,10 @@ def quality(args: argparse.Namespace) -> tuple[list[dict[str, Any]], str]:
                 "same best id %": 100 * float((best == reference).float().mean()),
             }
         )
-    return rows, f"{args.lm or args.model}, {args.scenes} held-out scenes, text to video with sound, {best.numel()} places"
+    return (
+        rows,
+        f"{args.lm or args.model}, {args.scenes} held-out scenes, text to video with sound, {best.numel()} places",
+    )
 
 
 def main(words: list[str] | None = None) -> int:

@@ -217,13 +217,13 @@ def test_transformers_form_makes_the_same_ids():
 def test_the_large_loss_takes_an_eighth_of_the_memory(capsys):
     from recipes.bench.lm import main
 
-    words = ["loss", "--batch", "2", "--length", "512", "--dim", "64", "--vocabulary", "32768", "--runs", "1"]
+    words = ["loss", "--batch", "2", "--length", "1024", "--dim", "64", "--vocabulary", "32768", "--runs", "1"]
     rows = {}
     for case in ("plain", "ours"):
         assert main([*words, "--case", case]) == 0
         rows[case] = json.loads(capsys.readouterr().out)
     assert rows["ours"]["gradient norm"] == pytest.approx(rows["plain"]["gradient norm"], rel=1e-4)
-    assert rows["plain"]["extra GB"] > 0.3
+    assert rows["plain"]["extra GB"] > 0.6
     assert rows["ours"]["extra GB"] < rows["plain"]["extra GB"] / 8
 
 
