@@ -63,9 +63,10 @@ class KVCache:
         stop = self.position + keys.shape[2]
         if stop > self.max_length:
             raise ValueError(f"the cache holds {self.max_length} places, {stop} are needed")
-        self.keys[layer, :, :, self.position : stop] = keys
-        self.values[layer, :, :, self.position : stop] = values
-        return self.keys[layer, :, :, :stop], self.values[layer, :, :, :stop]
+        all_keys, all_values = self.keys.select(0, layer), self.values.select(0, layer)
+        all_keys.narrow(2, self.position, keys.shape[2]).copy_(keys)
+        all_values.narrow(2, self.position, keys.shape[2]).copy_(values)
+        return all_keys.narrow(2, 0, stop), all_values.narrow(2, 0, stop)
 
     def advance(self, n: int) -> None:
         """Count ``n`` places as written.

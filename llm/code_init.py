@@ -12,7 +12,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from llm.factors import VisualFactors
 from llm.model import PrefixLM
+from mmtok.vocabulary import Block
 
 
 def projected_rows(vectors: Tensor, dim: int, *, std: float, noise: float, generator: torch.Generator) -> Tensor:
@@ -40,6 +42,12 @@ def projected_rows(vectors: Tensor, dim: int, *, std: float, noise: float, gener
     return std * ((1 - noise) ** 0.5 * (scaled @ projection) + noise**0.5 * own)
 
 
+def _halves(factors: VisualFactors, vectors: Tensor) -> tuple[Block, Tensor]:
+    """Rows of the low halves, then of the high ones, and for each the mean vector of the codes that have it."""
+    pairs = vectors.float().view(factors.size, factors.size, -1)  # (high, low, m)
+    return Block(factors.low.start, factors.high.stop), torch.cat((pairs.mean(0), pairs.mean(1)))
+
+
 @torch.no_grad()
 def start_from_code_vectors(
     model: PrefixLM,
@@ -50,6 +58,8 @@ def start_from_code_vectors(
     generator: torch.Generator | None = None,
 ) -> None:
     """Overwrite the visual and audio rows of the embedding table, and of the head where it is separate.
+
+    Where visual codes are halved, a half starts from the mean of the codes that have it.
 
     Args:
         model: a fresh language model.
@@ -71,6 +81,13 @@ def start_from_code_vectors(
     for block, vectors in blocks:
         if len(vectors) != block.stop - block.start:
             raise ValueError(f"{len(vectors)} vectors for a block of {block.stop - block.start} codes")
+    factors = model.factors
+    if factors is not None:
+        blocks = [
+            _halves(factors, vectors) if factors.is_visual(block) else (factors.block(block), vectors)
+            for block, vectors in blocks
+        ]
+    for block, vectors in blocks:
         std = float(table[block.start : block.stop].std())
         rows = projected_rows(vectors, table.shape[1], std=std, noise=noise, generator=generator).to(table)
         table[block.start : block.stop] = rows

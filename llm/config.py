@@ -1,7 +1,9 @@
 """Sizes of the prefix language model, as numbers and as named presets.
 
 VideoPoet publishes three sizes (300 M, 1 B, 8 B) and no widths; the presets are our reading of them over its own
-vocabulary of 256 + 262,144 + 4,096 ids. ``tiny`` is the size of the embedded default.
+vocabulary of 256 + 262,144 + 4,096 ids. A name counts the weights of the layers, within 5 %: tables and head depend on
+the tokenizers, which change, and at 300 M the published vocabulary alone would be nine tenths of the whole.
+``llm.model.count_weights`` tells body, tables and total. ``tiny`` is the size of the embedded default.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from llm.factors import VisualFactors
 from mmtok.audio.orders import require_order
 from mmtok.vocabulary import Vocabulary
 
@@ -36,6 +39,8 @@ class LMConfig:
         tie_embeddings: True when the output head is the embedding table.
         audio_order: in which audio codes stand in a sequence, one of ``mmtok.audio.orders.ORDERS``; "level" also for
             models that were saved before there was a choice.
+        visual_factors: 1 has a row of the table for every visual code, as VideoPoet; 2 has rows for their halves and a
+            head of two small softmaxes, see ``llm.factors``.
     """
 
     dim: int
@@ -55,6 +60,7 @@ class LMConfig:
     norm_eps: float = 1e-6
     tie_embeddings: bool = True
     audio_order: str = "level"
+    visual_factors: int = 1
 
     def __post_init__(self) -> None:
         if self.num_heads % self.num_kv_heads:
@@ -64,12 +70,25 @@ class LMConfig:
         if len(self.max_grid) != 3:
             raise ValueError(f"max_grid must be (t, h, w), got {self.max_grid}")
         require_order(self.audio_order)
-        self.vocabulary  # noqa: B018 - its own checks run here
+        if self.visual_factors not in (1, 2):
+            raise ValueError(f"visual_factors must be 1 or 2, got {self.visual_factors}")
+        self.table_size  # noqa: B018 - checks of vocabulary and factors run here
 
     @property
     def vocabulary(self) -> Vocabulary:
         """The unified vocabulary of these sizes."""
         return Vocabulary(self.visual_codes, self.audio_levels, self.audio_codes)
+
+    @property
+    def factors(self) -> VisualFactors | None:
+        """How visual codes are halved, or None where every code has a row."""
+        return VisualFactors(self.vocabulary) if self.visual_factors == 2 else None
+
+    @property
+    def table_size(self) -> int:
+        """Rows of the embedding table and of the head."""
+        factors = self.factors
+        return self.vocabulary.vocab_size if factors is None else factors.table_size
 
 
 # VideoPoet's tokens: 2^18 visual codes on grids up to 41 frames portrait or landscape, 4 x 1024 audio codes at 50 Hz,
@@ -116,12 +135,12 @@ PRESETS: dict[str, dict[str, Any]] = {
         **_VIDEOPOET,
     },
     "1b": {
-        "dim": 1536,
-        "num_layers": 24,
+        "dim": 2048,
+        "num_layers": 16,
         "num_heads": 16,
         "num_kv_heads": 16,
-        "head_dim": 96,
-        "hidden_dim": 4096,
+        "head_dim": 128,
+        "hidden_dim": 7168,
         **_VIDEOPOET,
     },
     "8b": {
@@ -130,7 +149,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "num_heads": 32,
         "num_kv_heads": 8,
         "head_dim": 128,
-        "hidden_dim": 14336,
+        "hidden_dim": 16384,
         **_VIDEOPOET,
     },
 }

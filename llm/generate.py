@@ -18,15 +18,40 @@ from torch import Tensor
 
 from llm.cache import KVCache
 from llm.model import DecoderLayer, PrefixLM, rotary_tables
+from llm.products import HeadProduct, product
 from llm.sampling import Generators, guide, sample
 from llm.sequence import Layout
+from mmtok.vocabulary import Block
+
+
+def _rms_norm(x: Tensor, weight: Tensor, eps: float, added: Tensor) -> Tensor:
+    """``F.rms_norm``; on a CPU, where that is ten small operations, in half as many. ``added`` is ``eps``, a tensor."""
+    if x.dtype != torch.float32 or x.device.type != "cpu":
+        return F.rms_norm(x, x.shape[-1:], None, eps) * weight
+    length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+    return x * torch.addcmul(added, length, length, value=1 / x.shape[-1]).rsqrt_() * weight
+
+
+class _StepLayer:
+    """One layer's weights as a step uses them."""
+
+    def __init__(self, layer: DecoderLayer):
+        attention, mlp = layer.self_attn, layer.mlp
+        self.norm_in = layer.input_layernorm.weight
+        self.qkv = product(attention.q_proj, attention.k_proj, attention.v_proj)
+        heads = [attention.q_norm.weight.expand(attention.num_heads, -1)]
+        self.norm_qk = torch.cat([*heads, attention.k_norm.weight.expand(attention.num_kv_heads, -1)])
+        self.out = product(attention.o_proj)
+        self.norm_mlp = layer.post_attention_layernorm.weight
+        self.gate_up = product(mlp.gate_proj, mlp.up_proj)
+        self.down = product(mlp.down_proj)
 
 
 class StepDecoder:
-    """One place at a time: the model's layers with their products joined and everything constant computed beforehand.
+    """One place at a time: the model's layers with small products joined and everything constant computed beforehand.
 
-    Queries, keys and values come from one product, gate and up from another; rotary tables, position vectors and the
-    bias that closes empty text slots exist for all places before the first step.
+    Rotary tables, position vectors and the bias that closes empty text slots exist for all places before the first
+    step. Weights may be float32, bfloat16 or int8 (``PrefixLM.quantize_weights``).
 
     Args:
         model: the language model.
@@ -39,7 +64,7 @@ class StepDecoder:
         config, weight = model.config, model.model.embed_tokens.weight
         self.model, self.layout, self.batch_size = model, layout, batch_size
         self.num_heads, self.num_kv_heads, self.head_dim = config.num_heads, config.num_kv_heads, config.head_dim
-        self.eps = config.norm_eps
+        self.eps, self.added = config.norm_eps, torch.tensor(config.norm_eps, device=weight.device)
         self.cache = KVCache(
             num_layers=config.num_layers,
             batch_size=batch_size,
@@ -58,26 +83,11 @@ class StepDecoder:
         if readable is not None and not bool(readable.all()):
             bias = torch.zeros(batch_size, 1, 1, layout.length, device=weight.device, dtype=weight.dtype)
             self.bias = bias.masked_fill_(~readable[:, None, None, :], float("-inf"))
-        self.layers: list[tuple[Tensor, ...]] = []
+        self.layers = []
         for layer in model.model.layers:
             assert isinstance(layer, DecoderLayer), "the decoder is made of DecoderLayer"
-            attention, mlp = layer.self_attn, layer.mlp
-            normed = (
-                attention.q_norm.weight.expand(self.num_heads, -1),
-                attention.k_norm.weight.expand(self.num_kv_heads, -1),
-            )
-            self.layers.append(
-                (
-                    layer.input_layernorm.weight,
-                    _columns(attention.q_proj.weight, attention.k_proj.weight, attention.v_proj.weight),
-                    torch.cat(normed),
-                    _columns(attention.o_proj.weight),
-                    layer.post_attention_layernorm.weight,
-                    _columns(mlp.gate_proj.weight, mlp.up_proj.weight),
-                    _columns(mlp.down_proj.weight),
-                )
-            )
-        self.head = _columns(model.lm_head.weight)
+            self.layers.append(_StepLayer(layer))
+        self.head = HeadProduct(model.lm_head)
 
     def prefill(self, x: Tensor, mask: Tensor) -> Tensor:
         """Run the first places together.
@@ -100,26 +110,61 @@ class StepDecoder:
         Returns:
             (b, d) hidden vectors, which predict the place behind.
         """
-        position, b = self.cache.position, self.batch_size
-        heads, kv_heads, head_dim = self.num_heads, self.num_kv_heads, self.head_dim
-        cosine, sine = self.cosine[position], self.sine[position]
+        position = self.cache.position
         bias = None if self.bias is None else self.bias[..., : position + 1]
-        x = F.embedding(ids, self.model.model.embed_tokens.weight) + self.positions[position]
-        width = (x.shape[-1],)
-        for number, (norm_in, qkv, norm_qk, out, norm_mlp, gate_up, down) in enumerate(self.layers):
-            joined = torch.mm(F.rms_norm(x, width, norm_in, self.eps), qkv).view(b, -1, head_dim)
-            turned, v = joined[:, : heads + kv_heads], joined[:, heads + kv_heads :]
-            turned = F.rms_norm(turned, (head_dim,), None, self.eps) * norm_qk
-            turned = turned * cosine + turned.roll(head_dim // 2, -1) * sine
-            k, v = self.cache.append(number, turned[:, heads:, None], v[:, :, None])
+        x = self.model.embed_ids(ids) + self.positions[position]
+        x = self._layers(x, self.cosine[position], self.sine[position], bias, self.cache.append)
+        self.cache.advance(1)
+        return x
+
+    def step_at(self, ids: Tensor, position: Tensor) -> Tensor:
+        """Run the next place without a shape or address that depends on it, so that a CUDA graph can record it.
+
+        Attention reads the whole cache and closes what is not written; the caller counts places
+        (``KVCache.advance``).
+
+        Args:
+            ids: (b,) ids that stand there.
+            position: (1,) int64, the place, on the model's device.
+
+        Returns:
+            (b, d) as ``step``.
+        """
+        places = torch.arange(self.layout.length, device=ids.device)
+        bias = torch.zeros_like(places, dtype=self.cosine.dtype).masked_fill(places > position, float("-inf"))
+        if self.bias is not None:
+            bias = bias + self.bias
+
+        def append(number: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+            keys, values = self.cache.keys[number], self.cache.values[number]
+            return keys.index_copy_(2, position, k), values.index_copy_(2, position, v)
+
+        x = self.model.embed_ids(ids) + self.positions.index_select(0, position)
+        bias = bias.expand(self.batch_size, 1, 1, -1)
+        return self._layers(x, self.cosine[position], self.sine[position], bias, append)
+
+    def _layers(
+        self,
+        x: Tensor,
+        cosine: Tensor,
+        sine: Tensor,
+        bias: Tensor | None,
+        append: Callable[[int, Tensor, Tensor], tuple[Tensor, Tensor]],
+    ) -> Tensor:
+        b, heads, kv_heads, head_dim = self.batch_size, self.num_heads, self.num_kv_heads, self.head_dim
+        for number, layer in enumerate(self.layers):
+            joined = layer.qkv(_rms_norm(x, layer.norm_in, self.eps, self.added)).view(b, -1, head_dim)
+            turned, v = joined.split((heads + kv_heads, kv_heads), dim=1)
+            turned = _rms_norm(turned, layer.norm_qk, self.eps, self.added)
+            turned = torch.addcmul(turned * cosine, turned.roll(head_dim // 2, -1), sine)
+            k, v = append(number, turned[:, heads:, None], v[:, :, None])
             # heads that share keys stand as rows of one small matrix
             q = turned[:, :heads].view(b, kv_heads, heads // kv_heads, head_dim)
             mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
-            x = torch.addmm(x, mixed.reshape(b, -1), out)
-            gate, up = torch.mm(F.rms_norm(x, width, norm_mlp, self.eps), gate_up).chunk(2, dim=-1)
-            x = torch.addmm(x, F.silu(gate) * up, down)
-        self.cache.advance(1)
-        return F.rms_norm(x, width, self.model.model.norm.weight, self.eps)
+            x = layer.out.plus(x, mixed.reshape(b, -1))
+            gate, up = layer.gate_up(_rms_norm(x, layer.norm_mlp, self.eps, self.added)).chunk(2, dim=-1)
+            x = layer.down.plus(x, F.silu(gate) * up)
+        return _rms_norm(x, self.model.model.norm.weight, self.eps, self.added)
 
     def fork(self, times: int) -> None:
         """Go on with every row ``times`` times, next to each other.
@@ -150,14 +195,11 @@ class StepDecoder:
             stop: one past the last id.
 
         Returns:
-            (b, stop - start).
+            (b, stop - start); those of halved visual codes are logarithms of joint probabilities.
         """
-        return torch.mm(hidden, self.head[:, start:stop])
-
-
-def _columns(*weights: Tensor) -> Tensor:
-    """Weights of layers that read the same vectors, joined and laid out (in, out): the quicker form for two rows."""
-    return torch.cat(weights).t().contiguous()
+        if self.model.factors is not None:
+            return self.model.logits(hidden, Block(start, stop))
+        return self.head(hidden, start, stop)
 
 
 def _doubled(text: Tensor, mask: Tensor, negative: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor]:

@@ -13,16 +13,22 @@ Shape letters: b batch, n sequence, d width, v vocabulary, t h w grid, k audio l
 from __future__ import annotations
 
 import math
+import os
+import shutil
+import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from llm.attention import Attend, choose_attention
 from llm.cache import KVCache
 from llm.config import LMConfig
+from llm.factors import HighGivenLow
+from llm.quantize import Int8Linear
 from llm.sequence import Layout
 from mmtok.audio.orders import flatten
 from mmtok.contract import AudioTokenizer, VisualTokenizer
@@ -30,6 +36,7 @@ from mmtok.pretrained import load_strictly, load_tensors, params_from_config, re
 from mmtok.vocabulary import Block, Vocabulary
 
 FAMILY = "prefix-lm"
+COMPILED_FORMS = 64  # of a layer, see ``PrefixLM.compile_layers``
 
 
 def rotary_tables(start: int, stop: int, *, head_dim: int, base: float, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -103,7 +110,7 @@ class Attention(nn.Module):
 
     def __init__(self, *, dim: int, num_heads: int, num_kv_heads: int, head_dim: int, eps: float):
         super().__init__()
-        self.head_dim = head_dim
+        self.num_heads, self.num_kv_heads, self.head_dim = num_heads, num_kv_heads, head_dim
         self.q_proj = nn.Linear(dim, num_heads * head_dim, bias=False)
         self.k_proj = nn.Linear(dim, num_kv_heads * head_dim, bias=False)
         self.v_proj = nn.Linear(dim, num_kv_heads * head_dim, bias=False)
@@ -212,7 +219,8 @@ class Decoder(nn.Module):
     def __init__(self, config: LMConfig):
         super().__init__()
         self.head_dim, self.rope_base = config.head_dim, config.rope_base
-        self.embed_tokens = nn.Embedding(config.vocabulary.vocab_size, config.dim)
+        self.recompute_every: int | None = None  # see ``PrefixLM.checkpoint_layers``
+        self.embed_tokens = nn.Embedding(config.table_size, config.dim)
         self.layers = nn.ModuleList(
             DecoderLayer(
                 attention=Attention(
@@ -245,8 +253,13 @@ class Decoder(nn.Module):
         n = x.shape[1]
         attend = choose_attention(mask)
         cosine, sine = rotary_tables(start, start + n, head_dim=self.head_dim, base=self.rope_base, device=x.device)
+        every = self.recompute_every if cache is None and torch.is_grad_enabled() else None
         for number, layer in enumerate(self.layers):
-            x = layer(x, attend=attend, cosine=cosine, sine=sine, layer=number, cache=cache)
+            given: dict[str, Any] = {"attend": attend, "cosine": cosine, "sine": sine, "layer": number}
+            if every is not None and number % every == 0:  # no layer draws random numbers
+                x = checkpoint(layer, x, use_reentrant=False, preserve_rng_state=False, **given)
+            else:
+                x = layer(x, cache=cache, **given)
         if cache is not None:
             cache.advance(n)
         return self.norm(x)
@@ -324,9 +337,12 @@ class PrefixLM(nn.Module):
             audio_levels=config.audio_levels,
             max_audio_frames=config.max_audio_frames,
         )
-        self.lm_head = nn.Linear(config.dim, config.vocabulary.vocab_size, bias=False)
+        self.lm_head: nn.Linear | Int8Linear = nn.Linear(config.dim, config.table_size, bias=False)
         if config.tie_embeddings:
             self.lm_head.weight = self.model.embed_tokens.weight
+        self.factors = config.factors
+        if self.factors is not None:
+            self.high_given_low = HighGivenLow(self.factors.size, config.dim)
         self._initialise()
 
     def _initialise(self) -> None:
@@ -342,6 +358,19 @@ class PrefixLM(nn.Module):
     def vocabulary(self) -> Vocabulary:
         """The unified vocabulary."""
         return self.config.vocabulary
+
+    def embed_ids(self, ids: Tensor) -> Tensor:
+        """Vectors of ids alone, without text and positions.
+
+        Args:
+            ids: of any shape.
+
+        Returns:
+            (..., dim).
+        """
+        if self.factors is not None:
+            return self.factors.embed(ids, self.model.embed_tokens.weight)
+        return self.model.embed_tokens(ids)  # type: ignore[no-any-return]
 
     def embed(self, ids: Tensor, layout: Layout, *, text: Tensor | None = None) -> Tensor:
         """Vectors that enter the first layer.
@@ -360,7 +389,7 @@ class PrefixLM(nn.Module):
         slots = layout.text_slots
         if (text is None) != (slots == 0):
             raise ValueError(f"the layout has {slots} text slots, text is {'absent' if text is None else 'given'}")
-        x = self.model.embed_tokens(ids)
+        x = self.embed_ids(ids)
         if text is not None:
             expected = (ids.shape[0], slots, self.config.text_dim)
             if tuple(text.shape) != expected:
@@ -396,10 +425,100 @@ class PrefixLM(nn.Module):
             block: ids to score; None scores the whole padded vocabulary.
 
         Returns:
-            (..., len(block)).
+            (..., len(block)); those of halved visual codes are logarithms of joint probabilities.
+
+        Raises:
+            ValueError: if the whole vocabulary is asked for and visual codes are halved.
         """
-        weight = self.lm_head.weight
-        return F.linear(hidden, weight if block is None else weight[block.start : block.stop])
+        if block is None:
+            if self.factors is not None:
+                raise ValueError("a model with visual_factors=2 has no scores over the whole vocabulary; name a block")
+            return self.lm_head(hidden)  # type: ignore[no-any-return]
+        if self.factors is None:
+            return self._head_rows(hidden, block)
+        if not self.factors.is_visual(block):
+            return self._head_rows(hidden, self.factors.block(block))
+        first = block.start - self.vocabulary.visual.start
+        return self.high_given_low.joint(hidden, *self._halves())[..., first : first + len(block)]
+
+    def _head_rows(self, hidden: Tensor, block: Block) -> Tensor:
+        if isinstance(self.lm_head, Int8Linear):
+            return self.lm_head.rows(hidden, block.start, block.stop)
+        return F.linear(hidden, self.lm_head.weight[block.start : block.stop])
+
+    def _halves(self) -> tuple[Tensor, Tensor]:
+        """Rows of the head of the low and of the high halves."""
+        assert self.factors is not None, "asked of halved codes only"
+        head = self.lm_head.weight
+        return head[self.factors.low.start : self.factors.low.stop], head[
+            self.factors.high.start : self.factors.high.stop
+        ]
+
+    @property
+    def is_quantized(self) -> bool:
+        """Whether weights are int8."""
+        return isinstance(self.lm_head, Int8Linear)
+
+    def quantize_weights(self, kind: str = "int8") -> None:
+        """Replace the matrices of layers and head by ones of fewer bits, in place and for good; for sampling only.
+
+        Tables, text projection and norms stay floats.
+
+        Args:
+            kind: "int8", one byte a weight with a scale for each output.
+
+        Raises:
+            ValueError: for an unknown kind, or if it was done before.
+        """
+        if kind != "int8":
+            raise ValueError(f"unknown kind of weights {kind!r}; known: int8")
+        if self.is_quantized:
+            raise ValueError("this model's weights are int8 already")
+        self.requires_grad_(False).eval()
+        for layer in self.model.layers:
+            assert isinstance(layer, DecoderLayer), "the decoder is made of DecoderLayer"
+            for part in (layer.self_attn, layer.mlp):
+                for name, child in list(part.named_children()):
+                    if isinstance(child, nn.Linear):
+                        setattr(part, name, Int8Linear.of(child.weight))
+        self.lm_head = Int8Linear.of(self.lm_head.weight)
+
+    def checkpoint_layers(self, every: int | None = 1) -> None:
+        """Forget what layers computed in training and compute it again on the way back; gradients stay the same.
+
+        Args:
+            every: 1 recomputes each layer, 2 every other one and so on, so that memory and time can be traded; None
+                keeps everything.
+
+        Raises:
+            ValueError: if ``every`` is less than 1.
+        """
+        if every is not None and every < 1:
+            raise ValueError(f"every ({every}) must be at least 1; None recomputes no layer")
+        self.model.recompute_every = every
+
+    def compile_layers(self, *, backend: str = "inductor") -> bool:
+        """Compile every layer by itself with ``torch.compile``; names and values of the weights stay.
+
+        All layers share compiled forms. With fused attention two serve all lengths; a CPU's blocked attention makes one
+        for each number of blocks of 128 places, so torch's limit of 8 forms is raised. On a CPU inductor needs a C++
+        compiler; without one the layers stay as they are and a warning says so.
+
+        Args:
+            backend: of ``torch.compile``.
+
+        Returns:
+            True where layers will be compiled.
+        """
+        on_cpu = self.text_proj.weight.device.type == "cpu" and backend == "inductor"
+        if on_cpu and not any(shutil.which(name) for name in (os.environ.get("CXX", "g++"), "clang++", "cl")):
+            warnings.warn("no C++ compiler (g++, clang++ or $CXX) was found; layers run uncompiled", stacklevel=2)
+            return False
+        limits: Any = torch._dynamo.config
+        limits.recompile_limit = max(limits.recompile_limit, COMPILED_FORMS)
+        for layer in self.model.layers:
+            layer.compile(backend=backend)
+        return True
 
     def check_tokenizers(self, visual: VisualTokenizer, audio: AudioTokenizer | None = None) -> None:
         """Raise unless these tokenizers speak this model's ids.
@@ -418,8 +537,16 @@ class PrefixLM(nn.Module):
 
         Args:
             folder: created when absent.
-            dtype: float type on disk, or None for the model's own.
+            dtype: float type on disk, or None for the model's own; ``torch.int8`` stores int8 matrices.
+
+        Raises:
+            ValueError: if the weights were made int8 in memory.
         """
+        if self.is_quantized:
+            raise ValueError(
+                "weights made int8 for sampling are not saved; "
+                "save the float model, with dtype=torch.int8 where the file should be int8"
+            )
         save_module(self, folder, family=FAMILY, params=self.config, dtype=dtype, vocabulary=self.vocabulary.to_json())
 
     @classmethod
@@ -444,3 +571,22 @@ class PrefixLM(nn.Module):
         tied = ("lm_head.weight",) if model.config.tie_embeddings else ()
         load_strictly(model, load_tensors(folder), tied=tied)
         return model.eval()
+
+
+def count_weights(config: LMConfig) -> dict[str, int]:
+    """How many weights a model of these sizes has, without taking memory for them.
+
+    Args:
+        config: sizes.
+
+    Returns:
+        "body" (the layers, what presets are named after), "tables" (embeddings and head; a tied head counts once),
+        "other" (text projection, positions, last norm) and "total".
+    """
+    with torch.device("meta"):
+        model = PrefixLM(config)
+    total = sum(weight.numel() for weight in model.parameters())
+    body = sum(weight.numel() for weight in model.model.layers.parameters())
+    tables = {id(w): w.numel() for w in (model.model.embed_tokens.weight, model.lm_head.weight)}
+    in_tables = sum(tables.values())
+    return {"body": body, "tables": in_tables, "other": total - body - in_tables, "total": total}

@@ -12,7 +12,6 @@ import argparse
 import json
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from torch import Tensor
 from llm.larp_ar import LarpAR, larp_ar_config
 from mmtok.metrics.visual import psnr_db
 from mmtok.visual.larp import Larp, find_larp
-from recipes.bench.measure import in_fresh_process, machine, median_seconds, tell
+from recipes.bench.measure import bandwidth_gb_s, in_fresh_process, machine, median_seconds, tell
 from recipes.bench.plain_larp import PlainLarp, PlainLarpAR
 from recipes.bench.visual import scene_clip
 from recipes.progress import track
@@ -128,24 +127,6 @@ def tokenizer(args: argparse.Namespace) -> tuple[list[dict[str, Any]], str]:
     for row in rows:
         row["encode x"], row["decode x"] = rows[0]["encode s"] / row["encode s"], rows[0]["decode s"] / row["decode s"]
     return rows, where
-
-
-def bandwidth_gb_s(device: torch.device) -> float:
-    """Bytes a second that a sum over a large tensor reads.
-
-    Args:
-        device: of the tensor.
-
-    Returns:
-        10^9 bytes a second, the best of five.
-    """
-    data = torch.ones(2**28, device=device)
-    times = []
-    for _ in range(5):
-        started = time.perf_counter()
-        float(data.sum())
-        times.append(time.perf_counter() - started)
-    return data.numel() * 4 / 1e9 / min(times)
 
 
 @torch.inference_mode()

@@ -43,26 +43,45 @@ def peak_gb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e9
 
 
-def median_seconds(work: Callable[[], Any], *, runs: int, device: torch.device) -> float:
+def median_seconds(work: Callable[[], Any], *, runs: int, device: torch.device, warm_up: bool = True) -> float:
     """Median wall time after one run that does not count.
 
     Args:
         work: what is timed.
         runs: counted runs.
         device: waited for at the end of each run.
+        warm_up: False counts the first run too.
 
     Returns:
         Seconds.
     """
     times = []
-    for run in range(runs + 1):
+    for run in range(runs + warm_up):
         started = time.perf_counter()
         work()
         if device.type == "cuda":
             torch.cuda.synchronize(device)
-        if run:
+        if run >= warm_up:
             times.append(time.perf_counter() - started)
     return statistics.median(times)
+
+
+def bandwidth_gb_s(device: torch.device) -> float:
+    """Bytes a second that a sum over a large tensor reads.
+
+    Args:
+        device: of the tensor.
+
+    Returns:
+        10^9 bytes a second, the best of five.
+    """
+    data = torch.ones(2**28, device=device)
+    times = []
+    for _ in range(5):
+        started = time.perf_counter()
+        float(data.sum())
+        times.append(time.perf_counter() - started)
+    return data.numel() * 4 / 1e9 / min(times)
 
 
 def in_fresh_process(module: str, arguments: Sequence[str]) -> dict[str, Any]:

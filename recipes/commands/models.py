@@ -137,7 +137,7 @@ def named_sizes() -> dict[str, dict[str, int]]:
     import mmtok.visual.vidtok as vidtok
     import superres.config
     from llm.larp_ar import SIZES, LarpAR, larp_ar_config
-    from llm.model import PrefixLM
+    from llm.model import PrefixLM, count_weights
     from superres.model import SuperResTransformer
 
     kinds: dict[str, tuple[dict[str, Any], Any]] = {
@@ -155,4 +155,5 @@ def named_sizes() -> dict[str, dict[str, int]]:
     with torch.device("meta"):
         for kind, (presets, build) in kinds.items():
             counts[kind] = {n: sum(p.numel() for p in build(v).parameters()) for n, v in presets.items()}
+    counts["  of it in the layers"] = {n: count_weights(v)["body"] for n, v in kinds["language model"][0].items()}
     return counts

@@ -1,7 +1,10 @@
+import dataclasses
+
 import pytest
 import torch
 
 from llm.generate import StepDecoder, generate
+from llm.graphs import GraphedStepDecoder
 from llm.sampling import guide
 from llm.tasks import TASKS
 from mmtok.audio.orders import ORDERS
@@ -70,6 +73,52 @@ def test_steps_give_the_logits_of_one_pass(model, make):
         rows = [decoder.prefill(x[:, :p], mask[:, :, :p, :p])[:, -1]]
         rows += [decoder.step(batch.ids[:, place]) for place in range(p, layout.length)]
     torch.testing.assert_close(model.logits(torch.stack(rows, dim=1)), whole[:, p - 1 :], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("small", [0, 2**20])
+def test_a_step_that_knows_its_place_as_a_tensor_is_the_same(model, make, monkeypatch, small):
+    monkeypatch.setattr("llm.products.SMALL", small)  # products joined, or left where they are
+    batch = make("text_to_video")
+    layout, p = batch.layout, batch.layout.prefix_length
+    mask = layout.attention_mask(batch.text_mask)[:, :, :p, :p]
+    with torch.inference_mode():
+        x = model.embed(batch.ids, layout, text=batch.text)[:, :p]
+        plain, fixed = (StepDecoder(model, layout, layout.readable(batch.text_mask), 2) for _ in range(2))
+        torch.testing.assert_close(plain.prefill(x, mask), fixed.prefill(x, mask))
+        for place in range(p, p + 6):
+            ids = batch.ids[:, place]
+            expected = plain.step(ids)
+            torch.testing.assert_close(fixed.step_at(ids, torch.tensor([place])), expected, atol=1e-5, rtol=1e-5)
+            fixed.cache.advance(1)
+    with pytest.raises(ValueError, match="CUDA graphs need a model on a CUDA device, this one is on cpu"):
+        GraphedStepDecoder(model, layout, None, 2)
+
+
+@torch.inference_mode()
+def teacher_forced(model, batch):
+    """Scores of all output places through prefill and steps, joined."""
+    layout, p = batch.layout, batch.layout.prefix_length
+    decoder = StepDecoder(model, layout, layout.readable(batch.text_mask), len(batch.ids))
+    x = model.embed(batch.ids, layout, text=batch.text)[:, :p]
+    hidden = decoder.prefill(x, layout.attention_mask(batch.text_mask)[:, :, :p, :p])[:, -1]
+    out = []
+    for place in range(p, layout.length):
+        out.append(decoder.logits(hidden, *layout.blocks[place].tolist()).float())
+        hidden = decoder.step(batch.ids[:, place])
+    return torch.cat(out, dim=1)
+
+
+@pytest.mark.parametrize(("kind", "tolerance"), [("bfloat16", 0.03), ("int8", 0.03)])
+@pytest.mark.parametrize("small", [0, 2**20])
+def test_fewer_bits_cost_little(model, make, kind, tolerance, small, monkeypatch):
+    monkeypatch.setattr("llm.products.SMALL", small)
+    batch = make("text_to_video")
+    exact = teacher_forced(model, batch)
+    model.to(torch.bfloat16) if kind == "bfloat16" else model.quantize_weights("int8")
+    if kind == "bfloat16":
+        batch = dataclasses.replace(batch, text=batch.text.to(torch.bfloat16))
+    error = float((teacher_forced(model, batch) - exact).norm() / exact.norm())
+    assert 1e-4 < error < tolerance, error
 
 
 @pytest.mark.parametrize("order", ORDERS)

@@ -68,8 +68,69 @@ def test_z_loss_adds_the_squared_partition(model, make):
     for run in batch.layout.runs:
         z.append(logits[:, run.start - 1 : run.stop - 1, run.block.start : run.block.stop].logsumexp(-1).square())
     torch.testing.assert_close(with_z - plain, 0.1 * torch.cat(z, dim=1).mean(), atol=1e-4, rtol=1e-4)
-    with pytest.raises(ValueError, match="z_loss needs the partition function"):
-        prefix_lm_loss(model, batch, full_softmax=True, z_loss=0.1)
+    p = batch.layout.prefix_length
+    with torch.no_grad():
+        plain, with_z = (prefix_lm_loss(model, batch, full_softmax=True, z_loss=z).total for z in (0.0, 0.1))
+    expected = 0.1 * logits[:, p - 1 : -1].logsumexp(-1).square().mean()
+    torch.testing.assert_close(with_z - plain, expected, atol=1e-4, rtol=1e-4)
+
+
+def naive_total(model, batch, *, full_softmax, z_loss, audio_lead_weight):
+    """The same loss from all logits at once."""
+    layout = batch.layout
+    logits = model.logits(model(batch.ids, layout, text=batch.text, text_mask=batch.text_mask)).float()
+    total, weights = 0.0, 0.0
+    for run in layout.runs:
+        block = slice(None) if full_softmax else slice(run.block.start, run.block.stop)
+        scores = logits[:, run.rows, block]
+        targets = batch.ids[:, run.places] - (0 if full_softmax else run.block.start)
+        losses = F.cross_entropy(scores.flatten(0, 1), targets.flatten(), reduction="none").view_as(targets)
+        weight = torch.ones(losses.shape[1])
+        if run.kind == "audio":
+            weight[:4] = audio_lead_weight
+        total = total + (losses * weight).sum() + z_loss * scores.logsumexp(-1).square().sum()
+        weights += len(losses) * float(weight.sum())
+    return total / weights
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+@pytest.mark.parametrize("full_softmax", [False, True])
+def test_gradients_are_those_of_the_plain_form(config, make, full_softmax, autocast):
+    torch.manual_seed(0)
+    model, batch = PrefixLM(dataclasses.replace(config, tie_embeddings=False)), make("continue_av", batch_size=3)
+    options = {"full_softmax": full_softmax, "z_loss": 1e-2, "audio_lead_weight": 3.0}
+    totals, gradients = [], []
+    for form in (lambda **o: prefix_lm_loss(model, batch, **o).total, lambda **o: naive_total(model, batch, **o)):
+        model.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            total = form(**options)
+        (3 * total).backward()
+        totals.append(total.detach())
+        gradients.append({name: w.grad.clone() for name, w in model.named_parameters() if w.grad is not None})
+    ours, plain = gradients
+    assert ours.keys() == plain.keys() and "lm_head.weight" in ours
+    # bfloat16 rounds logits and slopes to 8 bits in both forms, at other places
+    torch.testing.assert_close(*totals, atol=2e-3 if autocast else 1e-6, rtol=1e-5)
+    for name, gradient in plain.items():
+        error = float((ours[name] - gradient).norm() / gradient.norm())
+        assert error < (2e-2 if autocast else 2e-5), f"{name} differs by {error:.1e}"
+
+
+def test_full_softmax_counts_right_ids_among_all(model, make):
+    batch = make("text_to_video")
+    with torch.no_grad():
+        logits = model.logits(model(batch.ids, batch.layout, text=batch.text, text_mask=batch.text_mask))
+        result = prefix_lm_loss(model, batch, full_softmax=True)
+    right = (logits[:, :-1].argmax(-1) == batch.ids[:, 1:])[:, batch.layout.loss_mask[:-1]]
+    mine = sum(float(result.accuracy[kind]) * n for kind, n in places_by_kind(batch).items())
+    assert mine == pytest.approx(float(right.sum()), abs=1e-3)
+
+
+def places_by_kind(batch):
+    out = {}
+    for run in batch.layout.runs:
+        out[run.kind] = out.get(run.kind, 0) + batch.ids[:, run.places].numel()
+    return out
 
 
 @pytest.mark.parametrize("order", ORDERS)

@@ -141,6 +141,61 @@ def test_a_cache_in_pieces_equals_one_pass(model, make, config):
     torch.testing.assert_close(torch.cat((first, second), dim=1), whole, atol=1e-5, rtol=1e-5)
 
 
+def gradients(model, batch):
+    model.zero_grad()
+    hidden = model(batch.ids, batch.layout, text=batch.text, text_mask=batch.text_mask)
+    hidden.square().sum().backward()
+    return {name: w.grad.clone() for name, w in model.named_parameters() if w.grad is not None}
+
+
+@pytest.mark.parametrize("every", [1, 2])
+def test_recomputed_layers_give_the_same_gradients(model, make, every, monkeypatch):
+    batch = make("inpaint")
+    kept = gradients(model, batch)
+    runs, forward = [], type(model.model.layers[0]).forward
+
+    def counted(self, *given, **options):
+        runs.append(self)
+        return forward(self, *given, **options)
+
+    monkeypatch.setattr(type(model.model.layers[0]), "forward", counted)
+    model.checkpoint_layers(every)
+    again = gradients(model, batch)
+    assert len(runs) == 2 + 2 // every, "a recomputed layer runs twice"
+    assert kept.keys() == again.keys()
+    for name, gradient in kept.items():
+        torch.testing.assert_close(again[name], gradient, rtol=0, atol=0)
+    model.checkpoint_layers(None)
+    gradients(model, batch)
+    assert len(runs) == 2 + 2 // every + 2
+    with pytest.raises(ValueError, match=r"every \(0\) must be at least 1"):
+        model.checkpoint_layers(0)
+
+
+@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
+def test_compiled_layers_compute_the_same(model, make, backend):
+    batches = [make(name) for name in ("inpaint", "text_to_image")]
+    names = list(model.state_dict())
+    plain = [gradients(model, batch) for batch in batches]
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    assert model.compile_layers(backend=backend)
+    model.checkpoint_layers()
+    for batch, expected in zip(batches, plain, strict=True):
+        for name, gradient in gradients(model, batch).items():
+            torch.testing.assert_close(gradient, expected[name], rtol=1e-4, atol=1e-4 * float(gradient.abs().max()))
+    assert list(model.state_dict()) == names
+    stats = torch._dynamo.utils.counters
+    assert stats["stats"]["unique_graphs"] >= 1 and not stats["graph_break"], "a layer is one graph"
+
+
+def test_without_a_compiler_layers_stay_as_they_are(model, make, monkeypatch):
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    with pytest.warns(UserWarning, match="no C.. compiler .* layers run uncompiled"):
+        assert not model.compile_layers()
+    assert all(layer._compiled_call_impl is None for layer in model.model.layers)
+
+
 def test_save_and_load(model, tmp_path, make):
     model.save_pretrained(tmp_path)
     loaded = PrefixLM.from_pretrained(tmp_path)

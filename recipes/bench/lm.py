@@ -1,0 +1,493 @@
+"""Speed and memory of the language model against transformers: ``python -m recipes.bench.lm KIND``.
+
+decode   tokens a second of ``generate`` and of transformers' ``generate`` with a static cache over the same weights,
+         taken in turns, with the share of the machine's memory bandwidth that the bytes of a step make up
+loss     time and memory of the cross-entropy behind a large head: plain, ours, torch's ``linear_cross_entropy``
+train    time and memory of a training step: transformers with plain cross-entropy, ours in its forms
+quality  what bfloat16 and int8 weights cost a trained model: loss on unseen scenes, best ids that stay the same
+
+Random weights (seed 0) but for ``quality``. Cases of ``loss`` and ``train`` run in a process each; peaks are of the
+process' resident memory, on CUDA of the device's. "Extra" memory is above weights, inputs and gradients.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import statistics
+import sys
+import tempfile
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from llm.batching import Batch
+from llm.config import PRESETS, preset
+from llm.cross_entropy import linear_cross_entropy
+from llm.generate import StepDecoder, generate
+from llm.graphs import GraphedStepDecoder
+from llm.loss import prefix_lm_loss
+from llm.model import PrefixLM
+from llm.quantize import Int8Linear
+from llm.sequence import Layout
+from llm.tasks import Clip, task_layout
+from mmtok.vocabulary import Block
+from recipes.bench.measure import (
+    bandwidth_gb_s,
+    forget_peak,
+    in_fresh_process,
+    machine,
+    median_seconds,
+    one_by_one,
+    peak_gb,
+    tell,
+)
+
+MODES = {
+    "decode": (
+        "transformers fp32",
+        "ours fp32",
+        "ours bf16",
+        "ours int8",
+        "transformers bf16",
+        "ours bf16 graphs",  # on CUDA
+    ),
+    "loss": ("plain", "ours", "torch"),
+    "train": (
+        "transformers, plain cross-entropy",
+        "ours, full softmax",
+        "ours, block softmax",
+        "ours, full softmax, recomputed layers",
+        "ours, halved codes",
+    ),
+    "quality": ("fp32", "bf16", "int8"),
+}
+KINDS = tuple(MODES)
+ROWS = 4  # sequences of ``quality`` at a time, few enough for the int8 kernel
+USUAL_DECODING = MODES["decode"][:4]
+
+
+def plain_model(model: PrefixLM) -> Any:
+    """transformers' Qwen3 over the very tensors of a model, without its positions and text projection.
+
+    Args:
+        model: the language model.
+
+    Returns:
+        A ``Qwen3ForCausalLM`` in evaluation mode.
+    """
+    import mmtok.compat
+
+    mmtok.compat.make_importable()
+    from transformers import Qwen3Config, Qwen3ForCausalLM
+
+    config = model.config
+    sizes: dict[str, Any] = {
+        "vocab_size": config.table_size,
+        "hidden_size": config.dim,
+        "intermediate_size": config.hidden_dim,
+        "num_hidden_layers": config.num_layers,
+        "num_attention_heads": config.num_heads,
+        "num_key_value_heads": config.num_kv_heads,
+        "head_dim": config.head_dim,
+        "rms_norm_eps": config.norm_eps,
+        "rope_parameters": {"rope_type": "default", "rope_theta": config.rope_base},
+        "tie_word_embeddings": config.tie_embeddings,
+        "attn_implementation": "sdpa",
+    }
+    theirs: Any = Qwen3ForCausalLM(Qwen3Config(**sizes))
+    shared = {k: v for k, v in model.state_dict().items() if k.startswith(("model.", "lm_head."))}
+    theirs.load_state_dict(shared, assign=True)
+    theirs.generation_config.eos_token_id = None
+    theirs.generation_config.pad_token_id = model.vocabulary.pad_id
+    return theirs.to(model.text_proj.weight.device).eval()
+
+
+def make_model(size: str, device: torch.device, **changes: Any) -> PrefixLM:
+    """A model with random weights and without position vectors, which transformers' form does not have.
+
+    Args:
+        size: a key of ``PRESETS``.
+        device: where it goes.
+        changes: fields of the config that differ.
+
+    Returns:
+        The model, float32.
+    """
+    torch.manual_seed(0)
+    model = PrefixLM(preset(size, **changes)).to(device)
+    with torch.no_grad():
+        for table in model.positions.parameters():
+            table.zero_()
+    return model
+
+
+def step_bytes(model: PrefixLM, block: Block, places: float, batch: int) -> float:
+    """What a step of sampling must read: all layers, a block of the head, keys and values.
+
+    Args:
+        model: the language model.
+        block: ids that are scored.
+        places: in the cache, on average.
+        batch: sequences.
+
+    Returns:
+        Bytes.
+    """
+    layers = sum(w.numel() * w.element_size() for w in model.model.layers.state_dict().values())
+    head = model.lm_head.codes if isinstance(model.lm_head, Int8Linear) else model.lm_head.weight
+    config, table = model.config, model.model.embed_tokens.weight
+    cache = 2 * config.num_layers * config.num_kv_heads * config.head_dim * places * batch * table.element_size()
+    return layers + len(block) * config.dim * head.element_size() + cache
+
+
+def _graphed(model: PrefixLM, layout: Layout, ids: Tensor, tokens: int) -> None:
+    """Greedy sampling through a CUDA graph."""
+    with torch.inference_mode():
+        decoder, first = GraphedStepDecoder(model, layout, None, len(ids)), layout.prefix_length + 1
+        mask = layout.attention_mask().to(ids.device)[:, :, :first, :first]
+        hidden = decoder.prefill(model.embed(ids, layout)[:, :first], mask)[:, -1]
+        for place in range(first, first + tokens):
+            start, stop = layout.blocks[place].tolist()
+            hidden = decoder.step(start + decoder.logits(hidden, start, stop).argmax(-1))
+
+
+def decode(args: argparse.Namespace) -> tuple[list[dict[str, Any]], str]:
+    """All modes in turns, so that a machine that slows down slows all.
+
+    Args:
+        args: size, modes, tokens, batch, runs, device.
+
+    Returns:
+        Rows, and the machine.
+    """
+    device = torch.device(args.device)
+    model = make_model(args.size, device).eval()
+    grid = model.config.max_grid
+    layout = task_layout("unconditional", model.vocabulary, Clip((grid[0], 16, 16)), text_slots=0)
+    first = layout.segment("visual_out").start
+    tokens = min(args.tokens or (256 if args.size == "tiny" else 32), layout.segment("visual_out").length)
+    known = torch.ones(layout.length, dtype=torch.bool)
+    known[first : first + tokens] = False
+    ids = layout.template.repeat(args.batch, 1).to(device)
+
+    models: dict[str, PrefixLM] = {"fp32": model}
+    works: dict[str, Callable[[], Any]] = {}
+    for mode in args.modes or USUAL_DECODING:
+        kind = mode.split()[1]
+        if kind not in models:
+            models[kind] = copy.deepcopy(model)
+            models[kind].quantize_weights("int8") if kind == "int8" else models[kind].to(torch.bfloat16)
+        used = models[kind]
+        if mode.startswith("transformers"):
+            options = {"max_new_tokens": tokens, "do_sample": False, "cache_implementation": "static"}
+            works[mode] = partial(plain_model(used).generate, ids[:, :first], **options)
+        elif mode.endswith("graphs"):
+            works[mode] = partial(_graphed, used, layout, ids, tokens)
+        else:
+            works[mode] = partial(generate, used, layout, ids, known, temperature=0.0)
+
+    seconds: dict[str, list[float]] = {mode: [] for mode in works}
+    bandwidth = bandwidth_gb_s(device)
+    for run in range(args.runs + 1):
+        for mode, work in works.items():
+            taken = median_seconds(work, runs=1, device=device, warm_up=run == 0)
+            if run:
+                seconds[mode].append(taken)
+    bandwidth = max(bandwidth, bandwidth_gb_s(device))
+
+    rows = []
+    reference = next(iter(works))
+    for mode, times in seconds.items():
+        used = models[mode.split()[1]]
+        block = Block(0, used.config.table_size) if mode.startswith("transformers") else model.vocabulary.visual
+        read = step_bytes(used, block, first + tokens / 2, args.batch) / 1e9
+        rate = tokens / statistics.median(times)
+        ratios = [mine / its for mine, its in zip(seconds[reference], times, strict=True)]
+        rows.append(
+            {
+                "case": mode,
+                "tokens/s": args.batch * rate,
+                "ms a step": 1e3 / rate,
+                "GB a step": read,
+                "GB/s": read * rate,
+                "memory GB/s": bandwidth,
+                "share of memory %": 100 * read * rate / bandwidth,
+                "x": statistics.median(ratios),
+            }
+        )
+    return rows, f"{machine(device)}; {args.size}, batch {args.batch}, {tokens} visual tokens, in turns"
+
+
+def _peak_gb(device: torch.device) -> float:
+    return torch.cuda.max_memory_allocated(device) / 1e9 if device.type == "cuda" else peak_gb()
+
+
+def _forget_peak(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    else:
+        forget_peak()
+
+
+def loss_case(args: argparse.Namespace) -> dict[str, Any]:
+    """One form, forwards and backwards.
+
+    Args:
+        args: case, batch, length, dim, vocabulary, precision, runs, device.
+
+    Returns:
+        Seconds and memory.
+    """
+    device = torch.device(args.device)
+    torch.manual_seed(0)
+    m, v = args.batch * args.length, args.vocabulary
+    rows = torch.randn(m, args.dim, device=device).requires_grad_()
+    head = nn.Parameter(torch.randn(v, args.dim, device=device) * 0.02)
+    targets = torch.randint(v, (m,), device=device)
+
+    def total() -> Tensor:
+        if args.case == "ours":
+            return linear_cross_entropy(rows, head, targets, blocks=[(m, Block(0, v))]).total / m
+        if args.case == "torch":
+            options = torch.nn.LinearCrossEntropyOptions(batch_chunk_size=256)  # type: ignore[attr-defined]
+            return F.linear_cross_entropy(rows, head, targets, options=options)  # type: ignore[attr-defined,no-any-return]
+        return F.cross_entropy(F.linear(rows, head).float(), targets)
+
+    def step() -> None:
+        rows.grad = head.grad = None
+        with torch.autocast(device.type, torch.bfloat16, enabled=args.precision == "bf16"):
+            loss = total()
+        loss.backward()
+
+    _forget_peak(device)
+    before = _peak_gb(device)
+    step()
+    gradients = (head.numel() + rows.numel()) * 4 / 1e9
+    extra = _peak_gb(device) - before - gradients
+    assert head.grad is not None, "the step has run"
+    norm = float(head.grad.norm())
+    seconds = median_seconds(step, runs=args.runs, device=device, warm_up=False)
+    return {"s": seconds, "extra GB": extra, "gradient norm": norm, "machine": machine(device)}
+
+
+def train_case(args: argparse.Namespace) -> dict[str, Any]:
+    """One form of a training step of text to video, AdamW included.
+
+    Args:
+        args: case, size, batch, precision, runs, device.
+
+    Returns:
+        Seconds and memory.
+    """
+    device = torch.device(args.device)
+    model = make_model(args.size, device, **({"visual_factors": 2} if "halved" in args.case else {}))
+    config = model.config
+    clip = Clip((min(5, config.max_grid[0]), 16, 16))
+    layout = task_layout("text_to_video", model.vocabulary, clip, text_slots=config.text_slots)
+    ids = layout.template.repeat(args.batch, 1)
+    at = layout.segment("visual_out")
+    ids[:, at.start : at.stop] = torch.randint(256, model.vocabulary.visual.stop, (args.batch, at.length))
+    ids = ids.to(device)
+    text = torch.randn(args.batch, config.text_slots, config.text_dim, device=device)
+    batch = Batch(layout, ids, text, torch.ones(text.shape[:2], dtype=torch.bool, device=device))
+    theirs = plain_model(model).train() if args.case.startswith("transformers") else None
+    if "recomputed" in args.case:
+        model.checkpoint_layers()
+    trained = theirs if theirs is not None else model.train()
+    optimizer = torch.optim.AdamW(trained.parameters(), lr=1e-4, fused=True)
+    p = layout.prefix_length
+
+    def step() -> None:
+        with torch.autocast(device.type, torch.bfloat16, enabled=args.precision == "bf16"):
+            if theirs is not None:
+                logits = theirs(input_ids=ids, use_cache=False).logits[:, p - 1 : -1]
+                loss = F.cross_entropy(logits.float().flatten(0, 1), ids[:, p:].flatten())
+            else:
+                loss = prefix_lm_loss(model, batch, full_softmax="full" in args.case).total
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    step()  # makes the optimizer's state
+    _forget_peak(device)
+    seconds = median_seconds(step, runs=args.runs, device=device, warm_up=False)
+    return {"s": seconds, "tokens/s": ids.numel() / seconds, "peak GB": _peak_gb(device), "machine": machine(device)}
+
+
+def compare(args: argparse.Namespace) -> tuple[list[dict[str, Any]], str]:
+    """The cases of ``loss`` or ``train``, each in a process of its own, beside the first.
+
+    Args:
+        args: as of the case.
+
+    Returns:
+        Rows, and the machine.
+    """
+    given = ("size", "batch", "length", "dim", "vocabulary", "precision", "runs", "device")
+    words = [args.kind] + [w for name in given for w in (f"--{name}", str(getattr(args, name)))]
+    rows, where = one_by_one(
+        args.modes or MODES[args.kind],
+        lambda mode: {"case": mode} | in_fresh_process("recipes.bench.lm", [*words, "--case", mode]),
+        title=args.kind,
+    )
+    memory = "extra GB" if args.kind == "loss" else "peak GB"
+    for row in rows:
+        row["time x"], row["memory x"] = rows[0]["s"] / row["s"], rows[0][memory] / row[memory]
+    sizes = f"{args.batch} x {args.length} places x {args.vocabulary}, width {args.dim}"
+    return rows, f"{where}; {sizes if args.kind == 'loss' else f'{args.size}, batch {args.batch}'}, {args.precision}"
+
+
+@torch.inference_mode()
+def step_scores(model: PrefixLM, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Loss and best id at every output place, through prefix and steps as in sampling.
+
+    Args:
+        model: the language model.
+        batch: complete sequences.
+
+    Returns:
+        Nats (b, m) float32 and ids (b, m) of the m places that are sampled.
+    """
+    layout, p = batch.layout, batch.layout.prefix_length
+    readable = None if batch.text_mask is None else layout.readable(batch.text_mask)
+    decoder = StepDecoder(model, layout, readable, len(batch.ids))
+    x = model.embed(batch.ids, layout, text=batch.text)[:, :p]
+    hidden = decoder.prefill(x, layout.attention_mask(batch.text_mask)[:, :, :p, :p])[:, -1]
+    nats, best = [], []
+    for place in range(p, layout.length):
+        start, stop = layout.blocks[place].tolist()
+        if stop - start > 1:
+            scores = decoder.logits(hidden, start, stop).float()
+            nats.append(F.cross_entropy(scores, batch.ids[:, place] - start, reduction="none"))
+            best.append(start + scores.argmax(-1))
+        if place < layout.length - 1:
+            hidden = decoder.step(batch.ids[:, place])
+    return torch.stack(nats, dim=1), torch.stack(best, dim=1)
+
+
+def quality(args: argparse.Namespace) -> tuple[list[dict[str, Any]], str]:
+    """A bundle's language model on scenes that no training saw.
+
+    Matrices that were stored as int8, as those of embedded models, lose nothing more by ``int8``: what is left is the
+    rounding of what they are multiplied with. ``--lm`` measures a model whose file has floats.
+
+    Args:
+        args: model, lm, scenes, modes.
+
+    Returns:
+        Rows, and what was measured.
+    """
+    import mmtok
+    from recipes.bundle import open_bundle
+    from recipes.device import choose_compute
+    from recipes.encode_dataset import EncodeConfig, encode_shapes
+    from recipes.train_lm import CaptionVectors, make_batch, make_groups
+
+    bundle, compute = open_bundle(args.model), choose_compute("cpu", "float32")
+    model = PrefixLM.from_pretrained(args.lm or bundle.part("lm"))
+    config = model.config
+    encode = EncodeConfig(
+        split="heldout", scenes=args.scenes, size=bundle.config.size, num_frames=bundle.config.num_frames
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        visual, audio = mmtok.load(bundle.part("visual")), mmtok.load(bundle.part("audio"))
+        tokens = encode_shapes(encode, Path(folder), visual=visual, audio=audio, compute=compute)
+    captions = CaptionVectors(tokens.captions, mmtok.load(bundle.part("text")), slots=config.text_slots)
+    assert tokens.audio is not None, "the corpus has sound"
+    grid = tokens.low.shape[1:]
+    (group,) = make_groups(
+        {"text_to_video": 1.0},
+        model.vocabulary,
+        Clip((grid[0], grid[1], grid[2]), tokens.audio.shape[2]),
+        text_slots=config.text_slots,
+        audio_order=config.audio_order,
+    )
+    batch = make_batch(
+        group,
+        torch.arange(len(tokens)),
+        tokens=tokens,
+        captions=captions,
+        text_dropout=0.0,
+        generator=torch.Generator(),
+        device=compute.device,
+    )
+    rows: list[dict[str, Any]] = []
+    reference, loss = torch.empty(0), 0.0
+    for mode in ("fp32", *(m for m in args.modes or MODES["quality"] if m != "fp32")):
+        used = copy.deepcopy(model)
+        dtype = torch.bfloat16 if mode == "bf16" else torch.float32
+        if mode == "int8":
+            used.quantize_weights("int8")
+        assert batch.text is not None and batch.text_mask is not None, "the task has a caption"
+        text, used = batch.text.to(dtype), used.to(dtype)
+        parts = [slice(start, start + ROWS) for start in range(0, len(batch.ids), ROWS)]
+        scores = [step_scores(used, Batch(group.layout, batch.ids[p], text[p], batch.text_mask[p])) for p in parts]
+        nats, best = (torch.cat(made) for made in zip(*scores, strict=True))
+        if mode == "fp32":
+            reference, loss = best, float(nats.mean())
+        rows.append(
+            {
+                "case": mode,
+                "loss": f"{float(nats.mean()):.5f}",
+                "change": f"{float(nats.mean()) - loss:+.5f}",
+                "same best id %": 100 * float((best == reference).float().mean()),
+            }
+        )
+    return (
+        rows,
+        f"{args.lm or args.model}, {args.scenes} held-out scenes, text to video with sound, {best.numel()} places",
+    )
+
+
+def main(words: list[str] | None = None) -> int:
+    """Run one kind and print its table.
+
+    Args:
+        words: of the command line, or None for the process' own.
+
+    Returns:
+        The exit code.
+    """
+    parser = argparse.ArgumentParser(
+        prog="python -m recipes.bench.lm", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("kind", choices=KINDS)
+    parser.add_argument("--size", choices=tuple(PRESETS), default="tiny", help="decode, train")
+    parser.add_argument("--model", default="tiny", metavar="BUNDLE", help="quality: embedded name or folder")
+    parser.add_argument("--lm", type=Path, metavar="FOLDER", help="quality: language model in place of the bundle's")
+    parser.add_argument("--modes", nargs="+", metavar="MODE", help="default: all that run on a CPU")
+    parser.add_argument("--tokens", type=int, help="decode: of a run; 256 at tiny, else 32")
+    parser.add_argument("--batch", type=int, help="sequences; 2 for loss, else 1")
+    parser.add_argument("--length", type=int, default=1351, help="loss: places of a sequence")
+    parser.add_argument("--dim", type=int, default=1024, help="loss")
+    parser.add_argument("--vocabulary", type=int, default=266_496, help="loss")
+    parser.add_argument("--scenes", type=int, default=16, help="quality")
+    parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32", help="loss, train: of the products")
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--out", type=Path, metavar="F.json", help="also write the rows there")
+    parser.add_argument("--case", help=argparse.SUPPRESS)
+    args = parser.parse_args(words)
+    if unknown := sorted(set(args.modes or ()) - set(MODES[args.kind])):
+        parser.error(f"unknown modes {', '.join(unknown)}; known: {', '.join(MODES[args.kind])}")
+    if args.device == "cpu" and any("graphs" in mode for mode in args.modes or ()):
+        parser.error("CUDA graphs need --device cuda")
+    args.batch = args.batch or (2 if args.kind == "loss" else 1)
+    if args.case:
+        print(json.dumps({"loss": loss_case, "train": train_case}[args.kind](args)))
+        return 0
+    kinds = {"decode": decode, "loss": compare, "train": compare, "quality": quality}
+    rows, told = kinds[args.kind](args)
+    tell(told, rows, args.out)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
