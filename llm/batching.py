@@ -2,13 +2,15 @@
 
 The group of a step is drawn from weights with a generator that depends on the seed and the step only: every rank
 draws the same group without talking to the others, and a resumed run draws what it would have drawn. Batches have the
-same number of tokens, so a step holds more images than clips.
+same number of tokens, so a step holds more images than clips. Clips of several shapes, silent ones, pictures and clips
+with conditions are pools; a task's group draws from one of them.
 
 Shape letters: b batch, n sequence, d text width.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -39,8 +41,31 @@ class Batch:
 
 
 @dataclass(frozen=True)
+class Pool:
+    """Clips of one shape that tasks may draw from.
+
+    Attributes:
+        clip: shape of the clips.
+        rows: how many there are.
+        conditions: names of the conditions that all of them have.
+        captioned: whether they have captions.
+        source: index of their data source, or None to tell none.
+        resolution: index of their resolution, or None for the square default.
+        duration: index of their duration, or None for the default.
+    """
+
+    clip: Clip
+    rows: int = 1
+    conditions: tuple[str, ...] = ()
+    captioned: bool = True
+    source: int | None = None
+    resolution: int | None = None
+    duration: int | None = None
+
+
+@dataclass(frozen=True)
 class Group:
-    """Tasks of one sequence length.
+    """Sequences of one task and one length.
 
     Attributes:
         task: a key of ``TASKS``.
@@ -48,6 +73,8 @@ class Group:
         layout: places of all its sequences.
         weight: share of steps, before normalisation.
         clip: shape of its clips; without audio frames where the sound is left out.
+        pool: number of the pool that they are drawn from.
+        condition: name of the condition that they read, or None.
     """
 
     task: str
@@ -55,54 +82,100 @@ class Group:
     layout: Layout
     weight: float
     clip: Clip
+    pool: int = 0
+    condition: str | None = None
 
     @property
     def is_image(self) -> bool:
         """True when only one picture is written."""
         return TASKS[self.task].visual_out == "first"
 
-    def batch_size(self, tokens_per_step: int) -> int:
-        """Sequences that hold about ``tokens_per_step`` places, at least one.
+    def batch_size(self, tokens_per_step: int, multiple: int = 1) -> int:
+        """Sequences that hold about ``tokens_per_step`` places.
 
         Args:
             tokens_per_step: places wanted.
+            multiple: b is one of this number, so that as many processes can share it.
 
         Returns:
-            b.
+            b, at least ``multiple``.
         """
-        return max(1, tokens_per_step // self.layout.length)
+        return max(1, tokens_per_step // self.layout.length // multiple) * multiple
+
+
+CAPTIONED = ("text_to_image", "text_to_video")
+"""Tasks that make no sense without a caption; the others with a text span leave it empty."""
+
+CONDITIONS = {"inpaint": "inpaint", "outpaint": "outpaint", "stylize": "structure", "stylize_from_image": "structure"}
+"""Task to what the names of the conditions that it can read begin with."""
+
+
+def _fits(name: str, pool: Pool) -> bool:
+    """Whether a task can draw from a pool."""
+    task = find_task(name)
+    return (
+        (pool.clip.grid[0] > 1 or task.visual_out == "first")
+        and (pool.clip.audio_frames > 0 or not task.needs_audio)
+        and (pool.captioned or name not in CAPTIONED)
+        and (not task.condition or bool(_conditions(name, pool)))
+    )
+
+
+def _conditions(name: str, pool: Pool) -> list[str]:
+    return [c for c in pool.conditions if c.startswith(CONDITIONS[name])]
+
+
+def _require_pools(name: str, pools: Sequence[Pool]) -> None:
+    task = find_task(name)
+    lacks = [
+        (task.needs_audio and not any(p.clip.audio_frames for p in pools), "a clip with sound"),
+        (name in CAPTIONED and not any(p.captioned for p in pools), "a clip with a caption"),
+        (
+            task.condition and not any(_conditions(name, p) for p in pools),
+            f"a clip with a condition named {CONDITIONS.get(name)}...",
+        ),
+    ]
+    what = [text for lacking, text in lacks if lacking] or ["a clip of several slices"]
+    raise ValueError(f"{name} needs {' and '.join(what)}; the data has none, so leave it out or give it the weight 0")
 
 
 def make_groups(
     weights: dict[str, float],
     vocabulary: Vocabulary,
-    clip: Clip,
+    pools: Clip | Sequence[Pool],
     *,
     text_slots: int,
     given: tuple[int, ...] | None = None,
     silent_share: float = 0.0,
+    source_dropout: float = 0.0,
     audio_order: str = "level",
 ) -> list[Group]:
-    """The groups of a mixture; a task that continues a clip becomes one group per number of given slices.
+    """The groups of a mixture; each task is one group per pool, condition and number of given slices.
+
+    A task's weight is divided among the pools that it can draw from by their rows, and evenly among the rest.
 
     Args:
         weights: task to share of steps, not negative; tasks of weight 0 are left out.
         vocabulary: where ids come from.
-        clip: shape of the clips.
+        pools: what there is to draw from; a ``Clip`` is one pool of captioned clips of that shape.
         text_slots: places for text.
-        given: numbers of given slices, None for all from 1 to t - 1. Each task divides its weight among them.
+        given: numbers of given slices, None for all from 1 to t - 1.
         silent_share: part of the weight of tasks that write picture and sound which goes to writing the picture alone.
             Such sequences are a prefix of the whole ones but for <eos>, and much shorter.
+        source_dropout: part of the weight of sequences that name their source which goes to not naming it.
         audio_order: in which audio codes stand, one of ``mmtok.audio.orders.ORDERS``.
 
     Returns:
         The groups, in the order of ``weights``.
 
     Raises:
-        ValueError: for unknown tasks or orders, negative weights, a share outside [0, 1], or when nothing is left.
+        ValueError: for unknown tasks or orders, negative weights, a share outside [0, 1], a task that no pool can
+            serve, or when nothing is left.
     """
-    if not 0 <= silent_share <= 1:
-        raise ValueError(f"silent_share ({silent_share}) must lie in [0, 1]")
+    for name, share in (("silent_share", silent_share), ("source_dropout", source_dropout)):
+        if not 0 <= share <= 1:
+            raise ValueError(f"{name} ({share}) must lie in [0, 1]")
+    pools = (Pool(pools),) if isinstance(pools, Clip) else tuple(pools)
     groups = []
     for name, weight in weights.items():
         task = find_task(name)
@@ -110,15 +183,42 @@ def make_groups(
             raise ValueError(f"the weight of {name} must not be negative, got {weight}")
         if weight == 0:
             continue
-        choices = (given or tuple(range(1, clip.grid[0]))) if task.visual_in == "past" else (None,)
-        can_be_silent = clip.audio_frames > 0 and task.audio_out == "whole" and not task.needs_audio
-        silent = silent_share if can_be_silent else 0.0
-        for part, shape in ((1 - silent, clip), (silent, Clip(clip.grid))):
-            for choice in choices if part else ():
-                layout = task_layout(
-                    name, vocabulary, shape, text_slots=text_slots, given=choice, audio_order=audio_order
-                )
-                groups.append(Group(name, choice, layout, part * weight / len(choices), shape))
+        fitting = [number for number, pool in enumerate(pools) if _fits(name, pool)]
+        if not fitting:
+            _require_pools(name, pools)
+        rows = sum(pools[number].rows for number in fitting)
+        for number in fitting:
+            pool = pools[number]
+            slices = pool.clip.grid[0]
+            past = tuple(n for n in given or range(1, slices) if n < slices)
+            choices = [
+                (condition, choice)
+                for condition in (_conditions(name, pool) if task.condition else (None,))
+                for choice in (past if task.visual_in == "past" else (None,))
+            ]
+            can_be_silent = pool.clip.audio_frames > 0 and task.audio_out == "whole" and not task.needs_audio
+            silent = silent_share if can_be_silent else 0.0
+            untold = source_dropout if pool.source is not None else 0.0
+            for part, shape, source in (
+                ((1 - silent) * (1 - untold), pool.clip, pool.source),
+                ((1 - silent) * untold, pool.clip, None),
+                (silent * (1 - untold), Clip(pool.clip.grid), pool.source),
+                (silent * untold, Clip(pool.clip.grid), None),
+            ):
+                for condition, choice in choices if part else ():
+                    layout = task_layout(
+                        name,
+                        vocabulary,
+                        shape,
+                        text_slots=text_slots,
+                        given=choice,
+                        source=source,
+                        resolution=pool.resolution,
+                        duration=None if task.visual_out == "first" else pool.duration,
+                        audio_order=audio_order,
+                    )
+                    share = part * weight * pool.rows / rows / len(choices)
+                    groups.append(Group(name, choice, layout, share, shape, number, condition))
     if not groups:
         raise ValueError("no task has a positive weight")
     return groups
@@ -162,6 +262,66 @@ def draw_group(groups: list[Group], shares: Tensor, generator: torch.Generator) 
         The group.
     """
     return groups[int(torch.multinomial(shares, 1, generator=generator))]
+
+
+def empty_places(batch: Batch) -> tuple[int, int]:
+    """Places of a batch that hold nothing.
+
+    Args:
+        batch: sequences.
+
+    Returns:
+        How many of its text slots are empty, and how many other places hold <pad>.
+    """
+    at = batch.layout.find("text")
+    pads = batch.ids == batch.layout.vocabulary.pad_id
+    if at is None or batch.text_mask is None:
+        return 0, int(pads.sum())
+    return int((~batch.text_mask).sum()), int(pads.sum() - pads[:, at.start : at.stop].sum())
+
+
+@dataclass(frozen=True)
+class Padding:
+    """Shares of the computed places that other ways of batching would spend on nothing.
+
+    Attributes:
+        packed: sequences laid end to end, first fit, into rows as long as the longest one.
+        naive: sequences as they come, batches as long as their longest one.
+    """
+
+    packed: float
+    naive: float
+
+
+def padding_elsewhere(
+    groups: list[Group], shares: Tensor, *, tokens_per_step: int, generator: torch.Generator, sequences: int = 4096
+) -> Padding:
+    """Draw a stream of sequences as training does, and batch it as others do.
+
+    Args:
+        groups: the mixture.
+        shares: probabilities of steps, from ``group_shares``.
+        tokens_per_step: places of a batch.
+        generator: draws the stream.
+        sequences: how many are drawn.
+
+    Returns:
+        The shares.
+    """
+    sizes = torch.tensor([g.batch_size(tokens_per_step) for g in groups], dtype=torch.float64)
+    drawn = torch.multinomial(shares * sizes, sequences, replacement=True, generator=generator).tolist()
+    lengths = [groups[number].layout.length for number in drawn]
+    held, longest = sum(lengths), max(lengths)
+    rows = max(1, tokens_per_step // longest)
+    naive = sum(len(part) * max(part) for part in (lengths[i : i + rows] for i in range(0, sequences, rows)))
+    space: list[int] = []  # left in each row
+    for length in lengths:
+        fit = next((row for row, left in enumerate(space) if left >= length), None)
+        if fit is None:
+            space.append(longest - length)
+        else:
+            space[fit] -= length
+    return Padding(packed=1 - held / (len(space) * longest), naive=1 - held / naive)
 
 
 def drop_context(ids: Tensor, layout: Layout, *, share: float, generator: torch.Generator) -> Tensor:

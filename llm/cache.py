@@ -112,3 +112,16 @@ class KVCache:
         out.values.copy_(self.values.repeat_interleave(times, dim=1))
         out.position = self.position
         return out
+
+    def keep(self, batch_size: int) -> None:
+        """Forget all sequences behind the first ``batch_size``, without copying.
+
+        Args:
+            batch_size: sequences kept, at most the present number.
+
+        Raises:
+            ValueError: if that many are not there.
+        """
+        if not 1 <= batch_size <= self.keys.shape[1]:
+            raise ValueError(f"batch_size must lie in [1, {self.keys.shape[1]}], got {batch_size}")
+        self.keys, self.values = self.keys[:, :batch_size], self.values[:, :batch_size]

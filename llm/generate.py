@@ -3,7 +3,7 @@
 The grammar is hard: the layout says which block (and which audio level) stands at each place, only that block's rows
 of the head are evaluated, and markers and given codes are copied, not sampled. Guidance runs as one doubled batch; in
 its null branch the text slots are closed to attention at the same places, exactly as text dropout closes them in
-training, so that both branches have one length and one mask shape.
+training, so that both branches have one length and one mask shape. Several candidates share one prefilled prefix.
 
 Shape letters: b batch, n sequence, d width, v ids of a block; heads are spelled out.
 """
@@ -19,7 +19,7 @@ from torch import Tensor
 from llm.cache import KVCache
 from llm.model import DecoderLayer, PrefixLM, rotary_tables
 from llm.products import HeadProduct, product
-from llm.sampling import guide, sample
+from llm.sampling import Generators, guide, sample
 from llm.sequence import Layout
 from mmtok.vocabulary import Block
 
@@ -166,6 +166,26 @@ class StepDecoder:
             x = layer.down.plus(x, F.silu(gate) * up)
         return _rms_norm(x, self.model.model.norm.weight, self.eps, self.added)
 
+    def fork(self, times: int) -> None:
+        """Go on with every row ``times`` times, next to each other.
+
+        Args:
+            times: copies of each row.
+        """
+        self.cache = self.cache.fork(times)
+        self.bias = None if self.bias is None else self.bias.repeat_interleave(times, dim=0)
+        self.batch_size *= times
+
+    def keep(self, batch_size: int) -> None:
+        """Go on with the first rows alone.
+
+        Args:
+            batch_size: rows kept.
+        """
+        self.cache.keep(batch_size)
+        self.bias = None if self.bias is None else self.bias[:batch_size]
+        self.batch_size = batch_size
+
     def logits(self, hidden: Tensor, start: int, stop: int) -> Tensor:
         """Scores of the ids ``start`` to ``stop`` only.
 
@@ -199,10 +219,12 @@ def generate(
     text_mask: Tensor | None = None,
     negative: tuple[Tensor, Tensor] | None = None,
     cfg_scale: float = 1.0,
+    guidance_interval: tuple[float, float] = (0.0, 1.0),
     temperature: float = 1.0,
     top_k: int | None = None,
     top_p: float | None = None,
-    generator: torch.Generator | None = None,
+    candidates: int = 1,
+    generator: Generators = None,
     on_step: Callable[[int, int], None] | None = None,
 ) -> Tensor:
     """Sample all unknown places of a batch of sequences.
@@ -216,25 +238,35 @@ def generate(
         text_mask: (b, text_slots) bool, True where a vector is; all False is "no caption".
         negative: vectors and mask of a negative prompt, which takes the place of the null branch.
         cfg_scale: guidance by the text; 1.0 is off.
+        guidance_interval: shares of the output, from its first sampled place to its last, between which guidance works
+            (Kynkäänniemi et al. 2024); behind it the null branch is not computed any more.
         temperature: 0.0 is greedy.
         top_k: keep only that many best ids of the block; None is off.
         top_p: keep only the best ids of that total probability; None is off.
-        generator: source of randomness; one generator state gives one result.
+        candidates: completions of each sequence, from one prefilled prefix.
+        generator: source of randomness, one for all or one for each of the ``b * candidates`` rows. A row with its own
+            generator gets the same draws in any batch.
         on_step: called with (places done, places in all) after each sampled place.
 
     Returns:
-        (b, n) complete ids.
+        (b * candidates, n) complete ids, the candidates of a sequence next to each other.
 
     Raises:
-        ValueError: if the prefix is not wholly known, or text and slots do not match.
+        ValueError: if the prefix is not wholly known, text and slots do not match, the interval is none, or there are
+            no candidates.
     """
     if not bool(known[: layout.prefix_length].all()):
         raise ValueError("the prefix must be known as a whole; fill the layout with its inputs first")
     slots = layout.text_slots
     if (text is None) != (slots == 0) or (text is None) != (text_mask is None):
         raise ValueError(f"the layout has {slots} text slots; text and text_mask must match them")
+    begin, end = guidance_interval
+    if not 0 <= begin < end <= 1:
+        raise ValueError(f"guidance_interval must be two shares with 0 <= first < last <= 1, got {guidance_interval}")
+    if candidates < 1:
+        raise ValueError(f"candidates must be at least 1, got {candidates}")
     b = ids.shape[0]
-    out = ids.clone()
+    out = ids.repeat_interleave(candidates, dim=0)
     free = (~known).nonzero().flatten().tolist()
     if not free:
         return out
@@ -250,26 +282,33 @@ def generate(
     copies = 2 if guided else 1
 
     # the prefix, and what is given right behind it, in one pass
-    first = free[0]
+    first, stop = free[0], free[-1] + 1
     mask = layout.attention_mask(text_mask).to(ids.device)[:, :, :first, :first]
     decoder = StepDecoder(model, layout, readable, b * copies)
-    embedded = model.embed(out.repeat(copies, 1), layout, text=text)
+    embedded = model.embed(ids.repeat(copies, 1), layout, text=text)
     hidden = decoder.prefill(embedded[:, :first], mask)[:, -1]
+    rows = b * candidates
+    if candidates > 1:
+        decoder.fork(candidates)
+        hidden = hidden.repeat_interleave(candidates, dim=0)
 
     # one place at a time; a known place is fed without evaluating the head
     blocks = layout.blocks.tolist()
     free_places = set(free)
-    for place in range(first, free[-1] + 1):
+    for place in range(first, stop):
+        share = (place - first) / (stop - first)
+        if guided and share >= end:
+            guided, hidden = False, hidden[:rows]
+            decoder.keep(rows)
         if place in free_places:
-            start, stop = blocks[place]
-            logits = decoder.logits(hidden, start, stop)
+            low, high = blocks[place]
+            logits = decoder.logits(hidden, low, high)
             if guided:
-                logits = guide(logits[:b], logits[b:], cfg_scale)
-            out[:, place] = start + sample(
-                logits, temperature=temperature, top_k=top_k, top_p=top_p, generator=generator
-            )
+                conditional, null = logits[:rows], logits[rows:]
+                logits = guide(conditional, null, cfg_scale) if share >= begin else conditional
+            out[:, place] = low + sample(logits, temperature=temperature, top_k=top_k, top_p=top_p, generator=generator)
             if on_step is not None:
-                on_step(place + 1 - first, free[-1] + 1 - first)
-        if place < free[-1]:
-            hidden = decoder.step(out[:, place].repeat(copies) if guided else out[:, place])
+                on_step(place + 1 - first, stop - first)
+        if place < stop - 1:
+            hidden = decoder.step(out[:, place].repeat(2) if guided else out[:, place])
     return out

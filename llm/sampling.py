@@ -5,8 +5,47 @@ Shape letters: b batch, v ids of a block.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import torch
 from torch import Tensor
+
+Generators = torch.Generator | Sequence[torch.Generator] | None
+"""Where draws come from: one generator for all rows, one a row (a row's draws then do not depend on its neighbours), or
+None for torch's global one."""
+
+
+def noise(kind: str, shape: Sequence[int], generator: Generators, *, device: torch.device) -> Tensor:
+    """Random numbers, drawn on the generator's own device, so that a CPU generator gives the same ones everywhere.
+
+    Args:
+        kind: "uniform" in [0, 1), or "exponential" of mean 1.
+        shape: (b, ...).
+        generator: one for all, or b of them, one a row.
+        device: of the result, and of the draws without a generator.
+
+    Returns:
+        (b, ...) float32.
+
+    Raises:
+        ValueError: for another kind, or another number of generators than rows.
+    """
+    kinds: dict[str, Callable[..., Tensor]] = {
+        "exponential": torch.Tensor.exponential_,
+        "uniform": torch.Tensor.uniform_,
+    }
+    if kind not in kinds:
+        raise ValueError(f"unknown kind of noise {kind!r}; known: {', '.join(kinds)}")
+    fill = kinds[kind]
+    if generator is None or isinstance(generator, torch.Generator):
+        out = torch.empty(tuple(shape), device=generator.device if generator is not None else device)
+        return fill(out, generator=generator).to(device)
+    if len(generator) != shape[0]:
+        raise ValueError(f"there are {shape[0]} rows and {len(generator)} generators; give one a row, or one for all")
+    out = torch.empty(tuple(shape), device=generator[0].device)
+    for row, own in zip(out, generator, strict=True):
+        fill(row, generator=own)
+    return out.to(device)
 
 
 def guide(conditional: Tensor, unconditional: Tensor, cfg_scale: float) -> Tensor:
@@ -73,7 +112,7 @@ def sample(
     temperature: float = 1.0,
     top_k: int | None = None,
     top_p: float | None = None,
-    generator: torch.Generator | None = None,
+    generator: Generators = None,
 ) -> Tensor:
     """Draw one id per row.
 
@@ -85,7 +124,7 @@ def sample(
         temperature: divides the scores; 0.0 takes the best id.
         top_k: keep only that many best ids; None is off.
         top_p: keep only the best ids of that total probability; None is off.
-        generator: source of randomness; None is torch's global one.
+        generator: source of randomness, one for all rows or one a row; None is torch's global one.
 
     Returns:
         (b,) int64 positions in v.
@@ -103,6 +142,5 @@ def sample(
     if top_p is not None and top_p != 1:
         logits = keep_top_p(logits, top_p)
     # Gumbel-max draws from softmax(logits) exactly: argmax(logits - log(exponential)) (Maddison et al. 2014)
-    noise = torch.empty(logits.shape, device=generator.device if generator is not None else logits.device)
-    noise.exponential_(generator=generator)
-    return (logits - noise.to(logits.device).log()).argmax(-1)
+    drawn = noise("exponential", logits.shape, generator, device=logits.device)
+    return (logits - drawn.log()).argmax(-1)

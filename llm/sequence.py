@@ -269,7 +269,8 @@ class Layout:
     def fill(self, content: dict[str, Tensor], batch_size: int) -> tuple[Tensor, Tensor]:
         """Put media codes into the sequence.
 
-        ``visual_out`` may have fewer slices than the layout: a generator keeps those and continues behind them.
+        ``visual_out`` may have fewer slices than the layout, and ``audio_out`` fewer frames, the first ones of every
+        level: a generator keeps those and makes the others.
 
         Args:
             content: name to codes: visual (b, 1, t, h, w); audio (b, levels, frames). All input content is needed.
@@ -297,19 +298,22 @@ class Layout:
             if s.name not in content:
                 continue
             codes = content[s.name]
-            if s.kind == "visual":
-                t = codes.shape[2] if s.name == "visual_out" and codes.ndim == 5 else s.shape[0]
-                expected = (batch_size, 1, min(t, s.shape[0]), *s.shape[1:])
-            else:
-                expected = (batch_size, *s.shape)
-            if tuple(codes.shape) != expected:
-                raise ValueError(f"{s.name} must be codes of shape {expected}, got {tuple(codes.shape)}")
+            most = s.shape[0] if s.kind == "visual" else s.shape[1]  # slices, or frames of each level
+            part = s.name in ("visual_out", "audio_out") and codes.ndim == (5 if s.kind == "visual" else 3)
+            given = min(codes.shape[2], most) if part else most
+            shape = (1, given, *s.shape[1:]) if s.kind == "visual" else (s.shape[0], given)
+            if tuple(codes.shape) != (batch_size, *shape):
+                raise ValueError(f"{s.name} must be codes of shape {(batch_size, *shape)}, got {tuple(codes.shape)}")
             if s.kind == "visual":
                 flat = self.vocabulary.visual_to_ids(codes)
-            else:
-                flat = self.vocabulary.audio_to_ids(codes, s.order)
-            ids[:, s.start : s.start + flat.shape[1]] = flat
-            known[s.start : s.start + flat.shape[1]] = True
+                ids[:, s.start : s.start + flat.shape[1]] = flat
+                known[s.start : s.start + flat.shape[1]] = True
+                continue
+            flat = self.vocabulary.audio_to_ids(codes)
+            for level, own in enumerate(flat.chunk(s.shape[0], dim=1)):  # each level's frames, wherever they stand
+                places = torch.arange(self.length)[s.level(level)][:given]
+                ids[:, places.to(device)] = own
+                known[places] = True
         return ids, known
 
     def read(self, ids: Tensor, name: str) -> Tensor:

@@ -56,6 +56,11 @@ class Task:
     ends: bool = True
 
     @property
+    def is_image(self) -> bool:
+        """Whether one picture is all that is written."""
+        return self.visual_out == "first"
+
+    @property
     def cuts(self) -> bool:
         """Whether it gives or asks for some of a clip's slices, which tokens about the whole clip do not have."""
         return self.visual_in in ("first", "past") or self.visual_out in ("first", "future")
@@ -182,6 +187,9 @@ def task_layout(
 ) -> Layout:
     """Places of one task for clips of one shape.
 
+    A control token stands only where its output does: ``resolution`` where a picture is written, ``duration`` where
+    more than one is, so that the sequence of an image begins that of a clip of the default length.
+
     Args:
         name: a key of ``TASKS``.
         vocabulary: where ids come from.
@@ -214,8 +222,8 @@ def task_layout(
         visual_in=tuple(spans[key] for key in ("visual_in", "condition") if key in spans),
         audio_in=spans.get("audio_in"),
         source=source,
-        resolution=resolution,
-        duration=duration,
+        resolution=resolution if task.visual_out != "none" else None,
+        duration=None if task.is_image else duration,
         visual_out=spans.get("visual_out"),
         audio_out=spans.get("audio_out"),
         ends=task.ends,

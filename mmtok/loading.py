@@ -99,5 +99,7 @@ def load(
         return model.to(device=device, dtype=dtype).eval()
     family = FAMILIES[name]
     cls = getattr(importlib.import_module(family.module), family.name)
+    if family.kind == "text":  # read in the type wanted: XL in float32 first would take twice the memory
+        return cls.from_pretrained(folder, dtype=dtype, device=device)
     options = {} if num_codebooks is None else {"num_codebooks": num_codebooks}
     return cls.from_pretrained(folder, **options).to(device=device, dtype=dtype).eval()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
@@ -22,6 +23,7 @@ P = TypeVar("P")
 # what we read of a hub repository; never pickles
 _WANTED = ["*.json", "*.safetensors", "*.model", "*.md"]
 ROW_SCALE = "::row_scale"  # suffix of the scales beside an int8 matrix
+_SHARD_NAME = re.compile(r"model-\d+-of-(\d+)\.safetensors")
 _KEPT = (torch.float16, torch.bfloat16, torch.float32)
 
 
@@ -171,28 +173,64 @@ def save_module(
             continue
         tensors[name] = kept.to(dtype) if dtype is not None and kept.dtype in _KEPT else kept
     write_tensors(tensors, folder / "model.safetensors")
+    save_config(folder, family=family, params=params, **extra)
+
+
+def save_config(folder: Path, *, family: str, params: Any, **extra: Any) -> None:
+    """Write config.json under a temporary name first.
+
+    Args:
+        folder: a model folder.
+        family: name that ``mmtok.load`` looks up.
+        params: the model's params dataclass.
+        extra: further JSON values.
+    """
     config = {"family": family, "params": dataclasses.asdict(params), **extra}
     partial = folder / "config.json.partial"
     partial.write_text(json.dumps(config, indent=1) + "\n")
     os.replace(partial, folder / "config.json")
 
 
-def load_tensors(folder: Path) -> dict[str, torch.Tensor]:
-    """The tensors of model.safetensors; floating ones as float32.
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors of a folder of transformers, whole or in shards.
 
     Args:
         folder: a model folder.
 
     Returns:
+        model.safetensors, or all shards in order, or nothing.
+
+    Raises:
+        FileNotFoundError: if a shard is missing.
+    """
+    whole = folder / "model.safetensors"
+    if whole.is_file():
+        return [whole]
+    shards = sorted(f for f in folder.glob("model-*.safetensors") if _SHARD_NAME.fullmatch(f.name))
+    counts = {found[1] for f in shards if (found := _SHARD_NAME.fullmatch(f.name))}
+    if len(counts) > 1 or any(int(count) != len(shards) for count in counts):
+        expected = " or ".join(str(int(count)) for count in sorted(counts))
+        raise FileNotFoundError(f"{folder} has {len(shards)} of {expected} shards: {', '.join(f.name for f in shards)}")
+    return shards
+
+
+def load_tensors(folder: Path, name: str = "model.safetensors") -> dict[str, torch.Tensor]:
+    """The tensors of a file of weights; floating ones as float32.
+
+    Args:
+        folder: a model folder.
+        name: of the file in it.
+
+    Returns:
         Name to tensor.
 
     Raises:
-        FileNotFoundError: if there is no model.safetensors.
+        FileNotFoundError: if there is no such file.
         ValueError: if the file is damaged.
     """
-    file = Path(folder) / "model.safetensors"
+    file = Path(folder) / name
     if not file.is_file():
-        raise FileNotFoundError(f"{folder} has no model.safetensors")
+        raise FileNotFoundError(f"{folder} has no {name}")
     try:
         tensors = load_file(file)
     except SafetensorError as fault:
@@ -223,13 +261,16 @@ def read_names(folder: str | Path) -> tuple[str, ...]:
         return ()
 
 
-def load_strictly(module: nn.Module, tensors: dict[str, torch.Tensor], *, tied: tuple[str, ...] = ()) -> None:
+def load_strictly(
+    module: nn.Module, tensors: dict[str, torch.Tensor], *, tied: tuple[str, ...] = (), assign: bool = False
+) -> None:
     """``load_state_dict`` that lists every missing, unused and misshapen name in one message.
 
     Args:
         module: receives the tensors.
         tensors: name to tensor.
         tied: names that share storage with another and are absent from the file.
+        assign: take the tensors themselves, with their type and device, instead of copying into the module's.
 
     Raises:
         ValueError: if the names or shapes do not match.
@@ -244,7 +285,7 @@ def load_strictly(module: nn.Module, tensors: dict[str, torch.Tensor], *, tied: 
     ]
     if missing or unused or shapes:
         raise ValueError(f"weights do not fit: missing {missing}, unused {unused}, shapes {shapes}")
-    module.load_state_dict(tensors, strict=False)
+    module.load_state_dict(tensors, strict=False, assign=assign)
 
 
 class PretrainedModule(nn.Module):

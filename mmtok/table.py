@@ -91,5 +91,5 @@ FAMILIES: dict[str, Family] = {
         "CC-BY 4.0",
         "kyutai/mimi",
     ),
-    "t5": Family("text", "mmtok.text.t5", "T5TextEncoder", "frozen T5 encoder", "arXiv 1910.10683"),
+    "t5": Family("text", "mmtok.text.t5", "T5TextEncoder", "frozen T5 encoder", "arXiv 1910.10683", "Apache-2.0"),
 }

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from llm.tasks import find_task
+from mmtok.conditions.structure import FLOW_METHODS
 from mmtok.pretrained import resolve_folder
 from recipes.config import from_dict
 from recipes.run import write_atomically
@@ -23,6 +25,18 @@ BUNDLE_FILE = "cinepoet.json"
 FORMAT = 1  # of that file
 PARTS = ("visual", "audio", "text", "lm", "superres")
 OPTIONAL_PARTS = ("superres_visual",)
+# Name of a picture's form to its <resolution> token, None for the one that needs none, and height over width.
+ASPECTS: dict[str, tuple[int | None, float]] = {"square": (None, 1.0), "portrait": (0, 1.75)}
+# What bundles know that were written before they said so.
+FIRST_TASKS = (
+    "unconditional",
+    "text_to_image",
+    "text_to_video",
+    "image_to_video",
+    "continue_video",
+    "video_to_audio",
+    "audio_to_video",
+)
 
 
 @dataclass(frozen=True)
@@ -30,10 +44,10 @@ class BundleConfig:
     """What binds the parts.
 
     Attributes:
-        size: side of the pictures the language model speaks, pixels.
+        size: width of the pictures the language model speaks, pixels; their height follows from the aspect.
         num_frames: pictures a clip.
         fps: pictures per second.
-        upscaled_size: side after super-resolution, pixels; 0 when the bundle has none.
+        upscaled_size: width after super-resolution, pixels; 0 when the bundle has none.
         guidance_scale: default of the language model.
         temperature: default of the language model.
         top_k: default of the language model, or None.
@@ -43,6 +57,12 @@ class BundleConfig:
         sr_low_scale: guidance of super-resolution by the low-resolution codes.
         sr_temperature: scale of the noise on super-resolution's confidence.
         negative_prompt: default, or None for the empty text branch.
+        tasks: tasks that the language model was trained on.
+        more_num_frames: further lengths of clips, each with the <duration> token of its place here.
+        aspects: forms of pictures that it was trained on, of ``ASPECTS``.
+        sources: names of its <source> tokens, data sets or tiers of quality, each with the token of its place here.
+        flow: estimator behind stylization's structure, one of ``FLOW_METHODS``.
+        depth: the other one: "saturation", which needs no weights, or a Depth Anything by folder or hub id.
     """
 
     size: int
@@ -58,6 +78,12 @@ class BundleConfig:
     sr_low_scale: float = 1.0
     sr_temperature: float = 4.5
     negative_prompt: str | None = None
+    tasks: tuple[str, ...] = FIRST_TASKS
+    more_num_frames: tuple[int, ...] = ()
+    aspects: tuple[str, ...] = ("square",)
+    sources: tuple[str, ...] = ()
+    flow: str = "dis"
+    depth: str = "saturation"
 
     def __post_init__(self) -> None:
         for name, least in (("size", 1), ("num_frames", 1), ("upscaled_size", 0), ("sr_steps", 1)):
@@ -65,6 +91,29 @@ class BundleConfig:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
         if not self.fps > 0:
             raise ValueError(f"fps must be positive, got {self.fps}")
+        for task in self.tasks:
+            find_task(task)
+        if self.num_frames in self.more_num_frames or any(n < 2 for n in self.more_num_frames):
+            raise ValueError(
+                f"more_num_frames must be other lengths than {self.num_frames}, got {self.more_num_frames}"
+            )
+        if not self.aspects or (unknown := sorted(set(self.aspects) - set(ASPECTS))):
+            raise ValueError(f"unknown aspects {unknown if self.aspects else '()'}; known: {', '.join(ASPECTS)}")
+        if self.flow not in FLOW_METHODS:
+            raise ValueError(f"unknown flow method {self.flow!r}; known: {', '.join(FLOW_METHODS)}")
+
+    def picture_size(self, aspect: str, *, upscaled: bool = False) -> tuple[int, int]:
+        """Height and width of pictures.
+
+        Args:
+            aspect: one of ``ASPECTS``.
+            upscaled: behind super-resolution.
+
+        Returns:
+            (h, w) pixels.
+        """
+        width = self.upscaled_size if upscaled else self.size
+        return round(width * ASPECTS[aspect][1]), width
 
 
 @dataclass(frozen=True)

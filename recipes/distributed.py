@@ -112,6 +112,21 @@ class Ranks:
         stacked = torch.stack([torch.as_tensor(v, dtype=torch.float32, device=device) for v in values.values()])
         return dict(zip(values, self.mean(stacked).unbind(), strict=True))
 
+    def agree(self, choice: bool) -> bool:
+        """The first process' choice, on all of them.
+
+        Args:
+            choice: this process'.
+
+        Returns:
+            The first one's.
+        """
+        if self.world == 1:
+            return choice
+        chosen = [choice]
+        dist.broadcast_object_list(chosen)
+        return chosen[0]
+
     def wait(self) -> None:
         """Go on when all processes are here."""
         if self.world > 1:

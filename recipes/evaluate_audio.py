@@ -67,7 +67,7 @@ def folder_sounds(
                     yield path.name, sound
                     given += 1
                 else:
-                    left_out.append(f"{path}: a piece of it is silent")
+                    left_out.append(f"{path}: {'a piece of it is silent' if sound.numel() else 'is too short'}")
         except MediaError as fault:
             left_out.append(str(fault))
         for line in left_out[told:]:

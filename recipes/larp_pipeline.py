@@ -23,7 +23,7 @@ from mmtok.pretrained import resolve_folder
 from mmtok.visual.grid import repeat_last_frame
 from mmtok.visual.larp import Larp
 from recipes.device import Compute, choose_compute
-from recipes.pipeline import Output
+from recipes.output import Output
 
 TOKENIZER_FOLDER = "tokenizer"
 PUBLISHED_TOKENIZER = "hywang66/LARP-L-long-tokenizer"

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, Sized
+from contextlib import contextmanager
 from typing import TypeVar
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
 
 T = TypeVar("T")
 
@@ -28,3 +39,42 @@ def track(items: Iterable[T], *, title: str, total: int | None = None) -> Iterat
         for item in items:
             yield item
             bar.advance(task)
+
+
+class _Speed(ProgressColumn):
+    """Things a second."""
+
+    def __init__(self, unit: str):
+        super().__init__()
+        self.unit = unit
+
+    def render(self, task: Task) -> Text:
+        """What the column shows now.
+
+        Args:
+            task: of the bar.
+
+        Returns:
+            Such as "12.3 clips/s".
+        """
+        speed = task.finished_speed or task.speed
+        return Text("" if speed is None else f"{speed:.1f} {self.unit}/s")
+
+
+@contextmanager
+def counting(*, title: str, total: int, done: int, unit: str) -> Iterator[Callable[[int], None]]:
+    """A progress bar with speed and time left, for work that advances by several things at a time.
+
+    Args:
+        title: shown beside the bar.
+        total: things in all.
+        done: things that were there before.
+        unit: what they are, such as "clips".
+
+    Yields:
+        What is called with a number of things that are now done.
+    """
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Speed(unit), TimeElapsedColumn())
+    with Progress(*columns, TextColumn("left"), TimeRemainingColumn(), console=Console(stderr=True)) as bar:
+        task = bar.add_task(title, total=total, completed=done)
+        yield lambda number: bar.advance(task, number)

@@ -18,13 +18,15 @@ import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from recipes.config import to_dict
-from recipes.distributed import Ranks
+from recipes.distributed import ALONE, Ranks
+
+AGREE_EVERY = 10  # steps between two questions to the first process whether it is time to save
 
 
 def step_generator(seed: int, step: int, example: int | None = None) -> torch.Generator:
@@ -69,11 +71,82 @@ def same_data(folder: Path, told: list[str], ranks: Ranks) -> None:
         ValueError: if the folder holds a checkpoint of a run on other data.
     """
     identity, record = "\n".join(told) + "\n", folder / "data.txt"
-    if (folder / "checkpoint.pt").exists() and record.exists() and record.read_text() != identity:
+    started = (folder / "checkpoint.pt").exists() or (folder / "checkpoint").exists()
+    if started and record.exists() and record.read_text() != identity:
         raise ValueError(f"{folder} was started with other data (see data.txt in it); delete it or use another --out")
     ranks.wait()
     if ranks.is_main:
         write_atomically(record, identity)
+
+
+class Store(Protocol):
+    """Where checkpoints lie."""
+
+    joint: bool
+    """Whether all processes write their part; else only the first one writes."""
+
+    def exists(self) -> bool:
+        """Whether there is a complete checkpoint."""
+
+    def save(self, state: dict[str, Any], parts: dict[str, Any]) -> None:
+        """Write a checkpoint; one that is there stays valid until the new one is complete.
+
+        Args:
+            state: plain values and tensors of the run itself, with its next "step".
+            parts: name to object with ``state_dict``.
+        """
+
+    def load(self, parts: dict[str, Any]) -> dict[str, Any]:
+        """Read the newest checkpoint.
+
+        Args:
+            parts: name to object with ``load_state_dict``, filled in place.
+
+        Returns:
+            The run's own values.
+        """
+
+
+class FileStore:
+    """One file, written by one process; a ``Store``.
+
+    Args:
+        file: replaced at every save.
+    """
+
+    joint = False
+
+    def __init__(self, file: Path):
+        self.file = file
+
+    def exists(self) -> bool:
+        """Whether there is a checkpoint."""
+        return self.file.exists()
+
+    def save(self, state: dict[str, Any], parts: dict[str, Any]) -> None:
+        """Write to a temporary name, then rename.
+
+        Args:
+            state: as in ``Store``.
+            parts: as in ``Store``.
+        """
+        partial = self.file.with_suffix(".partial")
+        torch.save({**state, "parts": {k: p.state_dict() for k, p in parts.items()}}, partial)
+        os.replace(partial, self.file)
+
+    def load(self, parts: dict[str, Any]) -> dict[str, Any]:
+        """Read the file.
+
+        Args:
+            parts: as in ``Store``.
+
+        Returns:
+            The run's own values.
+        """
+        state: dict[str, Any] = torch.load(self.file, map_location="cpu", weights_only=True)
+        for name, part in parts.items():
+            part.load_state_dict(state["parts"][name])
+        return state
 
 
 class Run:
@@ -86,6 +159,8 @@ class Run:
         config: a dataclass, saved as config.json; a run whose saved config differs refuses to resume.
         save_every_s: seconds between checkpoints.
         writes: False for a process that only takes part: it reads the checkpoint and leaves all files alone.
+        store: where checkpoints lie; None is checkpoint.pt in the folder.
+        ranks: this process among others; they save together where the store is joint.
     """
 
     def __init__(
@@ -97,12 +172,14 @@ class Run:
         config: Any,
         save_every_s: float = 120.0,
         writes: bool = True,
+        store: Store | None = None,
+        ranks: Ranks = ALONE,
     ):
         self.folder, self.title, self.total_steps = Path(folder), title, total_steps
-        self.save_every_s, self.writes = save_every_s, writes
+        self.save_every_s, self.writes, self.ranks = save_every_s, writes, ranks
         self.folder.mkdir(parents=True, exist_ok=True)
         self._config = json.dumps(to_dict(config), indent=1, sort_keys=True)
-        self._checkpoint = self.folder / "checkpoint.pt"
+        self._store: Store = store if store is not None else FileStore(self.folder / "checkpoint.pt")
         self._log = self.folder / "log.jsonl"
         self._last_save = time.monotonic()
         self._started = time.monotonic()
@@ -122,16 +199,14 @@ class Run:
             ValueError: if the folder holds a run of another config.
         """
         config_file = self.folder / "config.json"
-        if not self._checkpoint.exists():
+        if not self._store.exists():
             if self.writes:
                 write_atomically(config_file, self._config)
                 self._log.unlink(missing_ok=True)
             return 0
         if config_file.read_text() != self._config:
             raise ValueError(f"{self.folder} holds a run with another config; use a new folder or delete it")
-        state = torch.load(self._checkpoint, map_location="cpu", weights_only=True)
-        for name, part in parts.items():
-            part.load_state_dict(state["parts"][name])
+        state = self._store.load(parts)
         torch.set_rng_state(state["rng"])
         self.elapsed_s = state["elapsed_s"]
         if not self.writes:
@@ -188,14 +263,12 @@ class Run:
             next_step: the step a resumed run starts with.
             parts: name to object with ``state_dict``.
         """
-        if not self.writes:
+        if not (self.writes or self._store.joint):
             return
         elapsed = self.elapsed_s + time.monotonic() - self._started
-        state = {"step": next_step, "rng": torch.get_rng_state(), "elapsed_s": elapsed}
-        partial = self._checkpoint.with_suffix(".partial")
-        torch.save({**state, "parts": {k: p.state_dict() for k, p in parts.items()}}, partial)
-        os.replace(partial, self._checkpoint)
-        self.plot()
+        self._store.save({"step": next_step, "rng": torch.get_rng_state(), "elapsed_s": elapsed}, parts)
+        if self.writes:
+            self.plot()
         self._last_save = time.monotonic()
 
     def maybe_save(self, step: int, parts: dict[str, Any]) -> None:
@@ -205,7 +278,10 @@ class Run:
             step: the step just finished.
             parts: as in ``save``.
         """
-        if time.monotonic() - self._last_save >= self.save_every_s:
+        due = time.monotonic() - self._last_save >= self.save_every_s
+        if self._store.joint and self.ranks.world > 1:  # all must agree, and asking costs a little
+            due = step % AGREE_EVERY == 0 and self.ranks.agree(due)
+        if due:
             self.save(step + 1, parts)
 
     def finish(self, parts: dict[str, Any]) -> None:

@@ -1,6 +1,6 @@
 """The token cache: codes and captions of a corpus in one folder, written once and read by every later stage.
 
-    tokens.safetensors   low, high (optional), audio (optional), int32
+    tokens.safetensors   low, high (optional), audio (optional), condition.NAME (optional), int32
     captions.json        a list of texts, one a row
 
 Shape letters: N rows, t h w grid, k audio levels, T audio frames.
@@ -8,8 +8,9 @@ Shape letters: N rows, t h w grid, k audio levels, T audio frames.
 
 from __future__ import annotations
 
+import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -21,6 +22,7 @@ from mmtok.pretrained import write_tensors
 from recipes.run import write_atomically
 
 TOKENS_FILE, CAPTIONS_FILE = "tokens.safetensors", "captions.json"
+CONDITION = "condition."
 
 
 @dataclass(frozen=True)
@@ -32,15 +34,18 @@ class TokenSet:
         captions: N texts.
         high: (N, t, 2h, 2w) int32 visual codes of the super-resolved clips, or None.
         audio: (N, k, T) int32 audio codes, or None for silent clips.
+        conditions: name to (N, t, h, w) int32 visual codes of masked clips, or of flow and depth.
     """
 
     low: Tensor
     captions: list[str]
     high: Tensor | None = None
     audio: Tensor | None = None
+    conditions: dict[str, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         shapes = {"low": (self.low, 4), "high": (self.high, 4), "audio": (self.audio, 3)}
+        shapes |= {f"condition {name}": (codes, 4) for name, codes in self.conditions.items()}
         for name, (codes, ndim) in shapes.items():
             if codes is None:
                 continue
@@ -64,7 +69,21 @@ class TokenSet:
         """
         high = None if self.high is None else self.high[start:stop]
         audio = None if self.audio is None else self.audio[start:stop]
-        return TokenSet(self.low[start:stop], self.captions[start:stop], high, audio)
+        conditions = {name: codes[start:stop] for name, codes in self.conditions.items()}
+        return TokenSet(self.low[start:stop], self.captions[start:stop], high, audio, conditions)
+
+    @property
+    def fingerprint(self) -> str:
+        """64 hexadecimal digits that change with any code or caption."""
+        digest = hashlib.sha256(json.dumps(self.captions).encode())
+        for name, codes in sorted(self._tensors().items()):
+            digest.update(name.encode() + codes.numpy().tobytes())
+        return digest.hexdigest()
+
+    def _tensors(self) -> dict[str, Tensor]:
+        named = {"low": self.low, "high": self.high, "audio": self.audio}
+        named |= {CONDITION + name: codes for name, codes in self.conditions.items()}
+        return {name: codes.to(torch.int32).contiguous() for name, codes in named.items() if codes is not None}
 
     def save(self, folder: str | Path) -> None:
         """Write the folder; each file under a temporary name first.
@@ -74,9 +93,7 @@ class TokenSet:
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        tensors = {"low": self.low, "high": self.high, "audio": self.audio}
-        rows = {k: v.to(torch.int32).contiguous() for k, v in tensors.items() if v is not None}
-        write_tensors(rows, folder / TOKENS_FILE)
+        write_tensors(self._tensors(), folder / TOKENS_FILE)
         write_atomically(folder / CAPTIONS_FILE, json.dumps(self.captions, ensure_ascii=False))
 
     @classmethod
@@ -104,4 +121,5 @@ class TokenSet:
             raise ValueError(f"the token cache {folder} is damaged: {fault}") from fault
         if "low" not in tensors:
             raise ValueError(f"{folder / TOKENS_FILE} has no visual codes named 'low'")
-        return cls(tensors["low"], captions, tensors.get("high"), tensors.get("audio"))
+        conditions = {k.removeprefix(CONDITION): v for k, v in tensors.items() if k.startswith(CONDITION)}
+        return cls(tensors["low"], captions, tensors.get("high"), tensors.get("audio"), conditions)

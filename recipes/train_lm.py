@@ -1,30 +1,47 @@
-"""Train the prefix language model on a token cache: AdamW or Muon, length groups, text dropout, block softmax.
+"""Train the prefix language model: AdamW or Muon, length groups, text dropout, block softmax.
 
-Each step draws one task (llm/batching.py), rows of the cache and which captions to drop from generators that depend
-on the seed, the rank and the step only, so a resumed run draws what it would have drawn.
+    cinepoet train lm --data runs/shards --tokenizers tiny --out runs/lm
+    torchrun --nproc-per-node 8 -m recipes.cli train lm --data runs/shards --tokenizers tiny --out runs/lm sharded=true
+
+Each step draws one task (llm/batching.py), rows of one pool and which captions to drop from generators that depend on
+the seed and the step only. The processes share the drawn rows, so the data does not depend on their number, and a
+resumed run draws what it would have drawn.
 """
 
 from __future__ import annotations
 
 import copy
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from llm.batching import Batch, Group, draw_group, drop_context, fit_text, group_shares, make_groups
+from llm.batching import (
+    Batch,
+    Group,
+    draw_group,
+    drop_context,
+    empty_places,
+    group_shares,
+    make_groups,
+    padding_elsewhere,
+)
 from llm.code_init import start_from_code_vectors
 from llm.config import LMConfig, preset
 from llm.loss import LMLoss, prefix_lm_loss
 from llm.model import PrefixLM
-from llm.tasks import Clip, task_content
-from mmtok.contract import TextEncoder
+from llm.tasks import task_content
+from mmtok.vocabulary import Vocabulary
 from recipes.device import Compute
+from recipes.distributed import ALONE, Ranks
+from recipes.lm_data import CaptionLookup, LMData
 from recipes.run import Run, step_generator
 from recipes.schedule import follow_weights, warmup_cosine
-from recipes.tokens import TokenSet
+from recipes.sharding import ShardedStore, save_whole, shard
+from recipes.throughput import peak_flops, sequence_flops
 
 OPTIMIZERS = ("adamw", "muon")
 
@@ -51,8 +68,15 @@ class LMTrainConfig:
         audio_codes: entries of one audio level.
         audio_order: in which audio codes stand in a sequence: "level", "time" or "delay", see mmtok/audio/orders.py.
         text_slots: places for text in a sequence.
+        sizes: (h, w) tokens of each resolution that the model tells apart, the default one first; () follows the data.
+        durations: slices of each duration that it tells apart, the default one first; () follows the data.
+        sources: names of the data sources that it tells apart; () tells none.
         steps: optimizer steps.
         tokens_per_step: places in a batch, over which the batch size of each task follows.
+        batch_multiple: batch sizes are multiples of this, so that as many processes, or a divisor, can share them.
+        micro_tokens: most places that one process computes at once; its share of a batch is cut into such pieces and
+            their gradients are added. None computes it at once.
+        sharded: True spreads weights and optimizer state over the processes, see recipes/sharding.py.
         optimizer: "adamw", or "muon" for the layers' matrices, see ``make_optimizers``.
         lr: peak learning rate.
         final_lr: learning rate at the end, as a part of the peak.
@@ -62,6 +86,8 @@ class LMTrainConfig:
         task_weights: task to share of steps.
         image_share: share of image steps in the first quarter and afterwards; None follows ``task_weights``.
         silent_share: part of the steps of tasks that write picture and sound which write the picture alone.
+        given: numbers of given slices of tasks that continue a clip, None for all.
+        source_dropout: share of sequences that do not name their data source.
         text_dropout: share of captions hidden, which trains the null branch of guidance.
         context_dropout: largest share of a sequence's own tokens hidden from it, see ``llm.batching.drop_context``.
         full_softmax: True trains over the whole vocabulary instead of the valid block.
@@ -70,9 +96,11 @@ class LMTrainConfig:
         audio_lead_frames: how many frames are first.
         first_slice_weight: weight of the first slice of visual tokens.
         ema: decay of the averaged weights that are saved; 0 saves the weights themselves.
-        validation_rows: last rows of the cache, kept out of training.
+        validation_rows: last rows of a cache that are kept out of training, and most rows of each pool that are
+            measured.
         validate_every: steps between validations.
         log_every: steps between log lines.
+        save_every_s: seconds between checkpoints.
         seed: of initialisation and every draw.
     """
 
@@ -81,8 +109,14 @@ class LMTrainConfig:
     audio_codes: int = 1024
     audio_order: str = "level"
     text_slots: int = 32
+    sizes: tuple[tuple[int, int], ...] = ()
+    durations: tuple[int, ...] = ()
+    sources: tuple[str, ...] = ()
     steps: int = 20
     tokens_per_step: int = 4096
+    batch_multiple: int = 1
+    micro_tokens: int | None = None
+    sharded: bool = False
     optimizer: str = "adamw"
     lr: float = 1e-3
     final_lr: float = 0.02
@@ -92,6 +126,8 @@ class LMTrainConfig:
     task_weights: dict[str, float] = field(default_factory=_default_weights)
     image_share: tuple[float, float] | None = None
     silent_share: float = 0.0
+    given: tuple[int, ...] | None = None
+    source_dropout: float = 0.1
     text_dropout: float = 0.1
     context_dropout: float = 0.0
     full_softmax: bool = False
@@ -103,88 +139,104 @@ class LMTrainConfig:
     validation_rows: int = 8
     validate_every: int = 200
     log_every: int = 10
+    save_every_s: float = 120.0
     seed: int = 0
-
-
-class CaptionVectors:
-    """Embeddings of a corpus' captions, computed once per distinct text and kept unpadded in bfloat16.
-
-    Args:
-        captions: all texts, repetitions allowed.
-        encoder: the frozen text encoder.
-        slots: places for text in a sequence.
-        batch_size: texts a call of the encoder.
-    """
-
-    def __init__(self, captions: list[str], encoder: TextEncoder, *, slots: int, batch_size: int = 128):
-        self.slots, self.dim = slots, encoder.dim
-        number: dict[str, int] = {}
-        self.text_of_row = torch.tensor([number.setdefault(text, len(number)) for text in captions])
-        texts, lengths, vectors = list(number), [], []
-        with torch.inference_mode():
-            for start in range(0, len(texts), batch_size):
-                embedded, mask = encoder.encode(texts[start : start + batch_size])
-                fit_text(embedded, mask, slots)  # raises for a caption that does not fit
-                lengths.append(mask.sum(1).cpu())
-                vectors.append(embedded[mask].to("cpu", torch.bfloat16))
-        self.lengths = torch.cat(lengths).clone()
-        self.starts = self.lengths.cumsum(0) - self.lengths
-        self.vectors = torch.cat(vectors).clone()
-
-    def __call__(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Vectors of some rows' captions.
-
-        Args:
-            rows: (b,) row numbers.
-
-        Returns:
-            (b, slots, dim) float32, zero behind a text's end, and the mask (b, slots).
-        """
-        texts = self.text_of_row[rows]
-        places = torch.arange(self.slots)[None]
-        mask = places < self.lengths[texts][:, None]
-        source = (self.starts[texts][:, None] + places).clamp(max=len(self.vectors) - 1)
-        return self.vectors[source].float() * mask[..., None], mask
 
 
 def make_batch(
     group: Group,
     rows: Tensor,
     *,
-    tokens: TokenSet,
-    captions: CaptionVectors,
-    text_dropout: float,
+    data: LMData,
+    captions: CaptionLookup,
+    hidden: Tensor | None = None,
     context_dropout: float = 0.0,
-    generator: torch.Generator,
+    generators: Sequence[torch.Generator] = (),
     device: torch.device,
 ) -> Batch:
-    """Sequences of one task from rows of the cache.
+    """Sequences of one group.
 
     Args:
-        group: the task.
-        rows: (b,) row numbers.
-        tokens: the cache.
-        captions: vectors of its captions.
-        text_dropout: probability that a caption is hidden.
+        group: the task and its pool.
+        rows: (b,) row numbers of that pool.
+        data: where they are read.
+        captions: vectors of the texts.
+        hidden: (b,) bool, whose caption is hidden; None hides none.
         context_dropout: largest share of a sequence's own tokens that is hidden from it.
-        generator: draws which.
+        generators: one a sequence, which draw what context is dropped.
         device: where the batch goes.
 
     Returns:
         The batch.
     """
-    visual = tokens.low[rows].long().unsqueeze(1)
-    audio = tokens.audio[rows].long() if tokens.audio is not None else None
-    content = task_content(group.task, group.clip, visual=visual, audio=audio, given=group.given)
+    clips = data.read(rows, group.condition)
+    content = task_content(
+        group.task, group.clip, visual=clips.visual, audio=clips.audio, condition=clips.condition, given=group.given
+    )
     ids, _ = group.layout.fill(content, len(rows))
-    dropped = torch.rand(len(rows), generator=generator) < text_dropout
     inputs = None
     if context_dropout:
-        inputs = drop_context(ids, group.layout, share=context_dropout, generator=generator).to(device)
+        dropped = [
+            drop_context(row[None], group.layout, share=context_dropout, generator=generator)
+            for row, generator in zip(ids, generators, strict=True)
+        ]
+        inputs = torch.cat(dropped).to(device)
     if not group.layout.text_slots:
         return Batch(group.layout, ids.to(device), inputs=inputs)
-    text, mask = captions(rows)
-    return Batch(group.layout, ids.to(device), text.to(device), (mask & ~dropped[:, None]).to(device), inputs)
+    text, mask = captions(clips.captions)
+    if hidden is not None:
+        mask = mask & ~hidden[:, None]
+    return Batch(group.layout, ids.to(device), text.to(device), mask.to(device), inputs)
+
+
+def draw_batch(
+    group: Group,
+    step: int,
+    *,
+    config: LMTrainConfig,
+    data: LMData,
+    captions: CaptionLookup,
+    generator: torch.Generator,
+    device: torch.device,
+    ranks: Ranks = ALONE,
+) -> list[Batch]:
+    """This process' share of a step's batch, in pieces of at most ``config.micro_tokens`` places.
+
+    Args:
+        group: what the step trains.
+        step: its number.
+        config: the run.
+        data: where rows are read.
+        captions: vectors of the texts.
+        generator: of the step, the same on all processes.
+        device: where the batches go.
+        ranks: this process among those that share the batch.
+
+    Returns:
+        Batches that together are the share.
+
+    Raises:
+        ValueError: if the processes cannot share the batch evenly.
+    """
+    pool = data.train[group.pool]
+    size = group.batch_size(config.tokens_per_step, config.batch_multiple)
+    drawn = pool[torch.randint(len(pool), (size,), generator=generator)]
+    hidden = torch.rand(size, generator=generator) < config.text_dropout
+    own = list(ranks.share(size))
+    at_once = len(own) if config.micro_tokens is None else max(1, config.micro_tokens // group.layout.length)
+    return [
+        make_batch(
+            group,
+            drawn[numbers],
+            data=data,
+            captions=captions,
+            hidden=hidden[numbers],
+            context_dropout=config.context_dropout,
+            generators=[step_generator(config.seed, step, number) for number in numbers],
+            device=device,
+        )
+        for numbers in (own[start : start + at_once] for start in range(0, len(own), at_once))
+    ]
 
 
 def learning_rate(config: LMTrainConfig, step: int) -> float:
@@ -237,30 +289,86 @@ def make_optimizers(model: PrefixLM, config: LMTrainConfig) -> dict[str, torch.o
     return made
 
 
-def lm_config(config: LMTrainConfig, tokens: TokenSet, text_dim: int) -> LMConfig:
-    """The preset with the sizes of this cache and this text encoder.
+def lm_config(config: LMTrainConfig, data: LMData, text_dim: int) -> LMConfig:
+    """The preset with the sizes of this data and this text encoder.
 
     Args:
         config: the run.
-        tokens: the cache.
+        data: what it trains on.
         text_dim: width of the text encoder.
 
     Returns:
         The model's config.
     """
-    levels, frames = (tokens.audio.shape[1], tokens.audio.shape[2]) if tokens.audio is not None else (0, 0)
-    _, t, h, w = tokens.low.shape
     return preset(
         config.size,
         visual_codes=config.visual_codes,
-        audio_levels=levels,
-        audio_codes=config.audio_codes if levels else 0,
+        audio_levels=data.audio_levels,
+        audio_codes=config.audio_codes if data.audio_levels else 0,
         text_dim=text_dim,
         text_slots=config.text_slots,
-        max_grid=(t, h, w),
-        max_audio_frames=frames,
+        max_grid=data.max_grid,
+        max_audio_frames=data.max_audio_frames,
         audio_order=config.audio_order,
     )
+
+
+def mixture(config: LMTrainConfig, data: LMData, vocabulary: Vocabulary) -> list[Group]:
+    """What the steps of a run are drawn from.
+
+    Args:
+        config: the run.
+        data: pools of clips.
+        vocabulary: of the model.
+
+    Returns:
+        The groups.
+
+    Raises:
+        ValueError: if a task finds no clips, as in ``make_groups``.
+    """
+    return make_groups(
+        config.task_weights,
+        vocabulary,
+        data.pools,
+        text_slots=config.text_slots,
+        given=config.given,
+        silent_share=config.silent_share,
+        source_dropout=config.source_dropout,
+        audio_order=config.audio_order,
+    )
+
+
+def describe_mixture(config: LMTrainConfig, groups: list[Group]) -> str:
+    """A table of the groups, and what other ways of batching would waste.
+
+    Args:
+        config: the run.
+        groups: its mixture.
+
+    Returns:
+        Lines of text.
+    """
+    early, late = (group_shares(groups, progress=at, image_share=config.image_share) for at in (0.0, 1.0))
+    lines = [
+        f"{'task':<20}{'grid':>12}{'sound':>7}{'given':>7}{'places':>8}{'batch':>7}{'steps':>9}{'late':>9}  condition"
+    ]
+    for group, first, last in zip(groups, early.tolist(), late.tolist(), strict=True):
+        grid = "x".join(map(str, group.clip.grid))
+        given = "-" if group.given is None else group.given
+        size = group.batch_size(config.tokens_per_step, config.batch_multiple)
+        lines.append(
+            f"{group.task:<20}{grid:>12}{group.clip.audio_frames:>7}{given:>7}{group.layout.length:>8}{size:>7}"
+            f"{first:>9.2%}{last:>9.2%}  {group.condition or ''}".rstrip()
+        )
+    waste = padding_elsewhere(
+        groups, late, tokens_per_step=config.tokens_per_step, generator=step_generator(config.seed, 0)
+    )
+    lines.append(
+        f"padding of this mixture: none between sequences of one layout; {waste.packed:.1%} packed first fit, "
+        f"{waste.naive:.1%} in mixed batches"
+    )
+    return "\n".join(lines) + "\n"
 
 
 def _loss_values(prefix: str, task: str, loss: LMLoss) -> dict[str, float | Tensor]:
@@ -271,142 +379,65 @@ def _loss_values(prefix: str, task: str, loss: LMLoss) -> dict[str, float | Tens
     for kind in ("visual", "audio"):
         if kind in loss.nats:
             values[f"{prefix}/{kind}_loss"] = loss.nats[kind]
+            values[f"{prefix}/{kind}_loss_{task}"] = loss.nats[kind]
         if kind in loss.accuracy:
             values[f"{prefix}/{kind}_accuracy"] = loss.accuracy[kind]
     return values
+
+
+def _weighted(parts: list[tuple[float, dict[str, float | Tensor]]]) -> dict[str, float | Tensor]:
+    """Weighted mean of each name over the parts that have it."""
+    sums: dict[str, float | Tensor] = {}
+    weights: dict[str, float] = {}
+    for weight, values in parts:
+        for name, value in values.items():
+            sums[name] = sums.get(name, 0.0) + weight * value
+            weights[name] = weights.get(name, 0.0) + weight
+    return {name: total / weights[name] for name, total in sums.items()}
 
 
 @torch.no_grad()
 def validate(
     model: PrefixLM,
     groups: list[Group],
-    rows: Tensor,
     *,
     config: LMTrainConfig,
-    tokens: TokenSet,
-    captions: CaptionVectors,
+    data: LMData,
+    captions: CaptionLookup,
     compute: Compute,
+    ranks: Ranks = ALONE,
 ) -> dict[str, float | Tensor]:
     """Losses of held-out rows with their captions, each task alone, and their mean under the tasks' weights.
 
     Args:
         model: the language model.
         groups: the mixture.
-        rows: (n,) held-out row numbers.
         config: the run.
-        tokens: the cache.
-        captions: vectors of its captions.
+        data: where held-out rows are read.
+        captions: vectors of the texts.
         compute: device and precision.
+        ranks: where weights are spread all processes must call, and compute the same.
 
     Returns:
         Names such as ``val/loss`` and ``val/loss_text_to_video`` to values.
     """
-    sums: dict[str, float] = {}
-    weights: dict[str, float] = {}
+    parts = []
     for group in groups:
-        size = group.batch_size(config.tokens_per_step)
-        for start in range(0, len(rows), size):
-            part = rows[start : start + size]
-            batch = make_batch(
-                group,
-                part,
-                tokens=tokens,
-                captions=captions,
-                text_dropout=0.0,
-                generator=step_generator(config.seed, 0),
-                device=compute.device,
-            )
+        rows = data.held_out[group.pool][: config.validation_rows]
+        for part in rows.split(group.batch_size(config.micro_tokens or config.tokens_per_step)) if len(rows) else ():
+            batch = make_batch(group, part, data=data, captions=captions, device=compute.device)
             with compute.autocast():
                 loss = prefix_lm_loss(model, batch, full_softmax=config.full_softmax)
-            for name, value in _loss_values("val", group.task, loss).items():
-                weight = group.weight * len(part)
-                sums[name] = sums.get(name, 0.0) + weight * float(value)
-                weights[name] = weights.get(name, 0.0) + weight
-    return {name: sums[name] / weights[name] for name in sums}
+            parts.append((group.weight * len(part) / len(rows), _loss_values("val", group.task, loss)))
+    return ranks.means({name: float(value) for name, value in _weighted(parts).items()})
 
 
-def train_lm(
-    config: LMTrainConfig,
-    folder: Path,
-    *,
-    tokens: TokenSet,
-    text_encoder: TextEncoder,
-    compute: Compute,
-    code_vectors: tuple[Tensor | None, list[Tensor] | None] = (None, None),
-    rank: int = 0,
-) -> Path:
-    """Train, and write the model to ``folder/model``.
-
-    Args:
-        config: the run.
-        folder: receives log, curves, checkpoint and the model; a stopped run continues.
-        tokens: the cache; its last ``validation_rows`` rows are not trained on.
-        text_encoder: frozen.
-        compute: device and precision.
-        code_vectors: visual (v, m) and audio (one (v, m) a level) vectors that the embedding rows start from; None
-            starts from noise.
-        rank: this process among those that train together; it changes the rows drawn, never the tasks.
-
-    Returns:
-        ``folder / "model"``.
-
-    Raises:
-        ValueError: if no row is left for training, or a caption does not fit into the text slots.
-    """
-    num_train = len(tokens) - config.validation_rows
-    if num_train < 1:
-        raise ValueError(
-            f"validation_rows ({config.validation_rows}) must be less than the {len(tokens)} rows of the cache"
-        )
-
-    # data
-    captions = CaptionVectors(tokens.captions, text_encoder, slots=config.text_slots)
-    frames = tokens.audio.shape[2] if tokens.audio is not None else 0
-    clip = Clip((tokens.low.shape[1], tokens.low.shape[2], tokens.low.shape[3]), frames)
-    held_out = torch.arange(num_train, len(tokens))
-
-    # model and optimizer
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
-        model = PrefixLM(lm_config(config, tokens, text_encoder.dim))
-        start_from_code_vectors(model, *code_vectors, generator=torch.Generator().manual_seed(config.seed))
-    model.to(compute.device).train()
-    groups = make_groups(
-        config.task_weights,
-        model.vocabulary,
-        clip,
-        text_slots=config.text_slots,
-        silent_share=config.silent_share,
-        audio_order=config.audio_order,
-    )
-    optimizers = make_optimizers(model, config)
-    parts: dict[str, nn.Module | torch.optim.Optimizer] = {"model": model, **optimizers}
-    averaged = copy.deepcopy(model).requires_grad_(False) if config.ema else model
-    if config.ema:
-        parts["ema"] = averaged
-
-    # resume
-    run = Run(folder, title="language model", total_steps=config.steps, config=config)
-    first = run.resume(parts)
-
-    # loop
-    clock, places = time.monotonic(), 0
-    for step in run.steps(first):
-        generator = step_generator(config.seed, step)
-        shares = group_shares(groups, progress=step / config.steps, image_share=config.image_share)
-        group = draw_group(groups, shares, generator)
-        own = step_generator(config.seed + 7919 * (rank + 1), step)
-        rows = torch.randint(num_train, (group.batch_size(config.tokens_per_step),), generator=own)
-        batch = make_batch(
-            group,
-            rows,
-            tokens=tokens,
-            captions=captions,
-            text_dropout=config.text_dropout,
-            context_dropout=config.context_dropout,
-            generator=own,
-            device=compute.device,
-        )
+def _learn(
+    model: PrefixLM, batches: list[Batch], task: str, *, config: LMTrainConfig, compute: Compute
+) -> dict[str, float | Tensor]:
+    """Gradients of the mean loss of all pieces; returns what is logged."""
+    count, parts = sum(len(batch.ids) for batch in batches), []
+    for batch in batches:
         with compute.autocast():
             loss = prefix_lm_loss(
                 model,
@@ -417,7 +448,111 @@ def train_lm(
                 audio_lead_frames=config.audio_lead_frames,
                 first_slice_weight=config.first_slice_weight,
             )
-        loss.total.backward()
+        weight = len(batch.ids) / count
+        (loss.total * weight).backward()
+        parts.append((weight, _loss_values("train", task, loss)))
+    return _weighted(parts)
+
+
+def train_lm(
+    config: LMTrainConfig,
+    folder: Path,
+    *,
+    data: LMData,
+    captions: CaptionLookup,
+    text_dim: int,
+    compute: Compute,
+    code_vectors: tuple[Tensor | None, list[Tensor] | None] = (None, None),
+    start: PrefixLM | None = None,
+    ranks: Ranks = ALONE,
+) -> Path:
+    """Train, and write the model to ``folder/model``.
+
+    Args:
+        config: the run.
+        folder: receives log, curves, checkpoints and the model; a stopped run continues, with any number of processes.
+        data: pools of clips.
+        captions: vectors of their texts.
+        text_dim: width of the text encoder.
+        compute: device and precision.
+        code_vectors: visual (v, m) and audio (one (v, m) a level) vectors that the embedding rows start from; None
+            starts from noise.
+        start: a trained model that goes on, as in task adaptation; None starts anew.
+        ranks: this process among those that train together; the first one writes.
+
+    Returns:
+        ``folder / "model"``.
+
+    Raises:
+        ValueError: if a task finds no clips, ``start`` has other sizes than this run, or the processes cannot share a
+            batch.
+    """
+    # model and mixture
+    wanted = lm_config(config, data, text_dim)
+    if start is not None:
+        model = start
+        _require_room(model.config, wanted)
+    else:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)
+            model = PrefixLM(wanted)
+            start_from_code_vectors(model, *code_vectors, generator=torch.Generator().manual_seed(config.seed))
+    groups = mixture(config, data, model.vocabulary)
+    for group in groups:
+        size = group.batch_size(config.tokens_per_step, config.batch_multiple)
+        if size % ranks.world:
+            raise ValueError(
+                f"a batch of {size} {group.task} sequences cannot be shared by {ranks.world} processes; "
+                f"set batch_multiple={ranks.world}"
+            )
+    model.to(compute.device).train().requires_grad_(True)
+    averaged = copy.deepcopy(model).requires_grad_(False) if config.ema else model
+    flops = {id(g): sequence_flops(model.config, g.layout, full_softmax=config.full_softmax) for g in groups}
+    peak = peak_flops(compute)
+
+    # optimizers
+    sharded = config.sharded and ranks.world > 1
+    if sharded:
+        shard(model)
+        if config.ema:
+            shard(averaged)
+    optimizers = make_optimizers(model, config)
+    parts: dict[str, nn.Module | torch.optim.Optimizer] = {"model": model, **optimizers}
+    if config.ema:
+        parts["ema"] = averaged
+
+    # resume
+    run = Run(
+        folder,
+        title="language model",
+        total_steps=config.steps,
+        config=config,
+        save_every_s=config.save_every_s,
+        writes=ranks.is_main,
+        store=ShardedStore(folder / "checkpoint", ranks),
+        ranks=ranks,
+    )
+    first = run.resume(parts)
+
+    # loop
+    spent = _Spent()
+    for step in run.steps(first):
+        generator = step_generator(config.seed, step)
+        shares = group_shares(groups, progress=step / config.steps, image_share=config.image_share)
+        group = draw_group(groups, shares, generator)
+        batches = draw_batch(
+            group,
+            step,
+            config=config,
+            data=data,
+            captions=captions,
+            generator=generator,
+            device=compute.device,
+            ranks=ranks,
+        )
+        values = _learn(model, batches, group.task, config=config, compute=compute)
+        if not sharded:
+            ranks.average_gradients(model.parameters())
         norm = nn.utils.clip_grad_norm_(model.parameters(), config.clip)
         for optimizer in optimizers.values():
             for table in optimizer.param_groups:
@@ -427,32 +562,66 @@ def train_lm(
         if config.ema:
             follow_weights(averaged, model, decay=config.ema, step=step)
 
-        places += batch.ids.numel()
+        spent.count(batches, flops[id(group)])
         if step % config.log_every == 0 or step == config.steps - 1:
-            values = _loss_values("train", group.task, loss)
-            values["train/grad_norm"] = norm
-            values["perf/tokens_per_s"] = places / (time.monotonic() - clock)
-            clock, places = time.monotonic(), 0
+            values = ranks.means(values)
+            values["train/grad_norm"] = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
+            values |= spent.told(peak, ranks)
+            spent = _Spent()
             run.log(step, values)
-        if len(held_out) and ((step + 1) % config.validate_every == 0 or step == config.steps - 1):
+        if (step + 1) % config.validate_every == 0 or step == config.steps - 1:
             averaged.eval()
-            run.log(
-                step,
-                validate(
-                    averaged,
-                    groups,
-                    held_out,
-                    config=config,
-                    tokens=tokens,
-                    captions=captions,
-                    compute=compute,
-                ),
+            measured = validate(
+                averaged, groups, config=config, data=data, captions=captions, compute=compute, ranks=ranks
             )
+            if measured:
+                run.log(step, measured)
             averaged.train()
-            clock, places = time.monotonic(), 0
+            spent = _Spent()
         run.maybe_save(step, parts)
 
     # finish
     run.finish(parts)
-    averaged.eval().save_pretrained(Path(folder) / "model")
+    save_whole(averaged, Path(folder) / "model", ranks)
     return Path(folder) / "model"
+
+
+class _Spent:
+    """What this process computed since the last line of the log."""
+
+    def __init__(self) -> None:
+        self.start, self.places, self.flops, self.empty_text, self.padding = time.monotonic(), 0, 0.0, 0, 0
+
+    def count(self, batches: list[Batch], flops: float) -> None:
+        """Add a step's share; ``flops`` is that of one sequence."""
+        for batch in batches:
+            empty_text, padding = empty_places(batch)
+            self.places += batch.ids.numel()
+            self.flops += flops * len(batch.ids)
+            self.empty_text += empty_text
+            self.padding += padding
+
+    def told(self, peak: float, ranks: Ranks) -> dict[str, float | Tensor]:
+        """Throughput of all processes, the share of the peak, and the shares of places that held nothing."""
+        seconds = time.monotonic() - self.start
+        return {
+            "perf/tokens_per_s": self.places * ranks.world / seconds,
+            "perf/mfu": self.flops / seconds / peak,
+            "perf/padding": self.padding / self.places,
+            "perf/empty_text": self.empty_text / self.places,
+        }
+
+
+def _require_room(there: LMConfig, wanted: LMConfig) -> None:
+    """Raise unless a trained model can speak what a run wants of it."""
+    faults = [
+        f"{name} {getattr(there, name)} (wanted {getattr(wanted, name)})"
+        for name in ("visual_codes", "audio_levels", "audio_codes", "text_dim", "text_slots", "audio_order")
+        if getattr(there, name) != getattr(wanted, name)
+    ]
+    if any(a < b for a, b in zip(there.max_grid, wanted.max_grid, strict=True)):
+        faults.append(f"max_grid {there.max_grid} (wanted {wanted.max_grid})")
+    if there.max_audio_frames < wanted.max_audio_frames:
+        faults.append(f"max_audio_frames {there.max_audio_frames} (wanted {wanted.max_audio_frames})")
+    if faults:
+        raise ValueError(f"the model to start from does not fit this run: {'; '.join(faults)}")

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from mmtok.audio.soundstream import SoundStream, build_soundstream
+from mmtok.audio.soundstream import PRESETS, SoundStream, build_soundstream
 from mmtok.losses.audio import MultiScaleMelLoss, waveform_loss
 from mmtok.losses.audio_discriminators import AudioDiscriminators, adversarial_loss, discriminator_loss, feature_loss
 from mmtok.losses.balancer import LossBalancer
@@ -60,11 +60,12 @@ class SoundStreamTrainConfig:
         revival_threshold: codes used less than this share of the mean are replaced.
         kmeans_iterations: rounds of k-means on the first vectors.
         start_vectors: vectors gathered before k-means, see ``CodebookLearning``.
+        quantize_from_step: steps before this one train encoder and decoder without codebooks between them.
         level_dropout: probability that an example uses only its first levels.
         average_decay: decay of the averaged weights that are saved, or None to save the last ones.
         use_window: steps over which the use of codes is counted.
         min_use: a level below this share of codes in use, late in the run, stops it.
-        min_use_from_step: the step from which that is checked; early batches of an untrained encoder look all alike.
+        min_use_from_step: quantized steps from which that is checked; early batches look all alike.
         log_every: steps between log lines.
         evaluate_every: steps between evaluations on fixed crops.
         evaluation_size: crops of the evaluation.
@@ -101,6 +102,7 @@ class SoundStreamTrainConfig:
     revival_threshold: float = 0.5
     kmeans_iterations: int = 10
     start_vectors: int = 0
+    quantize_from_step: int = 0
     level_dropout: float = 0.5
     average_decay: float | None = None
     use_window: int = 100
@@ -119,6 +121,46 @@ class SoundStreamTrainConfig:
     waveform_channels: int = 16
     max_waveform_channels: int = 1024
     spectral_channels: int = 32
+
+    def __post_init__(self) -> None:
+        values = vars(self)
+        counts = [
+            *("steps", "batch_size", "num_samples", "num_mels", "use_window", "log_every", "evaluate_every"),
+            *("evaluation_size", "waveform_channels", "max_waveform_channels", "spectral_channels"),
+        ]
+        weights = [
+            *("mel_weight", "mel_linear_weight", "waveform_weight", "commitment_weight", "adversarial_weight"),
+            *("feature_weight", "warmup_steps", "quantize_from_step"),
+        ]
+        faults = [f"{name} must be at least 1, got {values[name]}" for name in counts if values[name] < 1]
+        faults += [f"{name} must not be negative, got {values[name]}" for name in weights if values[name] < 0]
+        for name in ("recording_s", "max_grad_norm"):
+            if values[name] <= 0:
+                faults.append(f"{name} must be positive, got {values[name]}")
+        critics_first = self.adversarial_start_step == 0 and self.adversarial_weight + self.feature_weight > 0
+        if not self.mel_weight + self.waveform_weight > 0 and not critics_first:
+            faults.append(
+                "mel_weight and waveform_weight are both 0: nothing teaches the codec before discriminators do"
+            )
+        if faults:
+            raise ValueError("; ".join(faults))
+
+
+def sample_rate_of(config: SoundStreamTrainConfig) -> int:
+    """The rate that the sound of a run must have.
+
+    Args:
+        config: the run.
+
+    Returns:
+        Hz.
+
+    Raises:
+        ValueError: for an unknown preset, with the known ones.
+    """
+    if config.preset not in PRESETS:
+        raise ValueError(f"unknown SoundStream preset {config.preset!r}; known: {', '.join(sorted(PRESETS))}")
+    return PRESETS[config.preset].sample_rate
 
 
 class CodebookTraining:
@@ -323,7 +365,7 @@ def train_soundstream(
     """
     # data
     if sound_source is None:
-        sound_source = MixedSounds(ShapesCorpus(config.seed), None)
+        sound_source = MixedSounds(ShapesCorpus(config.seed), None, sample_rate=sample_rate_of(config))
     device = compute.device
 
     # model and losses
@@ -380,6 +422,7 @@ def train_soundstream(
         share = learning_rate_share(step, steps=config.steps, warmup_steps=config.warmup_steps)
         for group in optimizer.param_groups:
             group["lr"] = config.lr * share
+        model.quantizer.learning = replace(learning, waits=step < config.quantize_from_step)
         whole = sound_source(step_generator(config.seed, step), config.batch_size, config.num_samples)
         audio = whole[list(ranks.share(config.batch_size))].to(device)
 
@@ -420,7 +463,7 @@ def train_soundstream(
             if step % config.evaluate_every < config.log_every or step + 1 == config.steps:
                 values |= evaluate(model, held, distance)
             run.log(step, values)
-            if step >= config.min_use_from_step and float(use.use().min()) < config.min_use:
+            if step >= config.quantize_from_step + config.min_use_from_step and float(use.use().min()) < config.min_use:
                 level = int(use.use().argmin())
                 raise RuntimeError(
                     f"level {level} uses {float(use.use().min()):.1%} of its codes at step {step} of {config.steps}, "

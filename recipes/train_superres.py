@@ -18,10 +18,10 @@ from torch import Tensor, nn
 
 from mmtok.contract import TextEncoder
 from recipes.device import Compute
+from recipes.lm_data import CaptionVectors
 from recipes.run import Run, step_generator
 from recipes.schedule import follow_weights, warmup_cosine
 from recipes.tokens import TokenSet
-from recipes.train_lm import CaptionVectors
 from superres.config import SuperResConfig, factor_sizes_for, preset
 from superres.corrupt import Corruption, corrupt
 from superres.loss import SuperResLoss, superres_loss
@@ -235,6 +235,7 @@ class SuperResData:
     ):
         assert tokens.high is not None, "superres_config checks this"
         self.low, self.high = tokens.low, tokens.high
+        self.texts = tokens.captions
         self.captions = CaptionVectors(tokens.captions, text_encoder, slots=config.text_slots)
         self.config, self.codebook_size, self.device = config, codebook_size, device
 
@@ -271,7 +272,7 @@ class SuperResData:
     def _batch(self, rows: Tensor, generator: torch.Generator, rates: dict[str, float]) -> Batch:
         low, high = self.low[rows].long(), self.high[rows].long()
         drawn = corrupt(low, tuple(high.shape), self.codebook_size, generator, **rates)
-        text, mask = self.captions(rows)
+        text, mask = self.captions([self.texts[int(row)] for row in rows])
         moved = Corruption(*(getattr(drawn, name).to(self.device) for name in Corruption.__dataclass_fields__))
         return Batch(high.to(self.device), text.to(self.device), mask.to(self.device), moved)
 

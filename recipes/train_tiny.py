@@ -22,7 +22,7 @@ import torch
 
 import mmtok
 from llm.model import PrefixLM
-from llm.tasks import find_task
+from llm.tasks import TASKS, find_task
 from mmtok.audio.codec import FrozenCodec
 from mmtok.audio.soundstream import SoundStream
 from mmtok.table import FAMILIES
@@ -38,13 +38,14 @@ from recipes.corpora.sources import MixedClips, MixedSounds, WholeScenes
 from recipes.device import Compute
 from recipes.distributed import ALONE, Ranks
 from recipes.encode_dataset import EncodeConfig, encode_shapes, weights_hash
+from recipes.lm_data import CaptionVectors, cached_data
 from recipes.run import same_data, write_atomically
 from recipes.tokens import TokenSet
 from recipes.train_decoder import DecoderTrainConfig, train_decoder
 from recipes.train_larp import LarpTrainConfig, larp_params, train_larp
 from recipes.train_lm import LMTrainConfig, train_lm
 from recipes.train_magvit2 import Magvit2TrainConfig, train_magvit2
-from recipes.train_soundstream import SoundStreamTrainConfig, train_soundstream
+from recipes.train_soundstream import SoundStreamTrainConfig, sample_rate_of, train_soundstream
 from recipes.train_superres import SuperResTrainConfig, train_superres
 from recipes.train_t5 import T5TrainConfig, shapes_captions, shapes_labelled, train_t5
 from superres.model import SuperResTransformer
@@ -208,7 +209,7 @@ def train_tiny(
         "audio": lambda: _audio(config, folder, compute, corpus, media, ranks),
         "larp": lambda: _larp(config, folder, compute, corpus, ranks),
         "tokens": lambda: _tokens(config, folder, compute, sharp="superres" in stages or "superres" not in taken),
-        "lm": lambda: _lm(config, folder, compute),
+        "lm": lambda: _lm(config, folder, compute, ranks),
         "superres": lambda: _superres(config, folder, compute),
         "bundle": lambda: _bundle(config, folder, compute, media, name=name, tokenizers=tokenizers, command=command),
     }
@@ -287,8 +288,10 @@ def _audio(
             print(f"audio: {type(codec).__name__}, {codec.num_codebooks} levels, {codec.bitrate_kbps:g} kbit/s")
         return
     files = () if media is None else media.train_audio + media.train_video
-    real = sound_pool(files, longest_s=config.audio.recording_s)
-    source = MixedSounds(corpus, real, real_share=config.real_share, pool=4 * config.scenes_pool)
+    rate = sample_rate_of(config.audio)
+    real = sound_pool(files, sample_rate=rate, longest_s=config.audio.recording_s)
+    pool = 4 * config.scenes_pool
+    source = MixedSounds(corpus, real, real_share=config.real_share, pool=pool, sample_rate=rate)
     _same_data(config, folder / "audio", media, ranks)
     train_soundstream(config.audio, folder / "audio", sound_source=source, compute=compute, ranks=ranks)
 
@@ -357,15 +360,19 @@ def _lm_config(config: TinyConfig, folder: Path) -> LMTrainConfig:
     return replace(lm, task_weights=kept, image_share=None, first_slice_weight=1.0, visual_codes=codes)
 
 
-def _lm(config: TinyConfig, folder: Path, compute: Compute) -> None:
+def _lm(config: TinyConfig, folder: Path, compute: Compute, ranks: Ranks) -> None:
     visual, audio = _spoken(config, folder, compute), _stored(folder, "audio", compute)
+    lm, text_encoder = _lm_config(config, folder), mmtok.load(folder / "text" / "model")
+    data = cached_data(TokenSet.load(folder / "lm_tokens"), validation_rows=lm.validation_rows)
     train_lm(
-        _lm_config(config, folder),
+        lm,
         folder / "lm",
-        tokens=TokenSet.load(folder / "lm_tokens"),
-        text_encoder=mmtok.load(folder / "text" / "model"),
+        data=data,
+        captions=CaptionVectors(data.captions, text_encoder, slots=lm.text_slots),
+        text_dim=text_encoder.dim,
         compute=compute,
         code_vectors=(visual.code_vectors(), audio.code_vectors()),
+        ranks=ranks,
     )
 
 
@@ -456,4 +463,6 @@ def _bundle(
         card["command"] = f"{theirs.get('command', 'not recorded')}; then {command}"
         taken = {part: m for part, m in theirs.get("minutes", {}).items() if part in TOKENIZER_STAGES}
         card["minutes"] = taken | card["minutes"]
-    write_bundle(folder / "bundle", replace(config.bundle, num_frames=_num_frames(config)), card)
+    weights = json.loads((folder / "lm" / "config.json").read_text())["task_weights"]
+    tasks = tuple(name for name in TASKS if weights.get(name, 0) > 0)  # what the language model was trained on
+    write_bundle(folder / "bundle", replace(config.bundle, num_frames=_num_frames(config), tasks=tasks), card)

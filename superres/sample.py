@@ -12,6 +12,7 @@ import math
 import torch
 from torch import Tensor
 
+from llm.sampling import Generators, noise
 from superres.corrupt import mask_ratio
 from superres.model import SuperResTransformer, merge_codes
 
@@ -83,7 +84,7 @@ def _weighted(parts: tuple[Tensor, ...], weights: tuple[float, ...]) -> Tensor:
     return out
 
 
-def _draw(logits: Tensor, temperature: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def _draw(logits: Tensor, temperature: float, generator: Generators) -> tuple[Tensor, Tensor]:
     """Codes (...) drawn from logits (..., v), and their log-probabilities at temperature 1."""
     log_probs = logits.log_softmax(-1)
     if temperature == 0:
@@ -91,7 +92,7 @@ def _draw(logits: Tensor, temperature: float, generator: torch.Generator) -> tup
     else:
         # One uniform number a token, looked up in the cumulative distribution.
         bounds = (logits / temperature).softmax(-1).cumsum(-1)
-        place = torch.rand(bounds.shape[:-1], generator=generator, device=generator.device).to(bounds)
+        place = noise("uniform", bounds.shape[:-1], generator, device=bounds.device).to(bounds)
         choice = torch.searchsorted(bounds, place[..., None] * bounds[..., -1:], right=True)
         choice = choice.clamp(max=bounds.shape[-1] - 1)
     return choice[..., 0], log_probs.gather(-1, choice)[..., 0]
@@ -111,7 +112,7 @@ def sample(
     choice_temperature: float = 4.5,
     pinned: Tensor | None = None,
     pinned_mask: Tensor | None = None,
-    generator: torch.Generator | None = None,
+    generator: Generators = None,
 ) -> Tensor:
     """High-resolution codes for low-resolution ones.
 
@@ -131,7 +132,7 @@ def sample(
         choice_temperature: scale of the noise on the scores in the first step; 0.0 makes the order certain.
         pinned: (b, t, 2h, 2w) codes that are already known, or None.
         pinned_mask: the same shape, bool, True where ``pinned`` is to be kept.
-        generator: source of all draws; None takes one seeded from torch's global state.
+        generator: source of all draws, one for the batch or one a row; None takes torch's global one.
 
     Returns:
         (b, t, 2h, 2w) int64 codes.
@@ -149,8 +150,6 @@ def sample(
         raise ValueError(f"low must have shape (b, t, h, w), got {tuple(low.shape)}")
     batch, t, h, w = low.shape
     shape = (batch, t, 2 * h, 2 * w)
-    if generator is None:
-        generator = torch.Generator().manual_seed(int(torch.randint(2**62, ())))
 
     codes = torch.zeros(shape, dtype=torch.int64, device=low.device)
     masked = torch.ones(shape, dtype=torch.bool, device=low.device)
@@ -171,7 +170,7 @@ def sample(
 
         # Keep the most confident; at least one code becomes known and at least one stays hidden.
         progress = (step + 1) / num_steps
-        uniform = torch.rand(shape, generator=generator, device=generator.device).to(low.device)
+        uniform = noise("uniform", shape, generator, device=low.device)
         gumbel = -(-uniform.clamp(min=1e-20).log()).log()
         score = sum(log_probs) + choice_temperature * (1 - progress) * gumbel
         score = score.masked_fill(~masked, math.inf).flatten(1)

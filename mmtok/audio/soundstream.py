@@ -345,6 +345,10 @@ class SoundStream(nn.Module):
 PRESETS: dict[str, SoundStreamParams] = {
     # the paper's default widths at AudioLM's and VideoPoet's rate
     "soundstream-16k": SoundStreamParams(sample_rate=16_000, encoder_channels=32, decoder_channels=32, dim=128),
+    # the paper's own setting: 24 kHz, 75 frames a second, 6 kbit/s with all eight levels
+    "soundstream-24k": SoundStreamParams(
+        sample_rate=24_000, encoder_channels=32, decoder_channels=32, dim=128, num_codebooks=8
+    ),
     # laptop size, ours: a light encoder costs little quality (paper, table 2), so the decoder is the wider one
     "tiny": SoundStreamParams(sample_rate=16_000, encoder_channels=8, decoder_channels=12, dim=64),
     # a few thousand weights, for tests and for trying a recipe out

@@ -124,16 +124,16 @@ def _blend(video: Tensor, known: Tensor) -> Tensor:
     return video[:, :, before : before + 1] * (1 - part) + video[:, :, after : after + 1] * part
 
 
+def _black(video: Tensor, known: Tensor) -> Tensor:
+    return torch.full_like(video, BLACK)
+
+
 def _edges(video: Tensor, known: Tensor) -> Tensor:
-    """Every pixel takes the nearest known one of its frame, row and column clamped to the visible box."""
+    """Every pixel takes the nearest one of the visible box of all frames; black where that one is hidden itself."""
     rows, columns = known.any(2).any(0).nonzero().flatten(), known.any(1).any(0).nonzero().flatten()
     y = torch.arange(video.shape[3], device=video.device).clamp(int(rows[0]), int(rows[-1]))
     x = torch.arange(video.shape[4], device=video.device).clamp(int(columns[0]), int(columns[-1]))
-    return video[:, :, :, y][..., x]
-
-
-def _black(video: Tensor, known: Tensor) -> Tensor:
-    return torch.full_like(video, BLACK)
+    return torch.where(known[:, y][..., x], video[:, :, :, y][..., x], BLACK)
 
 
 # name -> (which pixels are known, how the others are filled)
@@ -149,6 +149,8 @@ GEOMETRIES: dict[str, tuple[Callable[[int, int, int, int, Step], Tensor], Callab
 }
 
 
+# How pixels are filled that a mask of one's own hides.
+FILLS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"black": _black, "edges": _edges}
 COUNTED = ("frame_prediction", "interpolation")  # geometries that give a number of frames
 
 
@@ -179,9 +181,7 @@ def make_condition(
     require_video(video)
     if geometry not in GEOMETRIES:
         raise ValueError(f"unknown geometry {geometry!r}; known: {', '.join(GEOMETRIES)}")
-    t, h, w = video.shape[2:]
-    if (t - 1) % stride[0] or h % stride[1] or w % stride[2]:
-        raise ValueError(f"a clip of {t} x {h} x {w} does not fit the stride {stride}; use 1 + k frames and multiples")
+    t, h, w = _fitting(video, stride)
     region, fill = GEOMETRIES[geometry]
     if frames is not None and geometry not in COUNTED:
         raise ValueError(f"{geometry} has no number of given frames; only {' and '.join(COUNTED)} have")
@@ -191,12 +191,85 @@ def make_condition(
         raise ValueError(
             f"{geometry} with frames={frames} hides {'nothing' if known.all() else 'everything'} of {t} frames"
         )
-    known = known.to(video.device)
-    filled = torch.where(known, video, fill(video, known))
+    return _condition(video, known.to(video.device), fill, stride)
 
-    # a token is known when all of its frames (the first alone, then groups) and pixels are
-    first = known[:1]
-    later = known[1:].reshape(-1, stride[0], h, w).all(1)
-    slices = torch.cat([first, later])
-    latent = slices.reshape(len(slices), h // stride[1], stride[1], w // stride[2], stride[2]).all(4).all(2)
-    return Condition(filled, known, latent)
+
+def hide(
+    video: Tensor,
+    hidden: Tensor,
+    *,
+    fill: str = "black",
+    stride: tuple[int, int, int] = (4, 8, 8),
+    latent_exact: bool = False,
+) -> Condition:
+    """Hide the part of a clip that a mask says.
+
+    Args:
+        video: as in ``make_condition``.
+        hidden: (h, w) or (t, h, w) bool, True where a pixel is hidden.
+        fill: "black" (inpainting), or "edges" (outpainting): the nearest visible pixels.
+        stride: pixels per token, ordered time, height, width.
+        latent_exact: True grows the hidden part to whole tokens, so that no token is half visible.
+
+    Returns:
+        The filled clip and its masks.
+
+    Raises:
+        ValueError: for an unknown fill, a clip that does not fit the stride, a mask of another size or type, or one
+            that hides everything or nothing.
+    """
+    require_video(video)
+    t, h, w = _fitting(video, stride)
+    if fill not in FILLS:
+        raise ValueError(f"unknown fill {fill!r}; known: {', '.join(FILLS)}")
+    if hidden.dtype != torch.bool or tuple(hidden.shape) not in ((h, w), (t, h, w)):
+        raise ValueError(
+            f"a mask of {t} pictures of {h} x {w} must be bool of shape ({h}, {w}) or ({t}, {h}, {w}), got "
+            f"{hidden.dtype} of {tuple(hidden.shape)}"
+        )
+    require_part(hidden)
+    known = ~hidden.expand(t, h, w).to(video.device)
+    if latent_exact:
+        known = _pixels(_latent(known, stride), stride)
+        if not bool(known.any()):
+            raise ValueError(f"the mask hides everything once it covers whole tokens of {stride[1]} x {stride[2]}")
+    return _condition(video, known, FILLS[fill], stride)
+
+
+def require_part(hidden: Tensor) -> None:
+    """Raise unless a mask hides a part, that is neither everything nor nothing.
+
+    Args:
+        hidden: bool, True where a pixel is hidden.
+
+    Raises:
+        ValueError: if it hides everything or nothing.
+    """
+    if bool(hidden.all()) or not bool(hidden.any()):
+        raise ValueError(f"the mask hides {'everything' if bool(hidden.any()) else 'nothing'}")
+
+
+def _fitting(video: Tensor, stride: tuple[int, int, int]) -> tuple[int, int, int]:
+    t, h, w = video.shape[2:]
+    if (t - 1) % stride[0] or h % stride[1] or w % stride[2]:
+        raise ValueError(f"a clip of {t} x {h} x {w} does not fit the stride {stride}; use 1 + k frames and multiples")
+    return t, h, w
+
+
+def _condition(
+    video: Tensor, known: Tensor, fill: Callable[[Tensor, Tensor], Tensor], stride: tuple[int, int, int]
+) -> Condition:
+    return Condition(torch.where(known, video, fill(video, known)), known, _latent(known, stride))
+
+
+def _latent(known: Tensor, stride: tuple[int, int, int]) -> Tensor:
+    """(t', h', w'): a token is known when all of its frames (the first alone, then groups) and pixels are."""
+    _, h, w = known.shape
+    slices = torch.cat([known[:1], known[1:].reshape(-1, stride[0], h, w).all(1)])
+    return slices.reshape(len(slices), h // stride[1], stride[1], w // stride[2], stride[2]).all(4).all(2)
+
+
+def _pixels(latent: Tensor, stride: tuple[int, int, int]) -> Tensor:
+    """(t, h, w): what is known of tokens, for the pixels under them."""
+    wide = latent.repeat_interleave(stride[1], 1).repeat_interleave(stride[2], 2)
+    return torch.cat([wide[:1], wide[1:].repeat_interleave(stride[0], 0)])

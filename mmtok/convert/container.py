@@ -18,12 +18,13 @@ import io
 import pickle
 import pickletools
 import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 _PICKLE_MOST = 16 << 20  # bytes; names and shapes of the largest published model take 1 MB
@@ -53,8 +54,29 @@ class _Holder:
             self.attributes = state
 
 
-def _rebuild_tensor(storage: Tensor, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: Any) -> Tensor:
-    return torch.as_strided(storage, size, stride, offset)  # checks that it stays inside the storage
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    """A tensor that still lies in the archive.
+
+    Attributes:
+        read_storage: gives the storage.
+        offset: of the first entry in it.
+        size: shape.
+        stride: in entries.
+    """
+
+    read_storage: Callable[[], Tensor]
+    offset: int = 0
+    size: tuple[int, ...] = ()
+    stride: tuple[int, ...] = ()
+
+    def read(self) -> Tensor:
+        """Read it; torch checks that it stays inside the storage."""
+        return torch.as_strided(self.read_storage(), self.size, self.stride, self.offset)
+
+
+def _rebuild_tensor(storage: _Stored, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: Any) -> _Stored:
+    return _Stored(storage.read_storage, offset, size, stride)
 
 
 def _same(value: Any, *_: Any) -> Any:
@@ -101,21 +123,24 @@ class _Reader(pickle.Unpickler):
             return _Holder
         raise pickle.UnpicklingError(f"it asks to run {module}.{name}")
 
-    def persistent_load(self, pid: Any) -> Tensor:
-        """A storage of the archive.
+    def persistent_load(self, pid: Any) -> _Stored:
+        """A storage of the archive, to be read when it is known whether it is wanted.
 
         Args:
             pid: ("storage", type, key, device, length).
 
         Returns:
-            (length,) tensor.
+            Where it lies.
 
         Raises:
-            pickle.UnpicklingError: for another kind of reference, or a length that is not in the file.
+            pickle.UnpicklingError: for another kind of reference.
         """
         if not (isinstance(pid, tuple) and len(pid) >= 5 and pid[0] == "storage" and isinstance(pid[1], torch.dtype)):
             raise pickle.UnpicklingError(f"unknown reference {str(pid)[:60]!r}")
-        dtype, key, length = pid[1], str(pid[2]), int(pid[4])
+        return _Stored(functools.partial(self._read_storage, pid[1], str(pid[2]), int(pid[4])))
+
+    def _read_storage(self, dtype: torch.dtype, key: str, length: int) -> Tensor:
+        """(length,) entries, each storage once."""
         if key not in self.storages:
             data = bytearray(self.archive.read(f"{self.root}data/{key}"))
             if len(data) != length * dtype.itemsize:
@@ -126,8 +151,8 @@ class _Reader(pickle.Unpickler):
         return self.storages[key]
 
 
-def _open_archive(path: Path) -> tuple[Any, bool]:
-    """The unpickled top of a zip archive, and whether it is TorchScript."""
+def _read_archive(path: Path, wanted: Callable[[str], bool], dtype: torch.dtype | None) -> dict[str, Tensor]:
+    """The wanted tensors of a zip archive, one storage after another where they change their type."""
     with zipfile.ZipFile(path) as archive:
         names = {e.filename: e.file_size for e in archive.infolist()}
         tops = [n for n in names if n.count("/") <= 1 and n.rsplit("/", 1)[-1] == "data.pkl"]
@@ -144,7 +169,27 @@ def _open_archive(path: Path) -> tuple[Any, bool]:
         script = any(n.startswith(f"{root}code/") for n in names)
         data = archive.read(tops[0])
         _check_memo(data)
-        return _Reader(archive, root, data).load(), script
+        reader = _Reader(archive, root, data)
+        top = reader.load()
+        stored = _tensors_of(top if script else _weights_in(top))
+        tensors = {}
+        for name, place in stored.items():
+            if wanted(name):
+                tensors[name] = _as(place.read(), dtype)
+                if dtype is not None:
+                    reader.storages.clear()
+        return tensors
+
+
+def _as(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
+    return tensor if dtype is None or not tensor.is_floating_point() else tensor.to(dtype)
+
+
+def _weights_in(top: Any) -> Any:
+    """The table of weights, which may lie under a usual name."""
+    if not isinstance(top, dict):
+        return top
+    return next((top[key] for key in ("state_dict", "model") if isinstance(top.get(key), dict)), top)
 
 
 def _check_memo(data: bytes) -> None:
@@ -154,16 +199,16 @@ def _check_memo(data: bytes) -> None:
             raise pickle.UnpicklingError("it reserves more memory than it can fill")
 
 
-def _tensors_of(top: Any) -> dict[str, Tensor]:
-    """Tensors in a tree of modules or dictionaries, names joined with dots."""
-    found: dict[str, Tensor] = {}
+def _tensors_of(top: Any) -> dict[str, Any]:
+    """Tensors, read or not, in a tree of modules or dictionaries, names joined with dots."""
+    found: dict[str, Any] = {}
     left, seen = [("", top, 0)], 0
     while left:
         prefix, value, depth = left.pop()
         seen += 1
         if seen > _MOST_NODES or depth > _DEEPEST:
             raise ValueError("its tables hold each other without end")
-        if isinstance(value, Tensor):
+        if isinstance(value, (Tensor, _Stored)):
             found[prefix] = value
             continue
         children = value.attributes if isinstance(value, _Holder) else value if isinstance(value, dict) else {}
@@ -172,38 +217,41 @@ def _tensors_of(top: Any) -> dict[str, Tensor]:
     return found
 
 
-def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
-    """All tensors of a published file.
+def read_checkpoint(
+    path: str | Path, wanted: Callable[[str], bool] | None = None, dtype: torch.dtype | None = None
+) -> dict[str, Tensor]:
+    """The tensors of a published file.
 
     Args:
         path: .safetensors, a torch.save archive or a TorchScript archive; told apart by content.
+        wanted: whether the tensor of a name is read (files from before torch 1.6 are read whole); None reads all.
+        dtype: that floating tensors get as they are read, so that only one is in memory in both types; None keeps.
 
     Returns:
-        Name to tensor, in the types of the file.
+        Name to tensor.
 
     Raises:
         FileNotFoundError: if there is no such file.
         ValueError: in one line, if it is damaged, of another format, or asks to run code.
     """
-    path = Path(path)
+    path, keep = Path(path), wanted or (lambda name: True)
     if not path.is_file():
         raise FileNotFoundError(f"weights file {path} does not exist")
     try:
         with path.open("rb") as file:
             start = file.read(9)
         if zipfile.is_zipfile(path):
-            top, script = _open_archive(path)
+            tensors = _read_archive(path, keep, dtype)
         elif start[:1] == b"\x80":  # before torch 1.6; torch's own restricted reader knows the layout
-            top, script = torch.load(path, map_location="cpu", weights_only=True), False
+            top = torch.load(path, map_location="cpu", weights_only=True)
+            tensors = {name: _as(tensor, dtype) for name, tensor in _tensors_of(_weights_in(top)).items() if keep(name)}
         elif start[8:9] == b"{":
-            return load_file(path)
+            with safe_open(path, "pt") as file:
+                tensors = {name: _as(file.get_tensor(name), dtype) for name in file.keys() if keep(name)}  # noqa: SIM118
         elif start[:2] == b"PK":
             raise ValueError("it is a torch archive that is cut short")
         else:
             raise ValueError("it is neither safetensors nor a torch archive")
-        if not script and isinstance(top, dict):
-            top = next((top[key] for key in ("state_dict", "model") if isinstance(top.get(key), dict)), top)
-        tensors = _tensors_of(top)
     except (
         pickle.UnpicklingError,
         SafetensorError,
@@ -221,6 +269,6 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
     ) as fault:
         reason = str(fault).splitlines()[0] if str(fault) else type(fault).__name__
         raise ValueError(f"{path} cannot be read as weights: {reason}") from fault
-    if not tensors:
+    if not tensors and wanted is None:
         raise ValueError(f"{path} holds no tensors")
     return tensors

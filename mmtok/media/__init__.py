@@ -5,11 +5,12 @@ from mmtok.media.container import MediaInfo, probe, require_writable
 from mmtok.media.errors import MediaError
 from mmtok.media.image import read_image, write_png
 from mmtok.media.preview import contact_sheet, spectrogram_image, write_preview
-from mmtok.media.video import FILM_SUFFIXES, VideoClip, read_video, write_film
+from mmtok.media.video import FILM_SUFFIXES, FilmWriter, VideoClip, read_video, write_film
 
 __all__ = [
     "FILM_SUFFIXES",
     "AudioClip",
+    "FilmWriter",
     "MediaError",
     "MediaInfo",
     "VideoClip",

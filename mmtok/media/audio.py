@@ -197,7 +197,7 @@ def _sound_track(path: str | os.PathLike[str], container: InputContainer) -> _Tr
     following: Iterator[AudioFrame] = decode(container, stream)  # type: ignore[assignment]
     first = next(following, None)
     if first is None:
-        raise MediaError(path, "has a sound track, but none of it can be decoded (damaged or truncated)")
+        raise MediaError(path, "has a sound track, but none of it can be decoded (empty, damaged or truncated)")
     if zero is None:
         zero = time_of(first, stream) or Fraction(0)
     return _Track(info, stream, zero, first.sample_rate, chain([first], following))

@@ -8,14 +8,18 @@ the sound is cut or padded to exactly ``t / fps`` seconds. Shape letters: t h w 
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
+from types import TracebackType
 
 import av
 import numpy as np
+import soxr
 import torch
 from av.audio.frame import AudioFrame
 from av.audio.stream import AudioStream
@@ -27,7 +31,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from mmtok.media.audio import as_sound, resample
+from mmtok.media.audio import as_sound
 from mmtok.media.container import (
     MediaInfo,
     Placement,
@@ -46,7 +50,7 @@ from mmtok.media.container import (
 from mmtok.media.errors import MediaError
 from mmtok.media.image import FITS, fit_picture, over_white, resolve_size, to_bytes, to_signed
 
-__all__ = ["FILM_SUFFIXES", "MediaInfo", "VideoClip", "probe", "read_video", "write_film"]
+__all__ = ["FILM_SUFFIXES", "FilmWriter", "MediaInfo", "VideoClip", "probe", "read_video", "write_film"]
 
 FILM_SUFFIXES = (".mp4", ".mov", ".gif")
 _SEEK_FROM_S = 1  # an earlier start is reached sooner by decoding than by a jump
@@ -263,89 +267,197 @@ def write_film(
         MediaError: if the file cannot be written or its ending is unknown.
         ValueError: if a tensor has another shape or a value that is not finite, or a number is out of range.
     """
-    suffix = require_suffix(path, FILM_SUFFIXES)
-    if frames.ndim != 4 or frames.shape[0] != 3 or 0 in frames.shape:
-        raise ValueError(f"frames must be (3, t, h, w), got {tuple(frames.shape)}")
-    if fps <= 0 or sample_rate < 1 or not 0 <= crf <= 51:
-        raise ValueError(
-            f"fps and sample_rate must be positive and crf 0 to 51, got fps={fps}, sample_rate={sample_rate}, crf={crf}"
-        )
-    rate = Fraction(fps).limit_denominator(100_000)
-    pictures = to_bytes(frames).permute(1, 2, 3, 0).contiguous()  # (t, h, w, 3)
-    sound = as_sound(audio) if audio is not None else None
-    if suffix == ".gif":
+    with FilmWriter(path, fps=fps, sample_rate=sample_rate, crf=crf) as film:
+        film.add(frames, audio)
+
+
+class FilmWriter:
+    """Write a film block by block, in full or not at all; ``write_film`` with memory for one block.
+
+        with FilmWriter("film.mp4", fps=8) as film:
+            for frames, sound in blocks:
+                film.add(frames, sound)
+
+    Pictures and sound stand as near to each other in the file as blocks bring them. When the ``with`` block raises, or
+    nothing was added, no file is left. A ``.gif`` needs all pictures at once, so they are kept, a byte a value.
+
+    Args:
+        path: as of ``write_film``.
+        fps: pictures per second.
+        sample_rate: as of ``write_film``.
+        crf: as of ``write_film``.
+
+    Raises:
+        MediaError: if the ending is unknown.
+        ValueError: if a number is out of range.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        fps: float | Fraction = 8.0,
+        sample_rate: int = 16000,
+        crf: int = 16,
+    ):
+        self.path, self._suffix = path, require_suffix(path, FILM_SUFFIXES)
+        if fps <= 0 or sample_rate < 1 or not 0 <= crf <= 51:
+            raise ValueError(
+                f"fps and sample_rate must be positive and crf 0 to 51, got fps={fps}, sample_rate={sample_rate}, "
+                f"crf={crf}"
+            )
+        self.num_frames = 0  # written so far
+        self._rate, self._crf, self._given_rate = Fraction(fps).limit_denominator(100_000), crf, sample_rate
+        self._sample_rate = sample_rate if sample_rate in _AAC_RATES else 48000
+        self._pictures: list[Tensor] = []  # of a .gif
+        self._sound: Tensor | None = None  # (c, n) not yet encoded
+        self._written = 0  # samples encoded
+        self._resampler: soxr.ResampleStream | None = None
+        self._track: AudioStream | None = None
+        self._open = ExitStack()
+
+    def __enter__(self) -> FilmWriter:
+        """Take the place of the file."""
+        self._scratch = self._open.enter_context(replacing(self.path))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Finish the file, or leave none."""
+        try:
+            if kind is None:
+                self._finish()
+        except BaseException:
+            self._open.__exit__(*sys.exc_info())
+            raise
+        self._open.__exit__(kind, fault, trace)
+
+    def add(self, frames: Tensor, audio: Tensor | None = None) -> None:
+        """Append pictures and the sound beside them.
+
+        The sound of all blocks together is cut or padded with silence to the pictures' length at the end, and may run
+        ahead or behind before.
+
+        Args:
+            frames: (3, t, h, w) float in [-1, 1], of the first block's size; values outside are clipped.
+            audio: (n,), (1, n) or (2, n) float in [-1, 1]; None in every block for a silent film.
+
+        Raises:
+            MediaError: if the file cannot be written, or sound is given to a .gif.
+            ValueError: if a tensor has another shape or a value that is not finite.
+        """
+        if frames.ndim != 4 or frames.shape[0] != 3 or 0 in frames.shape:
+            raise ValueError(f"frames must be (3, t, h, w), got {tuple(frames.shape)}")
+        pictures = to_bytes(frames).permute(1, 2, 3, 0).contiguous()  # (t, h, w, 3)
+        sound = as_sound(audio) if audio is not None else None
+        if self._suffix == ".gif":
+            if sound is not None:
+                raise MediaError(self.path, "a .gif holds no sound; choose .mp4, or write it without the sound")
+            self._pictures.append(pictures)
+            self.num_frames += len(pictures)
+            return
+        if not self.num_frames:
+            self._begin(pictures, sound)
+        elif (sound is None) != (self._track is None) or tuple(pictures.shape[1:3]) != self._size:
+            raise ValueError("every block of a film has sound, or none has, and pictures of one size")
         if sound is not None:
-            raise MediaError(path, "a .gif holds no sound; choose .mp4, or write it without the sound")
-        with replacing(path) as scratch:
-            _write_gif(scratch, pictures, rate)
-        return
-    if sound is not None:
-        if sample_rate not in _AAC_RATES:
-            sound, sample_rate = resample(sound, sample_rate, 48000), 48000
-        missing = round(len(pictures) / rate * sample_rate) - sound.shape[1]
-        sound = F.pad(sound, (0, missing))  # a negative number crops
-    options = {"movflags": "+faststart"}  # the index in front: a browser plays before it has everything
-    form = suffix.removeprefix(".")
-    with replacing(path) as scratch, av.open(f"file:{scratch}", "w", format=form, options=options) as container:
-        _encode(container, pictures, rate, sound, sample_rate, crf)
+            self._append(self._resample(sound))
+        self._encode(pictures)
 
-
-def _encode(
-    container: OutputContainer, pictures: Tensor, rate: Fraction, sound: Tensor | None, sample_rate: int, crf: int
-) -> None:
-    """Encode pictures (t, h, w, 3) uint8 and sound (c, n) into an opened file."""
-    num_frames, height, width, _ = pictures.shape
-    video: VideoStream = container.add_stream("libx264", rate=rate, options={"crf": str(crf), "preset": "medium"})
-    video.width, video.height = width + width % 2, height + height % 2
-    video.pix_fmt = "yuv420p"
-    context = video.codec_context
-    context.time_base = 1 / rate
-    context.colorspace, context.color_primaries, context.color_trc = 1, 1, 1  # BT.709, as converted to below
-    context.color_range = ColorRange.MPEG
-    track: AudioStream | None = None
-    if sound is not None:
-        track = container.add_stream("aac", rate=sample_rate, layout="mono" if sound.shape[0] == 1 else "stereo")
-        # close to the most AAC can spend (6144 bits a channel and frame): short films, little noise
-        track.codec_context.bit_rate = min(128_000, 5 * sample_rate) * sound.shape[0]
-
-    # one second of pictures, then the sound under them, so that players find both at the same place of the file
-    written = 0
-    for index in range(num_frames):
-        pixels = np.pad(pictures[index].numpy(), ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
-        picture = VideoFrame.from_ndarray(pixels, format="rgb24").reformat(
-            format="yuv420p",
-            dst_colorspace=Colorspace.ITU709,
-            dst_color_range=ColorRange.MPEG,
-            interpolation=_SCALER,
-            threads=1,
+    def _begin(self, pictures: Tensor, sound: Tensor | None) -> None:
+        options = {"movflags": "+faststart"}  # the index in front: a browser plays before it has everything
+        form = self._suffix.removeprefix(".")
+        self._container = self._open.enter_context(av.open(f"file:{self._scratch}", "w", format=form, options=options))
+        _, height, width, _ = pictures.shape
+        self._size = (height, width)
+        video = self._container.add_stream(
+            "libx264", rate=self._rate, options={"crf": str(self._crf), "preset": "medium"}
         )
-        picture.pts, picture.time_base, picture.duration = index, 1 / rate, 1
-        _mux(container, video, video.encode(picture))
-        last = index == num_frames - 1
-        if track is not None and sound is not None and (last or (index + 1) % max(1, round(rate)) == 0):
-            until = sound.shape[1] if last else int((index + 1) / rate * sample_rate) // 1024 * 1024
-            written = _encode_sound(container, track, sound, sample_rate, written, until)
-    _mux(container, video, video.encode(None))
-    if track is not None:
-        container.mux(track.encode(None))
+        video.width, video.height = width + width % 2, height + height % 2
+        video.pix_fmt = "yuv420p"
+        context = video.codec_context
+        context.time_base = 1 / self._rate
+        context.colorspace, context.color_primaries, context.color_trc = 1, 1, 1  # BT.709, as converted to below
+        context.color_range = ColorRange.MPEG
+        self._video: VideoStream = video
+        if sound is not None:
+            layout = "mono" if sound.shape[0] == 1 else "stereo"
+            self._track = self._container.add_stream("aac", rate=self._sample_rate, layout=layout)
+            # close to the most AAC can spend (6144 bits a channel and frame): short films, little noise
+            self._track.codec_context.bit_rate = min(128_000, 5 * self._sample_rate) * sound.shape[0]
+            self._sound = sound[:, :0]
+
+    def _resample(self, sound: Tensor, *, last: bool = False) -> Tensor:
+        """The sound at a rate that AAC knows; a band-limited filter holds some of it back until the end."""
+        if self._sample_rate == self._given_rate:
+            return sound
+        if self._resampler is None:
+            self._resampler = soxr.ResampleStream(
+                self._given_rate, self._sample_rate, sound.shape[0], dtype="float32", quality="HQ"
+            )
+        block = self._resampler.resample_chunk(np.ascontiguousarray(sound.numpy().T), last=last)
+        return torch.from_numpy(block.reshape(-1, sound.shape[0]).T.copy())
+
+    def _append(self, sound: Tensor) -> None:
+        assert self._sound is not None, "the first block said whether there is sound"
+        self._sound = torch.cat([self._sound, sound], 1)
+
+    def _encode(self, pictures: Tensor) -> None:
+        """One second of pictures, then the sound under them, so that players find both at the same place."""
+        height, width = self._size
+        for pixels in pictures.numpy():
+            padded = np.pad(pixels, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+            picture = VideoFrame.from_ndarray(padded, format="rgb24").reformat(
+                format="yuv420p",
+                dst_colorspace=Colorspace.ITU709,
+                dst_color_range=ColorRange.MPEG,
+                interpolation=_SCALER,
+                threads=1,
+            )
+            picture.pts, picture.time_base, picture.duration = self.num_frames, 1 / self._rate, 1
+            _mux(self._container, self._video, self._video.encode(picture))
+            self.num_frames += 1
+            if self.num_frames % max(1, round(self._rate)) == 0:
+                self._encode_sound(int(self.num_frames / self._rate * self._sample_rate) // 1024 * 1024)
+
+    def _encode_sound(self, until: int) -> None:
+        """Encode samples up to ``until``, as far as they are there, in whole AAC frames of 1024 but for the last."""
+        if self._track is None or self._sound is None:
+            return
+        there = min(until, self._written + self._sound.shape[1])
+        count = there - self._written if there == until else (there - self._written) // 1024 * 1024
+        for at in range(0, count, 1024):
+            piece = self._sound[:, at : min(at + 1024, count)].contiguous().numpy()
+            frame = AudioFrame.from_ndarray(piece, format="fltp", layout="mono" if len(piece) == 1 else "stereo")
+            frame.sample_rate, frame.pts = self._sample_rate, self._written + at
+            frame.time_base = Fraction(1, self._sample_rate)
+            self._container.mux(self._track.encode(frame))
+        self._sound = self._sound[:, max(count, 0) :].clone()
+        self._written += max(count, 0)
+
+    def _finish(self) -> None:
+        if not self.num_frames:
+            raise ValueError(f"{self.path}: no pictures were added to the film")
+        if self._suffix == ".gif":
+            _write_gif(self._scratch, torch.cat(self._pictures), self._rate)
+            return
+        if self._track is not None and self._sound is not None:
+            if self._resampler is not None:
+                self._append(self._resample(self._sound[:, :0], last=True))
+            wanted = round(self.num_frames / self._rate * self._sample_rate)
+            missing = wanted - self._written - self._sound.shape[1]
+            self._sound = F.pad(self._sound, (0, missing))  # a negative number crops
+            self._encode_sound(wanted)
+        _mux(self._container, self._video, self._video.encode(None))
+        if self._track is not None:
+            self._container.mux(self._track.encode(None))
 
 
 def _mux(container: OutputContainer, video: VideoStream, packets: list[av.Packet]) -> None:
     for packet in packets:
         packet.duration = packet.duration or 1  # without it the last picture would last no time
         container.mux(packet)
-
-
-def _encode_sound(
-    container: OutputContainer, track: AudioStream, sound: Tensor, sample_rate: int, begin: int, end: int
-) -> int:
-    """Encode samples ``begin`` to ``end``, in whole AAC frames of 1024 except for the last one of all."""
-    for at in range(begin, end, 1024):
-        piece = sound[:, at : min(at + 1024, end)].contiguous().numpy()
-        frame = AudioFrame.from_ndarray(piece, format="fltp", layout="mono" if sound.shape[0] == 1 else "stereo")
-        frame.sample_rate, frame.pts, frame.time_base = sample_rate, at, Fraction(1, sample_rate)
-        container.mux(track.encode(frame))
-    return max(begin, end)
 
 
 def _write_gif(path: Path, pictures: Tensor, rate: Fraction) -> None:

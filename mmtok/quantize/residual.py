@@ -39,6 +39,8 @@ class CodebookLearning:
         start_vectors: vectors gathered before k-means, over as many batches as it takes; until then nothing is
             quantized. 0 starts with the first batch.
         level_dropout: probability that an example uses only its first n levels, n uniform in 1..num_codebooks.
+        waits: True while codebooks that have not started shall not start either: latents pass as they are, and nothing
+            is gathered. An encoder that is quantized before it hears anything learns to say what few codes can.
     """
 
     decay: float = 0.99
@@ -46,6 +48,7 @@ class CodebookLearning:
     kmeans_iterations: int = 10
     start_vectors: int = 0
     level_dropout: float = 1.0
+    waits: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.decay < 1:
@@ -293,6 +296,8 @@ class ResidualVQ(nn.Module):
 
     def _start(self, vectors: Tensor, t: int) -> bool:
         """Gather the vectors of a batch, and place all levels by k-means once there are enough."""
+        if self.learning.waits:
+            return False
         self.gathered.append(_of_all(vectors.view(-1, t, self.dim)).flatten(0, 1))
         if sum(map(len, self.gathered)) < self.learning.start_vectors:
             return False

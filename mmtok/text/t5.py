@@ -28,12 +28,13 @@ from safetensors import SafetensorError, safe_open
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
-from mmtok.pretrained import load_strictly, resolve_folder, write_tensors
+from mmtok.pretrained import load_strictly, resolve_folder, weight_files, write_tensors
 
 MAX_TEXT_LENGTH = 64  # "maximum of 64 text tokens", VideoPoet A.5.1; the end token is one of them
-PAD_ID, EOS_ID = 0, 1  # of every published T5
+PAD_ID, EOS_ID, UNKNOWN_ID = 0, 1, 2  # of every published T5
 _TIED = "encoder.embed_tokens.weight"  # the same tensor as shared.weight
 _VOCABULARIES = ("spiece.model", "tokenizer.json")
+_SPACE = "\u2581"  # how sentencepiece writes a space
 _HUB_FILES = ["config.json", "model*.safetensors", *_VOCABULARIES]
 _SHAPING = (  # config keys that change the vectors without changing a weight's shape
     "num_heads",
@@ -41,6 +42,49 @@ _SHAPING = (  # config keys that change the vectors without changing a weight's 
     "layer_norm_epsilon",
     "feed_forward_proj",
 )
+
+# Encoders of T5 v1.1 (github.com/google-research/text-to-text-transfer-transformer); VideoPoet's "T5 XL" is 2048 wide.
+PUBLISHED: dict[str, dict[str, int]] = {
+    "small": {"d_model": 512, "d_ff": 1024, "num_layers": 8, "num_heads": 6},
+    "base": {"d_model": 768, "d_ff": 2048, "num_layers": 12, "num_heads": 12},
+    "large": {"d_model": 1024, "d_ff": 2816, "num_layers": 24, "num_heads": 16},
+    "xl": {"d_model": 2048, "d_ff": 5120, "num_layers": 24, "num_heads": 32},
+    "xxl": {"d_model": 4096, "d_ff": 10240, "num_layers": 24, "num_heads": 64},
+}
+
+
+def published_config(size: str) -> dict[str, Any]:
+    """What config.json of a published T5 v1.1 says about its encoder.
+
+    Args:
+        size: a key of ``PUBLISHED``.
+
+    Returns:
+        Values for transformers' ``T5Config``.
+
+    Raises:
+        ValueError: for an unknown size, with the known ones.
+    """
+    if size not in PUBLISHED:
+        raise ValueError(f"unknown size of T5 {size!r}; known: {', '.join(PUBLISHED)}")
+    shared = {"model_type": "t5", "vocab_size": 32128, "d_kv": 64, "feed_forward_proj": "gated-gelu"}
+    return {**shared, "tie_word_embeddings": False, **PUBLISHED[size]}
+
+
+def empty_encoder(values: dict[str, Any]) -> Any:
+    """transformers' ``T5EncoderModel`` on the meta device: shapes without memory.
+
+    Args:
+        values: of config.json.
+
+    Returns:
+        The model.
+    """
+    from transformers.models.t5.configuration_t5 import T5Config
+    from transformers.models.t5.modeling_t5 import T5EncoderModel
+
+    with torch.device("meta"):
+        return T5EncoderModel(T5Config.from_dict(values))
 
 
 @dataclass(frozen=True)
@@ -51,11 +95,13 @@ class TokenizedText:
         ids: token ids, the end token last.
         kept: the words that ``ids`` stand for.
         cut: the words at the end that did not fit, "" when everything did.
+        unknown: the words in ``kept`` with a letter that the vocabulary lacks, "" when there is none.
     """
 
     ids: tuple[int, ...]
     kept: str
     cut: str
+    unknown: str = ""
 
 
 @dataclass(frozen=True)
@@ -67,12 +113,14 @@ class TextTokenizer:
         content: the bytes of that file.
         split: text to ids without the end token.
         vocab_size: number of pieces; T5's sentinels come after them in sentencepiece files.
+        space_id: id of the piece that is a space and nothing else, or None.
     """
 
     file_name: str
     content: bytes
     split: Callable[[str], list[int]]
     vocab_size: int
+    space_id: int | None = None
 
     @classmethod
     def from_bytes(cls, file_name: str, content: bytes) -> TextTokenizer:
@@ -95,11 +143,12 @@ class TextTokenizer:
             fast.no_truncation()
             fast.no_padding()
             split = lambda text: list(fast.encode(text, add_special_tokens=False).ids)  # noqa: E731
-            return cls(file_name, content, split, fast.get_vocab_size())
+            return cls(file_name, content, split, fast.get_vocab_size(), fast.token_to_id(_SPACE))
         pieces = sentencepiece.SentencePieceProcessor(model_proto=content)
         if (pieces.pad_id(), pieces.eos_id()) != (PAD_ID, EOS_ID):
             raise ValueError(f"not a T5 vocabulary: pad id {pieces.pad_id()} and end id {pieces.eos_id()}, not 0 and 1")
-        return cls(file_name, content, lambda text: list(pieces.encode(text)), pieces.vocab_size())
+        split = lambda text: list(pieces.encode(text))  # noqa: E731
+        return cls(file_name, content, split, pieces.vocab_size(), pieces.piece_to_id(_SPACE))
 
     @classmethod
     def from_folder(cls, folder: Path) -> TextTokenizer:
@@ -132,15 +181,17 @@ class TextTokenizer:
             The ids, and what was kept and cut.
 
         Raises:
-            ValueError: if nothing is left of the prompt.
+            ValueError: if nothing is left of the prompt, or all of it is in a script that the vocabulary lacks.
         """
         words = text.split()
         ids = self.split(" ".join(words))
         if not ids:
             raise ValueError(f"the prompt {text!r} is empty; describe what should be seen or heard")
+        if UNKNOWN_ID in ids and set(ids) <= {UNKNOWN_ID, self.space_id}:
+            raise ValueError(f"the text encoder knows no letter of the prompt {text!r}; write it in another language")
         room = max_length - 1
         if len(ids) <= room:
-            return TokenizedText((*ids, EOS_ID), " ".join(words), "")
+            return self._told(ids, " ".join(words), "")
 
         # Longest beginning that fits: by words, or by letters when the first word alone is too long.
         whole = len(self.split(words[0])) <= room
@@ -150,35 +201,58 @@ class TextTokenizer:
             middle = (low + high + 1) // 2
             low, high = (middle, high) if len(self.split(joint.join(parts[:middle]))) <= room else (low, middle - 1)
         kept, cut = joint.join(parts[:low]), joint.join(parts[low:])
-        return TokenizedText((*self.split(kept), EOS_ID), kept, cut)
+        return self._told(self.split(kept), kept, cut)
+
+    def _told(self, ids: list[int], kept: str, cut: str) -> TokenizedText:
+        """With the end token and the words that have unknown letters."""
+        words = [word for word in kept.split() if UNKNOWN_ID in self.split(word)] if UNKNOWN_ID in ids else []
+        return TokenizedText((*ids, EOS_ID), kept, cut, " ".join(words))
 
 
-def _fetch(name: str | Path) -> Path:
+def _fetch(name: str | Path, revision: str | None = None) -> Path:
     """``resolve_folder`` that leaves TensorFlow, Flax and pickled files of a hub repository where they are."""
     if Path(name).is_dir() or Path(name).is_absolute() or str(name).count("/") != 1 or str(name).startswith("."):
-        return resolve_folder(name)
+        folder = resolve_folder(name)
+        if revision not in (None, _origin_of(folder)[1]):
+            raise ValueError(f"revision {revision!r} is a choice for hub ids, and {name} is a folder")
+        return folder
     try:
-        return Path(snapshot_download(str(name), allow_patterns=_HUB_FILES))
+        return Path(snapshot_download(str(name), revision=revision, allow_patterns=_HUB_FILES))
     except (OSError, HFValidationError, ValueError) as fault:
         reason = str(fault).splitlines()[0] if str(fault) else type(fault).__name__
-        raise FileNotFoundError(f"{name} is neither a folder nor a reachable hub repository ({reason})") from fault
+        asked = f"{name} at revision {revision}" if revision else f"{name}"
+        raise FileNotFoundError(f"{asked} is neither a folder nor a reachable hub repository ({reason})") from fault
+
+
+def _origin_of(folder: Path) -> tuple[str, str | None]:
+    """Hub id and commit of a snapshot, which its folders' names tell; the name alone of another folder."""
+    folder = folder.resolve()
+    if folder.parent.name == "snapshots" and folder.parent.parent.name.startswith("models--"):
+        return folder.parent.parent.name.removeprefix("models--").replace("--", "/"), folder.name
+    return folder.name, None
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    """The folder's safetensors; pickles are somebody else's work."""
+    files = weight_files(folder)
+    if not files:
+        pickled = next((f.name for f in sorted(folder.glob("*.bin"))), "pytorch_model.bin")
+        raise FileNotFoundError(
+            f"{folder} has no model.safetensors, and pickled weights are not loaded; `cinepoet convert {pickled} --out "
+            "NEW` reads them without running anything in them and keeps the encoder alone"
+        )
+    return files
 
 
 def _encoder_tensors(folder: Path, dtype: torch.dtype) -> dict[str, Tensor]:
-    """Encoder weights from the folder's safetensors, whole or sharded; a decoder beside them is not read."""
-    files = sorted(folder.glob("model.safetensors")) or sorted(folder.glob("model-*-of-*.safetensors"))
-    if not files:
-        raise FileNotFoundError(
-            f"{folder} has no model.safetensors; convert pickled weights once with transformers: "
-            "T5EncoderModel.from_pretrained(old).save_pretrained(new), and copy spiece.model"
-        )
+    """Encoder weights, mapped from disk where they have that type already; a decoder beside them is not read."""
     tensors: dict[str, Tensor] = {}
     unused: list[str] = []
-    for file in files:
+    for file in _weight_files(folder):
         try:
             with safe_open(file, framework="pt") as weights:
                 for name in weights.keys():  # noqa: SIM118 (not a mapping)
-                    if name == "shared.weight" or name.startswith("encoder."):
+                    if is_encoder_weight(name):
                         tensors[name] = weights.get_tensor(name).to(dtype)
                     elif not name.startswith(("decoder.", "lm_head.")):
                         unused.append(name)
@@ -186,10 +260,24 @@ def _encoder_tensors(folder: Path, dtype: torch.dtype) -> dict[str, Tensor]:
             raise ValueError(f"{file} is damaged: {fault}") from fault
     if unused:
         raise ValueError(f"{folder} holds weights that are not T5's: {unused}")
-    if "shared.weight" not in tensors and _TIED in tensors:
-        tensors["shared.weight"] = tensors[_TIED]
-    tensors.pop(_TIED, None)
     return tensors
+
+
+def is_encoder_weight(name: str) -> bool:
+    """Whether a weight of a T5 is the encoder's.
+
+    Args:
+        name: in a published file.
+
+    Returns:
+        False for the decoder's and the output head.
+    """
+    return name == "shared.weight" or name.startswith("encoder.")
+
+
+def _refuse_half(dtype: torch.dtype) -> None:
+    if dtype == torch.float16:
+        raise ValueError("dtype float16 overflows in T5; use bfloat16 or float32")
 
 
 class T5TextEncoder(nn.Module):
@@ -199,16 +287,28 @@ class T5TextEncoder(nn.Module):
         model: transformers' ``T5EncoderModel``.
         tokenizer: its vocabulary.
         max_length: most positions returned, the end token included.
+        name: hub id, or name of the folder, that it came from; for reports.
+        revision: commit of the hub repository, None where there is none.
 
     Attributes:
         dim: width of one vector.
         max_length: as given.
+        name: as given.
+        revision: as given.
 
     Raises:
         ValueError: if ``max_length`` leaves no room for a token and the end.
     """
 
-    def __init__(self, model: Any, tokenizer: TextTokenizer, *, max_length: int = MAX_TEXT_LENGTH):
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: TextTokenizer,
+        *,
+        max_length: int = MAX_TEXT_LENGTH,
+        name: str = "",
+        revision: str | None = None,
+    ):
         super().__init__()
         if max_length < 2:
             raise ValueError(f"max_length ({max_length}) must be at least 2: one token and the end")
@@ -217,6 +317,7 @@ class T5TextEncoder(nn.Module):
         self.config = model.config
         self.dim: int = self.config.d_model
         self.max_length = max_length
+        self.name, self.revision = name, revision
         self.requires_grad_(False)
         self.eval()
 
@@ -225,14 +326,19 @@ class T5TextEncoder(nn.Module):
         cls,
         name: str | Path,
         *,
+        revision: str | None = None,
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
         max_length: int = MAX_TEXT_LENGTH,
     ) -> T5TextEncoder:
         """Load the encoder half of a T5 in the format of transformers.
 
+        Weights that have the wanted type on disk are mapped into memory rather than copied, so that a process that
+        loads XL in bfloat16 needs 2.4 GB, once for all processes that load the same files.
+
         Args:
             name: a folder with config.json, safetensors and spiece.model (or tokenizer.json), or a hub id.
+            revision: branch, tag or commit of a hub id; None takes the newest, and ``self.revision`` says which.
             dtype: of the weights and of the computation; bfloat16 halves the memory of the XL model.
             device: where it computes.
             max_length: most positions returned.
@@ -241,12 +347,12 @@ class T5TextEncoder(nn.Module):
             The frozen encoder.
 
         Raises:
-            FileNotFoundError: if the folder, or one of its files, is not there.
-            ValueError: if it is not a T5, its weights do not fit, or ``dtype`` is float16.
+            FileNotFoundError: if the folder, or one of its files, is not there, or its weights are pickled.
+            ValueError: if it is not a T5, its weights do not fit, ``dtype`` is float16, or a folder is asked for a
+                revision.
         """
-        if dtype == torch.float16:
-            raise ValueError("dtype float16 overflows in T5; use bfloat16 or float32")
-        folder = _fetch(name)
+        _refuse_half(dtype)
+        folder = _fetch(name, revision)
         if not (folder / "config.json").is_file():
             raise FileNotFoundError(f"{folder} has no config.json")
         values = json.loads((folder / "config.json").read_text())
@@ -254,16 +360,49 @@ class T5TextEncoder(nn.Module):
             raise ValueError(f"{folder} is not a T5: its config.json says model_type {values.get('model_type')!r}")
         tokenizer = TextTokenizer.from_folder(folder)
         tensors = _encoder_tensors(folder, dtype)
+        origin, commit = _origin_of(folder)
+        return cls.from_tensors(
+            tensors, values, tokenizer, device=device, max_length=max_length, name=origin, revision=commit
+        )
 
-        from transformers.models.t5.configuration_t5 import T5Config
-        from transformers.models.t5.modeling_t5 import T5EncoderModel
+    @classmethod
+    def from_tensors(
+        cls,
+        tensors: dict[str, Tensor],
+        values: dict[str, Any],
+        tokenizer: TextTokenizer,
+        *,
+        device: torch.device | str = "cpu",
+        max_length: int = MAX_TEXT_LENGTH,
+        name: str = "",
+        revision: str | None = None,
+    ) -> T5TextEncoder:
+        """An encoder around weights that are in memory already; they are taken over, not copied.
 
-        with torch.device("meta"):
-            model: Any = T5EncoderModel(T5Config.from_dict(values))
-        model.to_empty(device="cpu").to(dtype)
+        Args:
+            tensors: published name to tensor, the encoder's alone and of one type.
+            values: of config.json.
+            tokenizer: the vocabulary.
+            device: where it computes.
+            max_length: most positions returned.
+            name: as of the class.
+            revision: as of the class.
+
+        Returns:
+            The frozen encoder.
+
+        Raises:
+            ValueError: if the weights do not fit the config.
+        """
+        tensors = dict(tensors)
+        if "shared.weight" not in tensors and _TIED in tensors:
+            tensors["shared.weight"] = tensors[_TIED]
+        if "shared.weight" in tensors:
+            tensors[_TIED] = tensors["shared.weight"]
+        model = empty_encoder(values)
+        load_strictly(model, tensors, assign=True)
         model.encoder.embed_tokens = model.shared
-        load_strictly(model, {**tensors, _TIED: tensors["shared.weight"]} if "shared.weight" in tensors else tensors)
-        return cls(model.to(device), tokenizer, max_length=max_length)
+        return cls(model.to(device), tokenizer, max_length=max_length, name=name, revision=revision)
 
     def save_pretrained(self, folder: str | Path, *, dtype: torch.dtype | None = None) -> None:
         """Write config.json, model.safetensors (the encoder only) and the vocabulary, readable by transformers too.
@@ -307,7 +446,7 @@ class T5TextEncoder(nn.Module):
         digest.update(json.dumps({k: getattr(self.config, k) for k in _SHAPING}, sort_keys=True).encode())
         for name, tensor in sorted(self.model.state_dict().items()):
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+            digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
         return digest.hexdigest()
 
     @property
@@ -347,8 +486,10 @@ class T5TextEncoder(nn.Module):
             (b, n, dim) float32, zero where there is no token, and the (b, n) bool mask, True where there is one.
 
         Raises:
-            ValueError: if there is no prompt, one is empty, or ``pad_to`` is shorter than the longest.
+            ValueError: if there is no prompt, one is empty or of letters that the vocabulary lacks, ``pad_to`` is
+                shorter than the longest, or somebody made the weights float16.
         """
+        _refuse_half(self.dtype)
         if not texts:
             raise ValueError("no prompts to encode")
         rows = [torch.tensor(self.tokenize(text).ids) for text in texts]

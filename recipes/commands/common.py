@@ -93,7 +93,7 @@ def preview_path(args: argparse.Namespace, *, before: str) -> Path | None:
     return Path(args.preview)
 
 
-def add_seed(parser: argparse.ArgumentParser) -> None:
+def add_seed(parser: argparse._ActionsContainer) -> None:
     """``--seed``.
 
     Args:
@@ -275,14 +275,14 @@ def describe_film(path: Path, frames: Any, fps: float, has_sound: bool) -> str:
 
     Args:
         path: where it lies.
-        frames: (..., t, h, w).
+        frames: (..., t, h, w), or that shape.
         fps: pictures per second.
         has_sound: whether it has a sound track.
 
     Returns:
         Such as "film.mp4: 17 frames of 128x128 at 8 fps, 2.125 s, with sound".
     """
-    t, h, w = frames.shape[-3:]
+    t, h, w = tuple(getattr(frames, "shape", frames))[-3:]
     if t == 1 and path.suffix.lower() == ".png":
         return f"{path}: one picture of {w}x{h}"
     sound = "with sound" if has_sound else "silent"

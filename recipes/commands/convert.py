@@ -8,7 +8,7 @@ from pathlib import Path
 
 from recipes.commands.common import check_folder, note
 
-SUMMARY = "turn published weights into a folder that cinepoet loads"
+SUMMARY = "turn published weights into a folder that cinepoet loads, or a language model into one for other programs"
 EXAMPLES = """\
   cinepoet convert autoencoder.jit --out cosmos-dv            # the family is read off the names
   cinepoet convert encoder.jit decoder.jit --out cosmos-dv
@@ -16,6 +16,9 @@ EXAMPLES = """\
   cinepoet convert vidtok_fsq_causal_488_32768_v1_1.ckpt --version v1_1 --out vidtok
   cinepoet convert model.safetensors --config config.json --out larp     # LARP's tokenizer and its generators
   cinepoet convert encodec_24khz-d7cc33bc.th --out encodec    # of the encodec package
+  cinepoet convert t5/pytorch_model.bin --out t5-v1_1-xl      # T5's encoder; config.json and spiece.model lie beside
+  cinepoet convert tiny --to qwen3 --out exported             # the language model, for transformers and its kin
+  cinepoet convert exported --out lm                          # and back
   cinepoet reconstruct clip.mp4 --tokenizer cosmos-dv --out again.mp4
 """
 
@@ -26,12 +29,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     Args:
         parser: of the command.
     """
-    parser.add_argument("weights", nargs="+", type=Path, metavar="FILE", help=".safetensors, .ckpt, .pt, .th or .jit")
+    parser.add_argument(
+        "weights", nargs="+", type=Path, metavar="FILE", help=".safetensors, .ckpt, .pt, .th, .bin or .jit"
+    )
     parser.add_argument("--out", required=True, type=Path, metavar="FOLDER", help="receives config and weights")
     parser.add_argument("--family", metavar="F", help="such as cosmos-dv (default: read off the names)")
     parser.add_argument("--version", choices=("v1_0", "v1_1"), help="of VidTok (default: by the file name)")
     parser.add_argument(
         "--no-ema", action="store_true", help="of Open-MAGVIT2: the weights themselves, not their running average"
+    )
+    parser.add_argument("--to", choices=("qwen3",), help="write our language model in this format of transformers")
+    parser.add_argument(
+        "--dtype", choices=("bfloat16", "float32"), help="of T5's weights (bfloat16) and of an export's (float32)"
     )
     parser.add_argument("--config", type=Path, metavar="F.json", help="upstream's sizes (default: read off the shapes)")
 
@@ -50,8 +59,15 @@ def run(args: argparse.Namespace) -> int:
     import llm.convert
     import mmtok.convert
     from mmtok.convert.container import read_checkpoint
+    from mmtok.convert.t5 import is_t5
     from mmtok.table import FAMILIES as TABLE
 
+    if args.to is not None or args.weights[0].is_dir():
+        return _language_model(args)
+    if args.family == "t5" or (args.family is None and is_t5(args.weights[0])):
+        return _text_encoder(args)
+    if args.dtype is not None:
+        raise ValueError("--dtype is a choice for T5 and with --to; other weights keep theirs")
     config = None
     if args.config is not None:
         if not args.config.is_file():
@@ -102,3 +118,57 @@ def run(args: argparse.Namespace) -> int:
     print(f"{args.out}: {family}, {count / 1e6:.1f} M parameters, {told}")
     print(f"licence of the published weights: {licence}")
     return 0
+
+
+def _text_encoder(args: argparse.Namespace) -> int:
+    """T5: its encoder and its vocabulary."""
+    import torch
+
+    from mmtok.convert.t5 import encoder_from_files
+
+    _refuse(args, ("version", "config", "no_ema"), "T5's: its config.json lies beside the weights")
+    check_folder(args.out)
+    encoder = encoder_from_files(args.weights, dtype=getattr(torch, args.dtype or "bfloat16"))
+    encoder.save_pretrained(args.out)
+    count = sum(p.numel() for p in encoder.model.parameters())
+    print(f"{args.out}: t5, {count / 1e6:.1f} M parameters of the encoder, vectors of {encoder.dim}")
+    return 0
+
+
+def _language_model(args: argparse.Namespace) -> int:
+    """Our language model as transformers' Qwen3, or such a folder back."""
+    import torch
+
+    from llm.convert.qwen3 import export_qwen3, import_qwen3, is_export, reads_positions
+    from llm.model import PrefixLM
+    from recipes.bundle import BUNDLE_FILE, embedded_names, open_bundle
+
+    _refuse(args, ("family", "version", "config", "no_ema"), "a language model's: its folder says what it is")
+    source = args.weights[0]
+    if len(args.weights) > 1:
+        raise ValueError(f"one model at a time, got {len(args.weights)}")
+    if args.to is None:
+        if args.dtype is not None:
+            raise ValueError("--dtype is a choice for T5 and with --to; other weights keep theirs")
+        if not is_export(source) and not (source / "config.json").is_file():
+            raise ValueError(f"{source} is a folder; name the files of weights in it")
+        model = import_qwen3(source)
+        check_folder(args.out)
+        model.save_pretrained(args.out)
+        print(f"{args.out}: prefix-lm, {sum(p.numel() for p in model.parameters()) / 1e6:.1f} M parameters")
+        return 0
+    if str(source) in embedded_names() or (source / BUNDLE_FILE).is_file():
+        source = open_bundle(source).part("lm")
+    model = PrefixLM.from_pretrained(source)
+    check_folder(args.out)
+    export_qwen3(model, args.out, dtype=getattr(torch, args.dtype) if args.dtype else None)
+    print(f"{args.out}: {args.to}, {sum(p.numel() for p in model.model.parameters()) / 1e6:.1f} M parameters")
+    if reads_positions(model):
+        note("this model adds positions to its embeddings; other programs must too (docs/export.md)")
+    return 0
+
+
+def _refuse(args: argparse.Namespace, options: tuple[str, ...], why: str) -> None:
+    for option in options:
+        if getattr(args, option):
+            raise ValueError(f"--{option.replace('_', '-')} is not {why}")

@@ -13,28 +13,63 @@ from recipes.commands.common import (
     add_seed,
     check_outputs,
     compute_of,
-    describe_film,
-    note,
     number,
     preview_path,
     prompt_of,
     sampling_bar,
 )
+from recipes.commands.film_files import numbered, write_blocks
 from recipes.commands.generate_larp import is_generator, run_larp
+from recipes.commands.given_media import mask_of, read_media
 
 SUMMARY = "make a film from text, a picture, a film or a sound"
 EXAMPLES = """\
   cinepoet generate "a red circle moves left on a dark plain background" --out film.mp4
-  cinepoet generate "a blue square grows" --extensions 2 --seed 7 --preview --out long.mp4
+  cinepoet generate "a green star" --candidates 4 --out star.mp4            # star_0.mp4 ... star_3.mp4
+  cinepoet generate "a green star" --out star.png                           # one picture
   cinepoet generate "it moves right" --image photo.jpg --out moving.mp4     # the picture is the first frame
   cinepoet generate --video clip.mp4 --out more.mp4                         # goes on where the clip ends
+  cinepoet generate "a circle" --then "it grows" --then "it spins" --out long.mp4   # one second more for each
   cinepoet generate --video clip.mp4 --task video_to_audio --out heard.mp4  # a sound for the clip
   cinepoet generate --audio song.wav --out seen.mp4                         # pictures for the sound
-  cinepoet generate "a green star" --out star.png                           # one picture
-  cinepoet generate --model runs/larp_ar/model --class "star spins" --out star.mp4   # a LARP generator
-  cinepoet generate --model hywang66/LARP-L-long-AR --class 23 --out ucf.mp4         # a published one
-  cinepoet generate --model runs/larp_fp/model --video clip.mp4 --out more.mp4       # 5 frames -> 11 more
+tasks that a model must have been trained on (cinepoet models):
+  cinepoet generate "a star" --task inpaint --video clip.mp4 --mask central --paste-back --out filled.mp4
+  cinepoet generate --task inpaint --video clip.mp4 --mask hole.png --out filled.mp4         # white is made anew
+  cinepoet generate --task outpaint --video clip.mp4 --mask vertical --out wide.mp4
+  cinepoet generate "a blue star" --task stylize --video clip.mp4 --out blue.mp4             # its motion, other looks
+  cinepoet generate --task continue_av --video clip.mp4 --given-frames 5 --out more.mp4      # with its sound
+LARP generators:
+  cinepoet generate --model runs/larp_ar/model --class "star spins" --out star.mp4
+  cinepoet generate --model hywang66/LARP-L-long-AR --class 23 --out ucf.mp4                 # a published one
+  cinepoet generate --model runs/larp_fp/model --video clip.mp4 --out more.mp4               # 5 frames -> 11 more
 """
+FILM_OPTIONS = (  # of bundles; LARP generators take none of them
+    "image",
+    "audio",
+    "mask",
+    "num_frames",
+    "aspect",
+    "source",
+    "given_frames",
+    "extensions",
+    "then",
+    "negative_prompt",
+    "guidance_interval",
+)
+
+
+class _Then(argparse.Action):
+    """``--then PROMPT`` adds a segment; ``--then-from F`` says which picture the one before it starts from."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        segments: list[list[str | None]] = [*(namespace.then or [])]
+        if option_string == "--then":
+            segments.append([values, None])
+        elif not segments or segments[-1][1] is not None:
+            raise ValueError("--then-from F says which picture a segment starts from; put it behind that --then")
+        else:
+            segments[-1] = [segments[-1][0], values]
+        namespace.then = segments
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,10 +82,50 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", required=True, type=Path, metavar="F", help=".mp4, .mov, .gif, or .png for one picture"
     )
-    given = parser.add_argument_group("what is given besides the text (one of)")
+    parser.add_argument("--task", default="auto", help="e.g. inpaint, video_to_audio (default: by what is given)")
+    given = parser.add_argument_group("what is given besides the text")
     given.add_argument("--image", metavar="F", help="a picture, or the first frame of a film, to set in motion")
-    given.add_argument("--video", metavar="F", help="a film to go on from its end, or to make a sound for")
+    given.add_argument("--video", metavar="F", help="a film to go on from its end, to paint in, or to make a sound for")
     given.add_argument("--audio", metavar="F", help="a sound, or a film with sound, to make pictures for")
+    given.add_argument(
+        "--mask", metavar="M", help="what is painted: central, dynamic, ..., top,left,bottom,right, or a .png"
+    )
+    given.add_argument(
+        "--given-frames", type=number(int, 1), metavar="N", help="pictures of the film's end that are gone on from"
+    )
+    film = parser.add_argument_group("the film")
+    film.add_argument("--num-frames", type=number(int, 1), metavar="N", help="pictures of the first clip")
+    film.add_argument("--aspect", metavar="A", help="square or portrait, where the model knows both")
+    film.add_argument("--source", metavar="S", help="a data source or tier of quality of the model")
+    film.add_argument("--extensions", type=number(int, 0), metavar="N", help="N times one second more")
+    film.add_argument("--then", action=_Then, metavar="PROMPT", help="one second more, of this; may be repeated")
+    film.add_argument(
+        "--then-from", action=_Then, dest="then", metavar="F", help="cut to a new clip that starts from this picture"
+    )
+    film.add_argument(
+        "--candidates", type=number(int, 1), default=1, metavar="N", help="N films, in files that end in _0, _1, ..."
+    )
+    film.add_argument("--no-upscale", action="store_true", help="leave super-resolution out")
+    film.add_argument("--no-sound", action="store_true", help="make a silent film")
+    film.add_argument("--paste-back", action="store_true", help="keep what the mask left visible as it was")
+    film.add_argument("--feather", type=number(int, 0), default=0, metavar="PX", help="soft edge around that")
+    film.add_argument("--exact-first-frame", action="store_true", help="begin with --image itself, not with its codes")
+    sampling = parser.add_argument_group("sampling (defaults are the model's)")
+    add_seed(sampling)
+    sampling.add_argument("--negative-prompt", metavar="TEXT", help="what guidance moves away from")
+    sampling.add_argument("--guidance-scale", type=number(float, 0), metavar="X", help="weight of the text; 1 is off")
+    sampling.add_argument(
+        "--guidance-interval",
+        nargs=2,
+        type=number(float, 0, 1),
+        metavar=("FROM", "TO"),
+        help="shares of the output between which guidance works (default: 0 1)",
+    )
+    sampling.add_argument("--temperature", type=number(float, 0), metavar="X", help="0 takes the likeliest token")
+    sampling.add_argument("--top-k", type=number(int, 1), metavar="N", help="only the N likeliest tokens")
+    sampling.add_argument(
+        "--top-p", type=number(float, 0, 1), metavar="X", help="only tokens of that total probability"
+    )
     larp = parser.add_argument_group("LARP generators")
     larp.add_argument("--class", dest="label", metavar="C", help="name or number of the class to make a clip of")
     larp.add_argument(
@@ -62,26 +137,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     larp.add_argument("--cfg-steps", type=number(int, 0), metavar="N", help="steps behind the first that are guided")
     larp.add_argument("--num-tokens", type=number(int, 1), metavar="N", help="draw only the first N codes")
     larp.add_argument("--tokenizer", metavar="T", help="LARP tokenizer (default: the one the generator came with)")
-    parser.add_argument("--task", default="auto", help="e.g. video_to_audio, unconditional (default: by what is given)")
-    parser.add_argument("--extensions", type=number(int, 0), default=0, metavar="N", help="N times one second more")
-    add_seed(parser)
-    sampling = parser.add_argument_group("sampling (defaults are the model's)")
-    sampling.add_argument("--negative-prompt", metavar="TEXT", help="what guidance moves away from")
-    sampling.add_argument("--guidance-scale", type=number(float, 0), metavar="X", help="weight of the text; 1 is off")
-    sampling.add_argument("--temperature", type=number(float, 0), metavar="X", help="0 takes the likeliest token")
-    sampling.add_argument("--top-k", type=number(int, 1), metavar="N", help="only the N likeliest tokens")
-    sampling.add_argument(
-        "--top-p", type=number(float, 0, 1), metavar="X", help="only tokens of that total probability"
-    )
-    parser.add_argument("--no-upscale", action="store_true", help="leave super-resolution out")
-    parser.add_argument("--no-sound", action="store_true", help="make a silent film")
     add_preview(parser)
-    parser.add_argument("--profile", action="store_true", help="print a table of times and the peak memory")
+    parser.add_argument("--profile", action="store_true", help="print a table of times, the peak memory, and the drift")
     add_model(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Generate one film.
+    """Generate films.
 
     Args:
         args: as parsed.
@@ -91,30 +153,7 @@ def run(args: argparse.Namespace) -> int:
     """
     if args.label is not None or is_generator(args.model):
         return run_larp(args)
-    for name in ("tokenizer", "cfg_steps", "num_tokens", "first_frames"):
-        if getattr(args, name) is not None:
-            raise ValueError(f"--{name.replace('_', '-')} is for LARP generators; {args.model} is none")
-    prompt = prompt_of(args.prompt)
-    prompt_of(args.negative_prompt)
-    task, silent = args.task, args.no_sound
-    media = [args.image, args.video, args.audio]
-    picture = args.out.suffix.lower() == ".png"
-    if prompt is None and task == "auto" and not any(m is not None for m in media):
-        raise ValueError("give a PROMPT, --image, --video or --audio; --task unconditional needs none of them")
-    if sum(m is not None for m in media) > 1:
-        raise ValueError("give one of --image, --video and --audio")
-    if picture and task not in ("auto", "text_to_image"):
-        raise ValueError(f"--out {args.out} is one picture, but the task is {task}; choose .mp4")
-    if picture and (any(m is not None for m in media) or args.extensions):
-        raise ValueError(f"--out {args.out} is one picture, which is made from text alone; choose .mp4")
-    if not picture and task == "text_to_image":
-        raise ValueError(f"text_to_image makes one picture; choose a .png for --out, got {args.out}")
-    if silent and task == "video_to_audio":
-        raise ValueError("--no-sound leaves nothing of the task video_to_audio")
-    if args.out.suffix.lower() == ".gif" and not silent:
-        raise ValueError("a .gif holds no sound; add --no-sound or choose .mp4")
-    if silent and args.audio is not None:
-        raise ValueError("--no-sound does not go with --audio, whose sound stays in the film")
+    picture = _check_words(args)
     preview = preview_path(args, before="the PROMPT")
 
     # Heavy imports from here on; whatever can fail early is checked before weights are loaded.
@@ -122,138 +161,108 @@ def run(args: argparse.Namespace) -> int:
     from mmtok.media.video import FILM_SUFFIXES
     from recipes.bundle import open_bundle
     from recipes.pipeline import CinePoetPipeline
+    from recipes.request import Request, make_plan
 
     imports_s = time.monotonic() - started
-    outputs: dict[str, tuple[Path, tuple[str, ...]]] = {"--out": (args.out, (".png",) if picture else FILM_SUFFIXES)}
-    if preview is not None:
-        outputs["--preview"] = (preview, (".png",))
-    check_outputs(outputs, media)
+    films, previews = numbered(args.out, args.candidates), numbered(preview, args.candidates)
+    if args.preview == "":
+        previews = [film.with_name(f"{film.stem}.preview.png") for film in films]
+    outputs: dict[str, tuple[Path, tuple[str, ...]]] = {}
+    for film, sheet in zip(films, previews, strict=True):
+        which = f" ({film.name})" if args.candidates > 1 else ""
+        outputs[f"--out{which}"] = (film, (".png",) if picture else FILM_SUFFIXES)
+        if sheet is not None:
+            outputs[f"--preview{which}"] = (sheet, (".png",))
+    check_outputs(outputs, [args.image, args.video, args.audio, *(f for _, f in args.then or [])])
     pipe = CinePoetPipeline(open_bundle(args.model), compute_of(args))
-    given, reading_s = _read(args, pipe), time.monotonic() - started - imports_s
-    with sampling_bar() as on_step:
-        output = pipe(
-            prompt,
-            **given,
-            task="text_to_image" if picture else task,
-            negative_prompt=args.negative_prompt,
-            guidance_scale=args.guidance_scale,
-            temperature=args.temperature,
-            top_k=args.top_k,
-            top_p=args.top_p,
-            extensions=args.extensions,
-            upscale=not args.no_upscale,
-            sound=not silent,
-            generator=_generator(args.seed),
-            on_step=on_step,
-        )
+    options = _options(args, "text_to_image" if picture else args.task)
+    plan = make_plan(Request(**options), pipe.config, given=_given(args))
+    read_media(args, pipe, plan, options)
+    reading_s = time.monotonic() - started - imports_s
     before_writing = time.monotonic()
-    output.save(args.out, preview=preview)
-    writing_s = time.monotonic() - before_writing
-    for line in output.notes:
-        note(line)
-    print(describe_film(args.out, output.frames, output.fps, output.audio is not None))
-    if preview is not None:
-        print(f"{preview}: preview")
+    with sampling_bar() as on_step:
+        blocks = pipe.stream(**options, on_step=on_step)
+        looks = write_blocks(blocks, pipe, films, previews)
+    writing_s = time.monotonic() - before_writing - sum(pipe.seconds.values())
     if args.profile:
-        stages = {"imports": imports_s, "opening, reading media": reading_s, **output.seconds, "writing": writing_s}
+        stages = {"imports": imports_s, "opening, reading media": reading_s, **pipe.seconds, "writing": writing_s}
         print(profile_table(stages, time.monotonic() - args.started))
+        if len(looks) > 1:
+            from recipes.drift import drift_table
+
+            print(drift_table(looks))
     return 0
 
 
-def _generator(seed: int) -> Any:
+def _check_words(args: argparse.Namespace) -> bool:
+    """Contradictions that show in the arguments alone; tells whether one picture is asked for."""
+    for name in ("tokenizer", "cfg_steps", "num_tokens", "first_frames"):
+        if getattr(args, name) is not None:
+            raise ValueError(f"--{name.replace('_', '-')} is for LARP generators; {args.model} is none")
+    for text in (args.prompt, args.negative_prompt, *(prompt for prompt, _ in args.then or [])):
+        prompt_of(text)
+    task, silent, media = args.task, args.no_sound, [args.image, args.video, args.audio]
+    picture = bool(args.out.suffix.lower() == ".png")
+    if args.prompt is None and task == "auto" and not any(m is not None for m in media):
+        raise ValueError("give a PROMPT, --image, --video or --audio; --task unconditional needs none of them")
+    if args.audio is not None and (args.image is not None or args.video is not None):
+        raise ValueError("give one of --image, --video and --audio; a film's own sound goes along")
+    if args.image is not None and args.video is not None and task not in ("auto", "stylize_from_image"):
+        raise ValueError("give one of --image, --video and --audio; stylize_from_image takes a picture and a film")
+    if args.mask is not None and args.video is None:
+        raise ValueError("--mask says which part of --video is made anew; give that too")
+    if picture and task not in ("auto", "text_to_image"):
+        raise ValueError(f"--out {args.out} is one picture, but the task is {task}; choose .mp4")
+    if picture and (any(m is not None for m in media) or args.extensions or args.then):
+        raise ValueError(f"--out {args.out} is one picture, which is made from text alone; choose .mp4")
+    if not picture and (task == "text_to_image" or args.num_frames == 1):
+        raise ValueError(f"text_to_image makes one picture; choose a .png for --out, got {args.out}")
+    if silent and task in ("video_to_audio", "continue_av"):
+        raise ValueError(f"--no-sound leaves nothing of the task {task}")
+    if args.out.suffix.lower() == ".gif" and not silent:
+        raise ValueError("a .gif holds no sound; add --no-sound or choose .mp4")
+    if silent and args.audio is not None:
+        raise ValueError("--no-sound does not go with --audio, whose sound stays in the film")
+    if args.extensions is not None and args.extensions < len(args.then or []):
+        raise ValueError(f"--extensions {args.extensions} are fewer than the {len(args.then)} --then")
+    return picture
+
+
+def _options(args: argparse.Namespace, task: str) -> dict[str, Any]:
+    """The pipeline's arguments that are not media."""
     import torch
 
-    return torch.Generator().manual_seed(seed)
+    interval = {} if args.guidance_interval is None else {"guidance_interval": tuple(args.guidance_interval)}
+    return {
+        "prompt": args.prompt,
+        "mask": mask_of(args.mask),
+        "task": task,
+        "num_frames": args.num_frames,
+        "aspect": args.aspect,
+        "source": args.source,
+        "given_frames": args.given_frames,
+        "negative_prompt": args.negative_prompt,
+        "guidance_scale": args.guidance_scale,
+        **interval,
+        "temperature": args.temperature,
+        "top_k": args.top_k,
+        "top_p": args.top_p,
+        "num_candidates": args.candidates,
+        "extensions": args.extensions,
+        "segments": [prompt for prompt, _ in args.then or []],
+        "upscale": not args.no_upscale,
+        "sound": not args.no_sound,
+        "paste_back": args.paste_back,
+        "feather_px": args.feather,
+        "exact_first_frame": args.exact_first_frame,
+        "generator": torch.Generator().manual_seed(args.seed),
+    }
 
 
-def _read(args: argparse.Namespace, pipe: Any) -> dict[str, Any]:
-    """The media that were given, at the model's size and clock."""
-    config = pipe.config
-    size = max(config.size, config.upscaled_size)
-    if args.image is not None:
-        return {"image": read_picture(args.image, size)}
-    if args.video is not None:
-        if args.task == "video_to_audio":
-            return {"video": _read_film(args.video, fps=config.fps, num_frames=config.num_frames, size=size)}
-        return {"video": read_end(args.video, fps=config.fps, num_frames=config.num_frames, size=size)}
-    if args.audio is not None:
-        from mmtok.media.audio import read_audio
-
-        rate = pipe.audio.sample_rate
-        clip = read_audio(args.audio, sample_rate=rate, num_samples=round(config.num_frames / config.fps * rate))
-        if not clip.samples.any():
-            note(f"{args.audio}: the first {config.num_frames / config.fps:g} s are silent")
-        return {"audio": clip.samples}
-    return {}
-
-
-def _read_film(path: str, *, fps: float, num_frames: int, size: int) -> Any:
-    from mmtok.media.video import read_video
-
-    clip = read_video(path, fps=fps, num_frames=num_frames, size=size)
-    if clip.held_frames:
-        note(f"{path}: is shorter than {num_frames / fps:g} s; its last picture is held")
-    return clip.frames
-
-
-def read_picture(path: str, size: int) -> Any:
-    """A picture file, or the first frame of a film.
-
-    Args:
-        path: the file.
-        size: side in pixels after resize and centre crop.
-
-    Returns:
-        (3, size, size) in [-1, 1].
-
-    Raises:
-        MediaError: if it is neither.
-    """
-    from mmtok.media.errors import MediaError
-    from mmtok.media.image import read_image
-    from mmtok.media.video import probe, read_video
-
-    try:
-        return read_image(path, size)
-    except MediaError as fault:
-        try:
-            is_film = probe(path).has_video
-        except MediaError:
-            is_film = False
-        if not is_film:
-            raise fault from None
-    return read_video(path, num_frames=1, size=size).frames[:, 0]
-
-
-def read_end(path: str, *, fps: float, num_frames: int, size: int) -> Any:
-    """The last pictures of a film.
-
-    Args:
-        path: the file.
-        fps: pictures per second wanted.
-        num_frames: most pictures wanted.
-        size: side in pixels after resize and centre crop.
-
-    Returns:
-        (3, t, size, size) in [-1, 1] with t from 1 to ``num_frames``.
-
-    Raises:
-        MediaError: if the file cannot be read or has no pictures.
-    """
-    from mmtok.media.errors import MediaError
-    from mmtok.media.video import probe, read_video
-
-    # The header may promise more than the file holds, so the end is looked for from further and further in front.
-    length_s = probe(path).duration_s or 0.0
-    starts = [max(0.0, length_s - num_frames / fps), max(0.0, length_s / 2 - num_frames / fps), 0.0]
-    for start_s in starts[:-1]:
-        try:
-            frames = read_video(path, fps=fps, num_frames=None, size=size, start_s=start_s).frames
-        except MediaError:
-            continue
-        if frames.shape[1] >= num_frames or start_s == 0.0:
-            return frames[:, -num_frames:]
-    return read_video(path, fps=fps, num_frames=None, size=size).frames[:, -num_frames:]
+def _given(args: argparse.Namespace) -> frozenset[str]:
+    """What there will be once the files are read; a film's own sound counts where a task must have it."""
+    names = {name for name in ("prompt", "image", "video", "audio", "mask") if getattr(args, name) is not None}
+    return frozenset(names | ({"audio"} if args.task == "continue_av" else set()))
 
 
 def profile_table(stages: dict[str, float], total_s: float) -> str:

@@ -55,16 +55,14 @@ def run_larp(args: argparse.Namespace) -> int:
     Raises:
         ValueError: for options that such a model does not take.
     """
-    for name, given in (
-        ("a PROMPT", args.prompt),
-        ("--image", args.image),
-        ("--audio", args.audio),
-        ("--task", None if args.task == "auto" else args.task),
-        ("--extensions", args.extensions or None),
-        ("--negative-prompt", args.negative_prompt),
-        ("--no-upscale", args.no_upscale or None),
-        ("--no-sound", args.no_sound or None),
-    ):
+    from recipes.commands.generate import FILM_OPTIONS
+
+    flags = ("no_upscale", "no_sound", "paste_back", "exact_first_frame")
+    asked = {"a PROMPT": args.prompt, "--task": None if args.task == "auto" else args.task}
+    asked |= {f"--{name.replace('_', '-')}": getattr(args, name) for name in FILM_OPTIONS}
+    asked |= {f"--{name.replace('_', '-')}": getattr(args, name) or None for name in flags}
+    asked |= {"--candidates": args.candidates if args.candidates > 1 else None, "--feather": args.feather or None}
+    for name, given in asked.items():
         if given is not None:
             raise ValueError(f"LARP generators take --class or --video, not {name}")
     if args.label is not None and args.first_frames is not None:

@@ -76,6 +76,10 @@ def describe_bundle(name: str) -> str:
     if config.upscaled_size:
         geometry += f", then {config.upscaled_size}x{config.upscaled_size}"
     lines = [f"  {name}: {geometry}", f"    licence {bundle.card.get('licence', 'not stated')}; {bundle.folder}"]
+    lines.append(f"    tasks: {', '.join(config.tasks)}")
+    others = {"lengths": config.more_num_frames, "aspects": config.aspects[1:], "sources": config.sources}
+    if any(others.values()):
+        lines.append("    further " + "; ".join(f"{n}: {', '.join(map(str, v))}" for n, v in others.items() if v))
     if "data" in bundle.card:
         lines.append(f"    trained on {bundle.card['data']}")
     total = 0

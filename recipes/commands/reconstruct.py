@@ -63,6 +63,7 @@ def run(args: argparse.Namespace) -> int:
     from mmtok.media.audio import SOUND_SUFFIXES
     from mmtok.media.preview import write_preview
     from mmtok.media.video import FILM_SUFFIXES
+    from recipes.clips import reconstruct_video
     from recipes.commands.tokenizers import (
         Media,
         encode_sound,
@@ -70,9 +71,9 @@ def run(args: argparse.Namespace) -> int:
         long_sound_s,
         output_endings,
         read_media,
+        require_use,
         write_media,
     )
-    from recipes.pipeline import reconstruct_video
 
     preview = preview_path(args, before="MEDIA")
     sheet: dict[str, tuple[Path, tuple[str, ...]]] = {} if preview is None else {"--preview": (preview, (".png",))}
@@ -82,16 +83,11 @@ def run(args: argparse.Namespace) -> int:
     size = args.size or tokenizers.size
     length_s = long_sound_s(args.media, tokenizers, args.seconds)
     if length_s is not None:
-        if args.side_by_side or preview is not None:
-            option = "--side-by-side" if args.side_by_side else "--preview"
-            raise ValueError(f"{option} needs pictures, and {args.media} gives none")
+        require_use(args, pictures=False, sound=True)
         check_outputs({"--out": (args.out, SOUND_SUFFIXES)}, [args.media])
         return _long_sound(args, tokenizers.audio, length_s, compute.device)
     media = read_media(args.media, tokenizers, size=size, seconds=args.seconds)
-    if args.side_by_side and media.frames is None:
-        raise ValueError(f"--side-by-side needs pictures, and {args.media} gives none")
-    if preview is not None and media.frames is None:
-        raise ValueError(f"--preview needs pictures, and {args.media} gives none")
+    require_use(args, pictures=media.frames is not None, sound=media.sound is not None)
     check_outputs({"--out": (args.out, output_endings(media))} | sheet, [args.media])
 
     frames: Any = None

@@ -63,8 +63,16 @@ def _encode(args: argparse.Namespace) -> int:
     from safetensors.torch import save_file
 
     from mmtok.media.container import replacing
-    from recipes.commands.tokenizers import Media, encode_sound, load_tokenizers, long_sound, long_sound_s, read_media
-    from recipes.pipeline import encode_video
+    from recipes.clips import encode_video
+    from recipes.commands.tokenizers import (
+        Media,
+        encode_sound,
+        load_tokenizers,
+        long_sound,
+        long_sound_s,
+        read_media,
+        require_use,
+    )
 
     check_outputs({"--out": (args.out, (".safetensors",))}, [args.media])
     compute = compute_of(args)
@@ -75,15 +83,19 @@ def _encode(args: argparse.Namespace) -> int:
     tensors: dict[str, Any] = {}
     length_s = long_sound_s(args.media, tokenizers, seconds)
     if length_s is not None:
+        require_use(args, pictures=False, sound=True)
         audio, num_samples, parts = tokenizers.audio, 0, []
         for original, codes, _ in long_sound(args.media, audio, seconds=length_s, device=compute.device, decodes=False):
             num_samples += original.shape[-1]
             parts.append(codes[0].int())
+        if not parts:
+            raise ValueError(f"{args.media} is too short: its sound gives no sample at {audio.sample_rate} Hz")
         tensors["audio"] = torch.cat(parts, -1)
         facts |= {"num_samples": num_samples, "sample_rate": audio.sample_rate, "audio_codes": audio.codebook_size}
         media = Media(None, None)
     else:
         media = read_media(args.media, tokenizers, size=args.size or tokenizers.size, seconds=seconds)
+        require_use(args, pictures=media.frames is not None, sound=media.sound is not None)
     with torch.inference_mode():
         if media.frames is not None:
             pictures = media.frames.to(compute.device)
@@ -108,13 +120,23 @@ def _decode(args: argparse.Namespace) -> int:
 
     from mmtok.media.audio import SOUND_SUFFIXES
     from mmtok.media.video import FILM_SUFFIXES
-    from recipes.commands.tokenizers import LONG_SOUND_S, Media, load_tokenizers, output_endings, write_media
-    from recipes.pipeline import decode_video
+    from recipes.clips import decode_video
+    from recipes.commands.tokenizers import (
+        LONG_SOUND_S,
+        Media,
+        load_tokenizers,
+        output_endings,
+        require_use,
+        write_media,
+    )
 
     check_outputs({"--out": (args.out, (*FILM_SUFFIXES, *SOUND_SUFFIXES, ".png"))}, [args.decode])
     facts, tensors = read_tokens(args.decode)
+    require_use(args, pictures="num_frames" in facts, sound="num_samples" in facts)
     compute = compute_of(args)
     tokenizers = in_tiles(load_tokenizers(args.tokenizer or facts["tokenizer"], compute.device), args.tile)
+    if "num_samples" in facts:
+        _check_sound(args.decode, tokenizers.audio, tensors["audio"], facts)
     frames = sound = None
     with torch.inference_mode():
         if "num_frames" in facts:
@@ -127,7 +149,6 @@ def _decode(args: argparse.Namespace) -> int:
             frames = decode_video(visual, codes, size=size, **options).float().cpu()
         if "num_samples" in facts:
             audio = tokenizers.audio
-            _check_size(args.decode, "audio", facts["audio_codes"], None if audio is None else audio.codebook_size)
             codes_of_sound = tensors["audio"][None].long()
             if (
                 frames is None
@@ -155,12 +176,32 @@ def _check_size(path: str, kind: str, made_with: int, have: int | None) -> None:
         raise ValueError(f"{path} was made with a {kind} tokenizer of {made_with} codes; the tokenizer given {here}")
 
 
+def _check_sound(path: str, audio: Any, codes: Any, facts: dict[str, Any]) -> None:
+    """Codes (k, t) and their facts fit the tokenizer and each other, so that what is written is what is told."""
+    _check_size(path, "audio", facts["audio_codes"], None if audio is None else audio.codebook_size)
+    rate = facts.get("sample_rate", 16000)
+    if rate != audio.sample_rate:
+        raise ValueError(f"{path} was made at {rate} Hz; the tokenizer given is for {audio.sample_rate} Hz")
+    (levels, frames), samples, hop = codes.shape, facts["num_samples"], audio.hop_length
+    if levels > audio.num_codebooks:
+        raise ValueError(f"{path} holds {levels} levels of codes; the tokenizer given has {audio.num_codebooks}")
+    if frames not in (samples // hop, -(-samples // hop)):
+        raise ValueError(
+            f"{path} holds {frames} frames of codes for {samples} samples, which are {-(-samples // hop)} frames of "
+            f"{hop}: it is damaged, or was made with another tokenizer"
+        )
+
+
 def _write_long_sound(out: Path, audio: Any, codes: Any, num_samples: int, device: Any) -> int:
     """Decode block by block into a WAV file, in bounded memory."""
+    import torch
+
     from mmtok.media.audio import write_wav_blocks
     from recipes.commands.tokenizers import BLOCK_S
     from recipes.progress import track
 
+    if num_samples > codes.shape[-1] * audio.hop_length:  # a tail that was left out, as decode() fills it
+        codes = torch.cat([codes, codes[..., -1:]], -1)
     pieces = codes.split(round(BLOCK_S * audio.frame_rate), -1)
     sounds = track(audio.decode_stream(p.to(device) for p in pieces), title="sound", total=len(pieces))
     left = num_samples
@@ -215,6 +256,8 @@ def read_tokens(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
         size = facts["audio_codes" if name == "audio" else "visual_codes"]
         if codes.is_floating_point() or not codes.numel() or int(codes.min()) < 0 or int(codes.max()) >= size:
             raise ValueError(f"{path} is damaged: {name} must hold codes from 0 to {size - 1}")
+        if name == "audio" and codes.ndim != 2:
+            raise ValueError(f"{path} is damaged: audio must be (levels, frames), got {tuple(codes.shape)}")
     return facts, tensors
 
 
@@ -227,6 +270,9 @@ def _check_facts(path: str | Path, facts: dict[str, Any]) -> None:
                 raise ValueError(f"{path} is damaged: its {name} is {facts.get(name)!r}")
     if "num_frames" in facts and not (isinstance(facts.get("fps"), (int, float)) and facts["fps"] > 0):
         raise ValueError(f"{path} is damaged: its fps is {facts.get('fps')!r}")
+    rate = facts.get("sample_rate", 16000)  # files from before do not tell it
+    if not isinstance(rate, int) or isinstance(rate, bool) or rate < 1:
+        raise ValueError(f"{path} is damaged: its sample_rate is {rate!r}")
     size = facts.get("size", [1, 1])
     if not (isinstance(size, list) and len(size) == 2 and all(isinstance(n, int) and n > 0 for n in size)):
         raise ValueError(f"{path} is damaged: its size is {size!r}")

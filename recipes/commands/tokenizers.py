@@ -14,6 +14,7 @@ from typing import Any
 from recipes.commands.common import note, number
 
 LONG_SOUND_S = 120.0  # longer sounds are coded block by block
+WHOLE_SOUND_S = 600.0  # the longest for tokenizers that cannot do that: their memory grows with the length
 BLOCK_S = 8.0
 
 
@@ -171,7 +172,9 @@ def read_media(path: str, tokenizers: Tokenizers, *, size: int, seconds: float) 
         MediaError: if the file cannot be read.
         ValueError: if nothing in it suits the tokenizers.
     """
-    from mmtok.media.audio import read_audio
+    import torch
+
+    from mmtok.media.audio import read_audio, stream_audio
     from mmtok.media.video import probe, read_video
 
     info = probe(path)
@@ -192,9 +195,11 @@ def read_media(path: str, tokenizers: Tokenizers, *, size: int, seconds: float) 
             wanted = round(frames.shape[2] / tokenizers.fps * rate)
             sound = read_audio(path, sample_rate=rate, num_samples=wanted).samples[None]
         else:
-            clip_sound = read_audio(path, sample_rate=rate, num_samples=round(seconds * rate))
-            sound = clip_sound.samples[None, :, : clip_sound.samples.shape[-1] - clip_sound.padded_samples]
-    if frames is None and (sound is None or not sound.shape[-1]):
+            blocks = list(stream_audio(path, sample_rate=rate, most_s=seconds))  # no room for what is not there
+            if not blocks:
+                raise ValueError(f"{path} is too short: its sound gives no sample at {rate} Hz")
+            sound = torch.cat(blocks, -1)[None]
+    if frames is None and sound is None:
         has = " and ".join(["pictures"] * info.has_video + ["sound"] * info.has_audio)
         takes = " and ".join(
             ["pictures"] * (tokenizers.visual is not None) + ["sound"] * (tokenizers.audio is not None)
@@ -214,19 +219,31 @@ def long_sound_s(path: str, tokenizers: Tokenizers, seconds: float) -> float | N
         seconds: longest piece wanted.
 
     Returns:
-        Its length in seconds, or None for anything else: pictures that are taken too, a short sound, a tokenizer that
-        cannot stream.
+        Its length in seconds (the most it can have where the file does not tell), or None for anything else: pictures
+        that are taken too, a short sound, a tokenizer that cannot stream.
+
+    Raises:
+        MediaError: if the file cannot be read.
+        ValueError: if it is so long that a tokenizer which cannot stream would fill the memory.
     """
     from mmtok.media.video import probe
 
     info = probe(path)
-    pictures = info.has_video and tokenizers.visual is not None
-    if not info.has_audio or pictures or not hasattr(tokenizers.audio, "encode_stream") or not info.duration_s:
+    if not info.has_audio or tokenizers.audio is None or (info.has_video and tokenizers.visual is not None):
         return None
-    if info.duration_s > seconds + 0.05:
+    length = min(info.duration_s or math.inf, seconds)
+    if length <= LONG_SOUND_S:
+        return None
+    if not hasattr(tokenizers.audio, "encode_stream"):
+        if length > WHOLE_SOUND_S:
+            raise ValueError(
+                f"{path}: {tokenizers.source} codes a sound as a whole, which takes too much memory for {length:g} s; "
+                f"take at most --seconds {WHOLE_SOUND_S:g}, or a SoundStream, which goes block by block"
+            )
+        return None
+    if info.duration_s and info.duration_s > seconds + 0.05:
         note(f"{path}: {info.duration_s:.1f} s long, the first {seconds:g} s are taken (--seconds)")
-    length = min(info.duration_s, seconds)
-    return length if length > LONG_SOUND_S else None
+    return length
 
 
 def long_sound(path: str, audio: Any, *, seconds: float, device: Any, decodes: bool) -> Iterator[tuple[Any, Any, Any]]:
@@ -282,6 +299,25 @@ def encode_sound(audio: Any, sound: Any) -> Any:
     import torch.nn.functional as F
 
     return audio.encode(F.pad(sound, (0, -sound.shape[-1] % audio.hop_length)))
+
+
+def require_use(args: argparse.Namespace, *, pictures: bool, sound: bool) -> None:
+    """Refuse options that would change nothing.
+
+    Args:
+        args: of ``tokenize`` or ``reconstruct``.
+        pictures: whether there are any.
+        sound: whether there is any.
+
+    Raises:
+        ValueError: for an option on pictures without them, or one on sound without it.
+    """
+    for name, there, kind in (
+        *((name, pictures, "pictures") for name in ("size", "tile", "stream", "side_by_side", "preview")),
+        ("levels", sound, "sound"),
+    ):
+        if not there and getattr(args, name, None) not in (None, False):
+            raise ValueError(f"--{name.replace('_', '-')} needs {kind}, and {args.media or args.decode} gives none")
 
 
 def output_endings(media: Media) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""``cinepoet train``: a complete small model from nothing, a SoundStream, or LARP's tokenizer and generators."""
+"""``cinepoet train``: a complete small model from nothing, a language model, a SoundStream, or LARP."""
 
 from __future__ import annotations
 
@@ -16,6 +16,9 @@ EXAMPLES = """\
   cinepoet train tiny --tokenizers tiny --out runs/mine      # language model and super-resolution only
   torchrun --nproc-per-node 8 -m recipes.cli train tiny --stages visual,decoder --out runs/tiny   # one GPU each
   cinepoet generate "a red circle" --model runs/tiny/bundle --out film.mp4
+  cinepoet train lm --data runs/shards --out runs/lm          # a language model on shards of cinepoet prepare
+  cinepoet train lm --data runs/fine --init runs/lm/model --out runs/adapted steps=2000   # task adaptation
+  torchrun --nproc-per-node 8 -m recipes.cli train lm --config recipes/configs/lm_8b.yaml --data ... sharded=true
   cinepoet train soundstream --media my_sounds --out runs/soundstream           # WAV, FLAC, MP3, the sound of films
   cinepoet train larp --out runs/larp                         # LARP's tokenizer and its prior, an hour
   cinepoet train larp-ar --tokenizers runs/larp/model --out runs/larp_ar        # its class-conditional generator
@@ -24,8 +27,8 @@ EXAMPLES = """\
 """
 PRESETS = ("tiny", "smoke")
 LARP = ("larp", "larp-ar")
-SOUNDSTREAM = "soundstream"
-ALL = (*PRESETS, *LARP, SOUNDSTREAM)
+SOUNDSTREAM, LM = "soundstream", "lm"
+ALL = (*PRESETS, LM, SOUNDSTREAM, *LARP)
 _CONFIGS = Path(__file__).parents[1] / "configs"
 
 
@@ -50,7 +53,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--tokenizers",
         metavar="MODEL",
-        help="take the tokenizers that --stages leaves from this model; for larp-ar the LARP tokenizer",
+        help="take the tokenizers that --stages leaves from this model; for lm those of its data (default: tiny); for "
+        "larp-ar the LARP tokenizer",
+    )
+    lm = parser.add_argument_group("lm")
+    lm.add_argument("--data", type=Path, nargs="+", metavar="FOLDER", help="token shards of cinepoet prepare")
+    lm.add_argument(
+        "--text", metavar="MODEL", help="text encoder, or a folder of cinepoet embed (default: that of --tokenizers)"
+    )
+    lm.add_argument(
+        "--init", metavar="MODEL", help="a language model or a bundle that goes on, or a Qwen3 or Llama to start from"
     )
     add_device(parser)
 
@@ -68,6 +80,13 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError("--media-list says which files of --media to use; give --media too")
     if args.media is not None and not args.media.is_dir():
         raise FileNotFoundError(f"media folder {args.media} does not exist")
+    if args.preset == LM:
+        from recipes.commands.train_lm import run_lm
+
+        return run_lm(args)
+    for option in ("data", "text", "init"):
+        if getattr(args, option) is not None:
+            raise ValueError(f"--{option} is for cinepoet train lm")
     if args.preset in LARP:
         from recipes.commands.train_larp import run_larp
 

@@ -28,29 +28,30 @@ def run_soundstream(args: argparse.Namespace) -> int:
     from recipes.corpora.shapes import ShapesCorpus
     from recipes.corpora.sources import MixedSounds, RealSounds
     from recipes.run import same_data
-    from recipes.train_soundstream import SoundStreamTrainConfig, train_soundstream
+    from recipes.train_soundstream import SoundStreamTrainConfig, sample_rate_of, train_soundstream
 
     if args.stages is not None:
         raise ValueError("soundstream has one run, whose stages are set by adversarial_start_step; leave --stages out")
     if args.tokenizers is not None:
         raise ValueError("soundstream trains a tokenizer; leave --tokenizers out")
     config = load_config(SoundStreamTrainConfig, args.config or _CONFIG, args.changes)
+    rate = sample_rate_of(config)  # an unknown preset is told before the files are read
     compute, ranks = join_training(args)
     out = args.out or Path("runs") / args.preset
     tell_config(config, out, ranks)
     source: Any
     if args.media is None:
         told = ["corpus seed 0"]
-        source = MixedSounds(ShapesCorpus(0, "train"), None)
+        source = MixedSounds(ShapesCorpus(0, "train"), None, sample_rate=rate)
     else:
         media = MediaFolder.open(args.media, args.media_list)
         files = media.train_audio + media.train_video
         told = [str(path.relative_to(media.root)) for path in files]
         title = "reading sounds" if ranks.is_main else None
-        recordings = sound_pool(files, longest_s=config.recording_s, title=title)
+        recordings = sound_pool(files, sample_rate=rate, longest_s=config.recording_s, title=title)
         source = RealSounds(recordings, by_length=True)
         if ranks.is_main:
-            hours = sum(sound.numel() for sound in recordings) / 16_000 / 3600
+            hours = sum(sound.numel() for sound in recordings) / rate / 3600
             kept = len(media.measure_audio) + len(media.measure_video)
             print(f"{len(recordings)} recordings, {hours:.2f} h; {kept} files are kept out for measuring")
     same_data(out, told, ranks)

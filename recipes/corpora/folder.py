@@ -21,7 +21,7 @@ from mmtok.media.video import probe, read_video
 from recipes.progress import track
 
 VIDEO_SUFFIXES = {".mp4", ".mkv", ".mov", ".webm", ".avi", ".gif", ".mpg", ".m4v"}
-AUDIO_SUFFIXES = {".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a"}
+AUDIO_SUFFIXES = {".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a", ".aac", ".aif", ".aiff", ".wma"}
 
 
 @dataclass(frozen=True)
@@ -187,6 +187,8 @@ def sound_pool(
         peak = float(samples.abs().max()) if samples.numel() else 0.0
         if peak > 1e-3:
             sounds.append(samples * (0.9 / peak))
+        else:
+            print(f"left out: {path}: {'is silent' if samples.numel() else 'is too short'}")
     return sounds
 
 

@@ -32,6 +32,17 @@ def test_fork_copies_and_repeats():
     assert not c.keys[0, :, :, 1].any()
 
 
+def test_keep_drops_the_last_rows():
+    c = cache()
+    c.append(0, torch.arange(2.0).reshape(2, 1, 1, 1).expand(2, 1, 1, 3), torch.zeros(2, 1, 1, 3))
+    c.advance(1)
+    c.keep(1)
+    keys, _ = c.append(0, torch.ones(1, 1, 1, 3), torch.ones(1, 1, 1, 3))
+    assert keys[:, 0, :, 0].tolist() == [[0.0, 1.0]]
+    with pytest.raises(ValueError, match=r"batch_size must lie in \[1, 1\], got 2"):
+        c.keep(2)
+
+
 def test_reset_goes_back():
     c = cache()
     c.append(0, torch.ones(2, 1, 3, 3), torch.ones(2, 1, 3, 3))

@@ -139,6 +139,58 @@ def test_the_grammar_is_never_violated(model, make, name, temperature, order):
     assert out[:, ~known].unique().numel() > 3
 
 
+def seeds(*numbers):
+    return [torch.Generator().manual_seed(n) for n in numbers]
+
+
+def test_a_film_depends_on_its_own_seed_alone(model, make):
+    batch = make("text_to_video", batch_size=3)
+    ids, known = blank(batch)
+
+    def films(rows, generators):
+        own = {"text": batch.text[rows], "text_mask": batch.text_mask[rows]}
+        return generate(model, batch.layout, ids[rows], known, cfg_scale=2.0, generator=generators, **own)
+
+    together = films([0, 1, 2], seeds(5, 6, 7))
+    assert torch.equal(films([1], seeds(6)), together[1:2])
+    assert torch.equal(films([2, 0], seeds(7, 5)), together[[2, 0]])
+    assert not torch.equal(films([1], seeds(5)), together[1:2])
+
+
+def test_candidates_share_a_prefix_and_nothing_else(model, make):
+    batch = make("image_to_video")
+    ids, known = blank(batch)
+    guided = {"cfg_scale": 2.0, **texts(batch)}
+    together = generate(model, batch.layout, ids, known, candidates=3, generator=seeds(*range(6)), **guided)
+    for row in range(6):
+        own = {k: v[row // 3 :][:1] for k, v in texts(batch).items()}
+        alone = generate(model, batch.layout, ids[row // 3 :][:1], known, generator=seeds(row), **{**guided, **own})
+        assert torch.equal(together[row : row + 1], alone), row
+    assert together.unique(dim=0).shape[0] == 6
+
+
+@pytest.mark.parametrize("interval", [(0.0, 0.5), (0.25, 0.75), (0.5, 1.0)])
+def test_guidance_works_inside_its_interval_only(model, make, interval):
+    batch = make("text_to_video")
+    ids, known = blank(batch)
+    layout, expected = batch.layout, ids.clone()
+    free = (~known).nonzero().flatten().tolist()
+    closed = torch.zeros_like(batch.text_mask)
+    for place in free:  # slowly, without a cache
+        share = (place - free[0]) / (free[-1] + 1 - free[0])
+        with torch.no_grad():
+            scores = model.logits(model(expected, layout, **texts(batch)))[:, place - 1]
+            if interval[0] <= share < interval[1]:
+                null = model.logits(model(expected, layout, text=batch.text, text_mask=closed))[:, place - 1]
+                scores = guide(scores, null, 4.0)
+        start, stop = layout.blocks[place].tolist()
+        expected[:, place] = start + scores[:, start:stop].argmax(-1)
+    greedy = {"temperature": 0.0, "cfg_scale": 4.0, **texts(batch)}
+    got = generate(model, layout, ids, known, guidance_interval=interval, **greedy)
+    assert torch.equal(got, expected)
+    assert not torch.equal(got, generate(model, layout, ids, known, **greedy))
+
+
 def test_scale_one_is_plain_sampling(model, make):
     batch = make("image_to_video")
     ids, known = blank(batch)
@@ -210,6 +262,11 @@ def test_errors(model, make):
     ids, known = blank(batch)
     with pytest.raises(ValueError, match="4 text slots; text and text_mask must match"):
         generate(model, batch.layout, ids, known)
+    for interval in ((0.5, 0.5), (-0.1, 1.0), (0.0, 1.1)):
+        with pytest.raises(ValueError, match="guidance_interval must be two shares"):
+            generate(model, batch.layout, ids, known, guidance_interval=interval, **texts(batch))
+    with pytest.raises(ValueError, match="candidates must be at least 1, got 0"):
+        generate(model, batch.layout, ids, known, candidates=0, **texts(batch))
     known[0] = False
     with pytest.raises(ValueError, match="the prefix must be known as a whole"):
         generate(model, batch.layout, ids, known, **texts(batch))

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from llm.sampling import guide, keep_top_k, keep_top_p, sample
+from llm.sampling import guide, keep_top_k, keep_top_p, noise, sample
 
 
 def test_guidance_formula():
@@ -45,7 +45,20 @@ def test_zero_temperature_is_greedy_and_seeds_repeat():
     assert torch.equal(a, b)
 
 
+@pytest.mark.parametrize("kind", ["uniform", "exponential"])
+def test_a_rows_noise_does_not_depend_on_the_other_rows(kind):
+    def draw(*seeds):
+        rows = [torch.Generator().manual_seed(s) for s in seeds]
+        return noise(kind, (len(seeds), 33), rows, device=torch.device("cpu"))
+
+    together = draw(7, 8, 9)
+    assert torch.equal(together[1:2], draw(8)) and torch.equal(together[2], draw(9, 7)[0])
+    assert not torch.equal(together[0], together[1])
+
+
 def test_errors():
+    with pytest.raises(ValueError, match="there are 2 rows and 1 generators"):
+        sample(torch.zeros(2, 3), generator=[torch.Generator()])
     logits = torch.zeros(1, 3)
     with pytest.raises(ValueError, match="temperature must not be negative, got -1"):
         sample(logits, temperature=-1)

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from llm.sequence import Span, build_layout
-from llm.tasks import Clip, task_content, task_layout
+from llm.tasks import TASKS, Clip, task_content, task_layout
 from mmtok.audio.orders import ORDERS
 from mmtok.vocabulary import SPECIAL_IDS, Block, Vocabulary
 
@@ -38,33 +38,41 @@ def test_order_of_everything():
     assert layout.template[-1] == SPECIAL_IDS["<eos>"]
 
 
-@pytest.mark.parametrize(
-    ("task", "clip", "given", "prefix", "total"),
-    [
-        ("unconditional", SILENT, None, 2, 1285),
-        ("text_to_image", SILENT, None, 68, 325),
-        ("text_to_video", SILENT, None, 68, 1351),
-        ("image_to_video", SILENT, None, 326, 1609),
-        ("text_to_video", Clip(grid=(11, 28, 16)), None, 68, 4999),
-    ],
-)
-def test_lengths_are_videopoets(task, clip, given, prefix, total):
-    layout = task_layout(task, VOCABULARY, clip, text_slots=64, given=given)
+LONG_PORTRAIT = {"clip": Clip((11, 28, 16)), "resolution": 0, "duration": 0}
+SPEC_LENGTHS = [  # VideoPoet's tasks at its sizes; the paper gives no text to the rows with 0 slots
+    ("unconditional", {}, 64, 2, 1285),
+    ("text_to_image", {}, 64, 68, 325),
+    ("text_to_video", {}, 64, 68, 1351),
+    ("image_to_video", {}, 64, 326, 1609),
+    ("continue_video", {"given": 3}, 0, 772, 1287),
+    ("inpaint", {}, 0, 1284, 2567),
+    ("outpaint", {}, 0, 1284, 2567),
+    ("stylize", {}, 64, 68 + 1282, 2633),
+    ("stylize_from_image", {}, 64, 68 + 1282 + 256, 2889),
+    ("video_to_audio", {"clip": SOUNDING}, 0, 1284, 1711),
+    ("audio_to_video", {"clip": SOUNDING}, 0, 428, 1711),
+    ("continue_av", {"clip": SOUNDING, "given": 1}, 0, 286, 1715),
+    ("text_to_video", LONG_PORTRAIT, 64, 70, 5001),
+    ("text_to_image", LONG_PORTRAIT, 64, 69, 69 + 1 + 28 * 16),  # an image has a shape, and no duration
+    ("text_to_video", {"source": 2}, 64, 69, 1352),
+]
+
+
+@pytest.mark.parametrize(("task", "more", "slots", "prefix", "total"), SPEC_LENGTHS)
+def test_lengths_are_videopoets(task, more, slots, prefix, total):
+    layout = task_layout(task, VOCABULARY, **{"clip": SILENT, **more}, text_slots=slots)
     assert (layout.prefix_length, layout.length) == (prefix, total)
 
 
-def test_lengths_of_tasks_whose_text_videopoet_leaves_out():
-    text = 66
-    cases = {
-        ("continue_video", 3): (772, 1287),
-        ("video_to_audio", None): (1284, 1711),
-        ("continue_av", 1): (286, 1715),
-    }
-    for (task, given), (prefix, total) in cases.items():
-        layout = task_layout(task, VOCABULARY, SOUNDING, text_slots=64, given=given)
-        assert (layout.prefix_length - text, layout.length - text) == (prefix, total)
-    portrait = task_layout("text_to_video", VOCABULARY, Clip((11, 28, 16)), text_slots=64, resolution=0, duration=0)
-    assert portrait.length == 5001
+def test_every_task_has_a_length_in_the_table():
+    assert {row[0] for row in SPEC_LENGTHS} == set(TASKS)
+
+
+def test_a_sound_made_for_pictures_has_no_resolution_of_its_own():
+    plain, portrait = (
+        task_layout("video_to_audio", VOCABULARY, SOUNDING, text_slots=0, resolution=r) for r in (None, 0)
+    )
+    assert plain.length == portrait.length and plain.prefix_length == portrait.prefix_length
 
 
 def test_image_sequence_is_a_strict_prefix_of_the_video_sequence():
@@ -173,6 +181,19 @@ def test_fill_marks_what_is_given():
     assert not known[sound.start : sound.stop].any()
     assert known[[out.stop, sound.start - 1, sound.stop, layout.length - 1]].all()
     assert torch.equal(ids[:, out.start : out.start + 256], VOCABULARY.visual_to_ids(image))
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_a_sound_may_be_given_in_part(order):
+    layout = task_layout("video_to_audio", VOCABULARY, SOUNDING, text_slots=0, audio_order=order)
+    visual, audio = torch.zeros(2, 1, 5, 16, 16, dtype=torch.long), torch.randint(1024, (2, 4, 106))
+    whole, _ = layout.fill({"visual_in": visual, "audio_out": audio}, 2)
+    part, known = layout.fill({"visual_in": visual, "audio_out": audio[:, :, :56]}, 2)
+    out = layout.segment("audio_out")
+    for level in range(4):
+        at = torch.arange(layout.length)[out.level(level)]
+        assert known[at].tolist() == [True] * 56 + [False] * 50
+        assert torch.equal(part[:, at[:56]], whole[:, at[:56]])
 
 
 def test_errors():

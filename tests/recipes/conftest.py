@@ -14,6 +14,7 @@ import torch
 
 from llm.config import preset as lm_preset
 from llm.model import PrefixLM
+from llm.tasks import TASKS
 from mmtok.audio.soundstream import build_soundstream
 from mmtok.text.t5 import TextTokenizer
 from mmtok.visual.magvit2 import Magvit2, Magvit2Params
@@ -25,7 +26,18 @@ from superres.config import SuperResConfig
 from superres.model import SuperResTransformer
 from superres.windows import windows_for
 
-CONFIG = BundleConfig(size=32, num_frames=17, fps=8.0, upscaled_size=64, guidance_scale=1.5, sr_steps=2)
+CONFIG = BundleConfig(
+    size=32,
+    num_frames=17,
+    fps=8.0,
+    upscaled_size=64,
+    guidance_scale=1.5,
+    sr_steps=2,
+    tasks=tuple(TASKS),
+    more_num_frames=(25,),
+    aspects=("square", "portrait"),
+    sources=("clean", "raw"),
+)
 TEXT_SLOTS = 16
 
 
@@ -66,6 +78,8 @@ def _build(folder: Path) -> Path:
             audio_codes=audio.codebook_size,
             text_dim=text.dim,
             text_slots=TEXT_SLOTS,
+            max_grid=(7, 7, 4),
+            max_audio_frames=156,
         )
     )
     grid = visual.grid(CONFIG.num_frames, CONFIG.upscaled_size, CONFIG.upscaled_size)

@@ -1,5 +1,6 @@
 """The benchmarks' reference equals ours, and their plumbing tells what it measured."""
 
+import argparse
 import dataclasses
 import json
 
@@ -8,9 +9,11 @@ import torch
 
 from llm.larp_ar import LarpAR, larp_ar_config
 from mmtok.quantize.lfq import quantize_signs
+from mmtok.text import t5
 from mmtok.visual.larp import PRESETS as LARPS
 from mmtok.visual.larp import Larp
 from mmtok.visual.magvit2 import PRESETS, Magvit2, Magvit2Params
+from recipes.bench import text
 from recipes.bench.measure import in_fresh_process, median_seconds, peak_gb, table
 from recipes.bench.plain_larp import PlainLarp, PlainLarpAR
 from recipes.bench.plain_magvit2 import PlainMagvit2
@@ -177,6 +180,16 @@ def test_sound_frames_and_lengths_are_measured(tmp_path):
     assert [row["seconds"] for row in rows] == [1, 2] and all(row["decode peak GB"] > 0.05 for row in rows)
     with pytest.raises(SystemExit):
         main(["memory", "--modes", "encodec fp32"])
+
+
+def test_a_random_t5_in_shards_is_loaded_and_measured(tmp_path, monkeypatch):
+    monkeypatch.setitem(t5.PUBLISHED, "mini", {"d_model": 32, "d_ff": 48, "num_layers": 2, "num_heads": 2})
+    stored = text.save_random(tmp_path, "mini", torch.bfloat16, shard_bytes=50_000)
+    files = sorted(tmp_path.glob("model-*.safetensors"))
+    assert len(files) > 1 and stored <= sum(f.stat().st_size for f in files) < stored + 20_000
+    words = {"folder": tmp_path, "dtype": "bfloat16", "batch": 3, "pieces": 20, "runs": 1, "device": "cpu"}
+    row = text.case(argparse.Namespace(**words))
+    assert 15 <= row["pieces"] <= 20 and row["captions/s"] > 0 and row["peak GB"] > row["mapped GB"] > 0
 
 
 def test_decoding_is_told_beside_transformers(capsys, tmp_path, monkeypatch):

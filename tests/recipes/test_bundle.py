@@ -65,6 +65,11 @@ def test_damaged_bundle_file(tmp_path: Path, content: str, message: str) -> None
         ({"size": "large"}, "size must be"),
         ({"fps": 0.0}, "fps"),
         ({"size": 0}, "size"),
+        ({"tasks": ["dream"]}, "unknown task 'dream'"),
+        ({"more_num_frames": [17]}, "more_num_frames must be other lengths than 17"),
+        ({"aspects": ["wide"]}, "unknown aspects .'wide'.; known: square, portrait"),
+        ({"aspects": []}, "unknown aspects"),
+        ({"flow": "raft"}, "unknown flow method 'raft'; known: dis, farneback"),
     ],
 )
 def test_wrong_values(tmp_path: Path, change: dict, message: str) -> None:
@@ -74,6 +79,17 @@ def test_wrong_values(tmp_path: Path, change: dict, message: str) -> None:
     (tmp_path / BUNDLE_FILE).write_text(json.dumps(stored))
     with pytest.raises(ValueError, match=message):
         open_bundle(tmp_path)
+
+
+def test_a_bundle_that_does_not_say_what_it_can_do_has_the_first_seven_tasks(tmp_path: Path) -> None:
+    write_bundle(tmp_path, CONFIG, {})
+    stored = json.loads((tmp_path / BUNDLE_FILE).read_text())
+    for name in ("tasks", "more_num_frames", "aspects", "sources", "flow", "depth"):
+        del stored["config"][name]
+    (tmp_path / BUNDLE_FILE).write_text(json.dumps(stored))
+    config = open_bundle(tmp_path).config
+    assert config == CONFIG and len(config.tasks) == 7 and "inpaint" not in config.tasks
+    assert config.picture_size("portrait") == (112, 64) and config.picture_size("square", upscaled=True) == (128, 128)
 
 
 def test_newer_format_is_refused(tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ from recipes.corpora.shapes import ShapesCorpus, render_audio, render_video
 from recipes.study_larp_prior import StudyConfig
 from recipes.train_larp import LarpTrainConfig
 from recipes.train_larp_ar import LarpARTrainConfig
+from recipes.train_lm import LMTrainConfig
 from recipes.train_soundstream import SoundStreamTrainConfig
 from recipes.train_tiny import TinyConfig
 
@@ -250,6 +251,8 @@ def test_models_lists_parts_sizes_and_families(cinepoet: Cinepoet, bundle: Path)
     code, shown, _ = cinepoet("models", bundle)
     assert code == 0
     assert "17 frames of 32x32 at 8 fps, then 64x64" in shown and "Apache-2.0" in shown
+    assert "tasks: unconditional, text_to_image" in shown and "continue_av" in shown
+    assert "further lengths: 25; aspects: portrait; sources: clean, raw" in shown
     for part in ("visual", "audio", "text", "lm", "superres"):
         assert re.search(rf"^    {part} .*M parameters", shown, re.M), shown
     code, shown, _ = cinepoet("models")
@@ -285,7 +288,7 @@ def test_usage_mistakes(cinepoet: Cinepoet, tmp_path: Path) -> None:
     assert_refused(cinepoet("generate", *out), "give a PROMPT")
     assert_refused(cinepoet("evaluate", "shapes", "--scenes", "3"), "--scenes has no meaning")
     assert_refused(cinepoet("evaluate", "shape"), "did you mean shapes")
-    assert_refused(cinepoet("train", "huge"), "unknown choice 'huge'; known: tiny, smoke, larp")
+    assert_refused(cinepoet("train", "huge"), "unknown choice 'huge'; known: tiny, smoke, lm, soundstream, larp")
     assert_refused(cinepoet("tokenize", *out), "give MEDIA to encode, or --decode")
 
 
@@ -323,7 +326,7 @@ def test_unwritable_outputs_are_found_before_the_work(
     def never(*_: object, **__: object) -> None:
         raise AssertionError("the expensive work was started")
 
-    monkeypatch.setattr("recipes.pipeline.CinePoetPipeline.__call__", never)
+    monkeypatch.setattr("recipes.pipeline.CinePoetPipeline._blocks", never)
     (tmp_path / "file").write_text("x")
     model = ("generate", "x", "--model", bundle, "--out")
     assert_refused(cinepoet(*model, tmp_path / "absent" / "f.mp4"), "not an existing folder")
@@ -450,7 +453,7 @@ def test_ctrl_c_is_quiet(cinepoet: Cinepoet, bundle: Path, tmp_path: Path, monke
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("recipes.pipeline.CinePoetPipeline.__call__", interrupted)
+    monkeypatch.setattr("recipes.pipeline.CinePoetPipeline.stream", interrupted)
     code, _, err = cinepoet("generate", PROMPT, "--model", bundle, "--out", tmp_path / "f.mp4")
     assert code == 130 and err == "cinepoet: stopped\n"
     assert not list(tmp_path.iterdir())
@@ -492,6 +495,7 @@ def test_every_shipped_config_loads() -> None:
         "larp_ar_lp": LarpARTrainConfig,
         "larp_ar_tiny": LarpARTrainConfig,
         "larp_prior_study": StudyConfig,
+        **{f"lm_{size}": LMTrainConfig for size in ("tiny", "300m", "1b", "8b")},
         "soundstream_16k": SoundStreamTrainConfig,
         "soundstream_tiny": SoundStreamTrainConfig,
     }

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from recipes.clips import reconstruct_video
 from recipes.corpora.shapes import ShapesCorpus, render_audio, render_video
-from recipes.pipeline import CinePoetPipeline, reconstruct_video
+from recipes.pipeline import CinePoetPipeline
 
 PROMPT = "a red circle moves left"
 FRAMES, SAMPLES = 17, 34000
@@ -179,13 +180,16 @@ def test_fit_crops_the_centre(pipe: CinePoetPipeline) -> None:
         ({"prompt": ""}, "empty"),
         ({"prompt": []}, "empty"),
         ({"prompt": PROMPT, "task": "text_to_vide"}, "unknown task 'text_to_vide'; known:"),
-        ({"prompt": PROMPT, "task": "inpaint"}, "not offered by this pipeline"),
+        ({"prompt": PROMPT, "task": "inpaint"}, "takes video and mask, got no media"),
         ({"prompt": PROMPT, "num_frames": 33}, "num_frames must be 17"),
         ({"prompt": PROMPT, "extensions": -1}, "extensions must not be negative"),
         ({"prompt": PROMPT, "output_type": "pil"}, "unknown output_type 'pil'"),
         ({"task": "text_to_video"}, "needs a prompt"),
         ({"task": "image_to_video"}, "takes image, got no media"),
-        ({"image": torch.zeros(3, 8, 8), "audio": torch.zeros(1, 9)}, "give one of image, video and audio"),
+        (
+            {"image": torch.zeros(3, 8, 8), "audio": torch.zeros(1, 9)},
+            "no task takes image and audio together; give one of image, video and audio",
+        ),
         ({"prompt": PROMPT, "temperature": -1.0}, "temperature"),
         ({"prompt": PROMPT, "top_p": 0.0}, "top_p"),
         ({"prompt": [PROMPT] * 2, "image": torch.zeros(3, 3, 8, 8)}, "disagree about the number of films"),

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import math
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 import mmtok
 from llm.model import PrefixLM
 from mmtok.audio.dac import Dac
 from mmtok.audio.encodec import Encodec
 from mmtok.audio.orders import ORDERS
+from mmtok.media import video
 from mmtok.media.audio import read_audio, write_wav
 from recipes.commands import tokenizers as command
 from recipes.pipeline import CinePoetPipeline
@@ -153,3 +157,106 @@ def test_a_long_sound_goes_block_by_block_and_nothing_changes(
         assert code == 2 and f"{option} needs pictures" in fault
     code, shown, fault = cinepoet("tokenize", song, "--tokenizer", model, "--seconds", 1.5, "--out", parts[0])
     assert code == 0 and "the first 1.5 s are taken" in fault and load_file(parts[0])["audio"].shape == (4, 75)
+
+
+def test_a_short_sound_takes_no_room_for_the_seconds_asked(
+    cinepoet: Command, tmp_path: Path, song: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    padded = []
+    pad = np.pad
+    monkeypatch.setattr(np, "pad", lambda array, *rest: (padded.append(array.shape), pad(array, *rest))[1])
+    words = ("tokenize", song, "--tokenizer", bundle / "audio", "--out", tmp_path / "codes.safetensors")
+    code, _, fault = cinepoet(*words, "--seconds", 36_000)
+    assert code == 0 and not padded and not fault  # ten hours of silence behind the second would be 2.3 GB
+    assert load_file(tmp_path / "codes.safetensors")["audio"].shape == (4, 52)
+    code, _, fault = cinepoet(*words, "--seconds", 0.5)
+    assert code == 0 and fault.count("the first 0.5 s are taken") == 1
+    assert load_file(tmp_path / "codes.safetensors")["audio"].shape == (4, 25)
+
+
+def test_one_sample_is_a_sound_or_told_to_be_none(cinepoet: Command, tmp_path: Path, bundle: Path) -> None:
+    for rate, refused in ((8_000, False), (16_000, False), (192_000, True)):
+        write_wav(tmp_path / "one.wav", torch.full((1, 1), 0.5), rate)
+        code, _, fault = cinepoet(
+            "tokenize", tmp_path / "one.wav", "--tokenizer", bundle / "audio", "--out", tmp_path / "codes.safetensors"
+        )
+        assert (code, "too short: its sound gives no sample at 16000 Hz" in fault) == (
+            (2, True) if refused else (0, False)
+        )
+
+
+def test_hours_are_refused_where_they_cannot_go_block_by_block(
+    cinepoet: Command, tmp_path: Path, song: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    codec = save_encodec(tmp_path / "codec")
+    monkeypatch.setattr(command, "LONG_SOUND_S", 0.2)
+    monkeypatch.setattr(command, "WHOLE_SOUND_S", 0.5)
+    for words in (
+        ("tokenize", song, "--out", tmp_path / "c.safetensors"),
+        ("reconstruct", song, "--out", tmp_path / "a.wav"),
+    ):
+        code, _, fault = cinepoet(*words, "--tokenizer", codec)
+        assert code == 2 and "take at most --seconds 0.5" in fault and fault.count("\n") == 1
+        assert cinepoet(*words, "--tokenizer", codec, "--seconds", 0.5)[0] == 0
+
+
+def test_a_sound_of_unknown_length_goes_block_by_block(
+    cinepoet: Command, tmp_path: Path, song: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = video.probe
+    words = ("tokenize", song, "--tokenizer", bundle / "audio", "--seconds", 36_000, "--out")
+    assert cinepoet(*words, tmp_path / "whole.safetensors")[0] == 0
+    monkeypatch.setattr(video, "probe", lambda path: replace(known(path), duration_s=None))
+    monkeypatch.setattr(command, "BLOCK_S", 0.4)
+    long_sound, blocks = command.long_sound, []
+    monkeypatch.setattr(command, "long_sound", lambda *a, **o: (blocks.append(r) or r for r in long_sound(*a, **o)))
+    assert cinepoet(*words, tmp_path / "blocks.safetensors")[0] == 0
+    one, two = (load_file(tmp_path / f"{name}.safetensors")["audio"] for name in ("whole", "blocks"))
+    assert len(blocks) == 3 and torch.equal(one, two)
+
+
+def test_codes_that_do_not_fit_their_length_or_rate_are_refused(
+    cinepoet: Command, tmp_path: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, out = tmp_path / "codes.safetensors", tmp_path / "out.wav"
+    facts = {"format": "cinepoet-tokens-1", "tokenizer": str(bundle / "audio"), "media": "a.wav", "sample_rate": 16_000}
+    facts |= {"num_samples": 16_000, "audio_codes": 16}
+    codes = torch.zeros(4, 50, dtype=torch.int32)
+    for long_s in (120.0, 0.5):  # as a whole and block by block
+        monkeypatch.setattr(command, "LONG_SOUND_S", long_s)
+        for changed, tensor, told in (
+            ({}, codes, None),
+            ({"num_samples": 16_319}, codes, None),  # the contract's own count leaves the tail out
+            ({"num_samples": 160_000}, codes, "holds 50 frames of codes for 160000 samples, which are 500"),
+            ({"num_samples": 100}, codes, "holds 50 frames of codes for 100 samples, which are 1 "),
+            ({"sample_rate": 24_000}, codes, "was made at 24000 Hz; the tokenizer given is for 16000 Hz"),
+            ({"sample_rate": "x"}, codes, "is damaged: its sample_rate is 'x'"),
+            ({}, torch.zeros(5, 50, dtype=torch.int32), "holds 5 levels of codes; the tokenizer given has 4"),
+            ({}, codes[0].contiguous(), "is damaged: audio must be (levels, frames)"),
+        ):
+            save_file({"audio": tensor}, file, {"cinepoet": json.dumps(facts | changed)})
+            code, shown, fault = cinepoet("tokenize", "--decode", file, "--out", out)
+            if told is None:
+                samples = (facts | changed)["num_samples"]
+                assert (
+                    code == 0 and read_audio(out).samples.shape[1] == samples and f"{samples / 16_000:.3f} s" in shown
+                )
+            else:
+                assert code == 2 and told in fault, (changed, fault)
+
+
+def test_options_that_would_change_nothing_are_refused(
+    cinepoet: Command, tmp_path: Path, song: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    film, sound = tmp_path / "mute.mp4", {"tokenize": tmp_path / "c.safetensors", "reconstruct": tmp_path / "a.wav"}
+    video.write_film(film, torch.zeros(3, 5, 32, 32), fps=8)
+    for long_s in (120.0, 0.5):  # as a whole and block by block
+        monkeypatch.setattr(command, "LONG_SOUND_S", long_s)
+        for words in (("tokenize", "--size", 32), ("tokenize", "--stream"), ("reconstruct", "--tile", 32)):
+            code, _, fault = cinepoet(*words, song, "--tokenizer", bundle, "--out", sound[words[0]])
+            assert code == 2 and f"{words[1]} needs pictures, and {song} gives none" in fault
+    code, _, fault = cinepoet("tokenize", film, "--levels", 2, "--tokenizer", bundle, "--out", sound["tokenize"])
+    assert code == 2 and f"--levels needs sound, and {film} gives none" in fault
+    assert cinepoet("tokenize", song, "--tokenizer", bundle / "audio", "--out", sound["tokenize"])[0] == 0
+    code, _, fault = cinepoet("tokenize", "--decode", sound["tokenize"], "--tile", 32, "--out", sound["reconstruct"])
+    assert code == 2 and f"--tile needs pictures, and {sound['tokenize']} gives none" in fault

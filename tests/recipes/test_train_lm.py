@@ -2,6 +2,9 @@
 
 import json
 import math
+import sys
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,12 +14,14 @@ from llm.batching import fit_text
 from llm.config import PRESETS
 from llm.generate import generate
 from llm.model import PrefixLM
-from llm.tasks import task_layout
+from llm.tasks import Clip, task_layout
 from mmtok.audio.orders import ORDERS
 from mmtok.audio.soundstream import SoundStream, SoundStreamParams
 from recipes.device import choose_compute
+from recipes.distributed import ALONE, Ranks, join
+from recipes.lm_data import CaptionVectors, cached_data
 from recipes.tokens import TokenSet
-from recipes.train_lm import CaptionVectors, LMTrainConfig, learning_rate, lm_config, make_optimizers, train_lm
+from recipes.train_lm import LMTrainConfig, learning_rate, lm_config, make_optimizers, train_lm
 
 COMPUTE = choose_compute("cpu", "float32")
 CAPTIONS = ["a red ball", "a blue box", "a green star falls"]
@@ -72,8 +77,15 @@ def small_preset(monkeypatch):
     monkeypatch.setattr(recipe.Run, "plot", lambda self: None)  # drawing curves takes longer than training here
 
 
-def run(folder, config, tokens=None):
-    return train_lm(config, folder, tokens=tokens or make_tokens(), text_encoder=WordVectors(), compute=COMPUTE)
+def make_data(tokens=None, config=None):
+    config = config if config is not None else make_config()
+    return cached_data(tokens if tokens is not None else make_tokens(), validation_rows=config.validation_rows)
+
+
+def run(folder, config, tokens=None, **options):
+    data = make_data(tokens, config)
+    captions = CaptionVectors(data.captions, WordVectors(), slots=config.text_slots)
+    return train_lm(config, folder, data=data, captions=captions, text_dim=8, compute=COMPUTE, **options)
 
 
 def read_log(folder):
@@ -81,10 +93,10 @@ def read_log(folder):
 
 
 def test_sizes_come_from_the_cache_and_the_encoder():
-    config = lm_config(make_config(), make_tokens(), 8)
+    config = lm_config(make_config(), make_data(), 8)
     assert (config.max_grid, config.max_audio_frames, config.audio_levels) == ((3, 2, 2), 4, 2)
     assert (config.visual_codes, config.audio_codes, config.text_dim, config.text_slots) == (32, 11, 8, 5)
-    silent = lm_config(make_config(), make_tokens(silent=True), 8)
+    silent = lm_config(make_config(), make_data(make_tokens(silent=True)), 8)
     assert (silent.audio_levels, silent.audio_codes, silent.max_audio_frames) == (0, 0, 0)
 
 
@@ -108,7 +120,7 @@ def test_each_order_of_audio_codes_is_trained_by_one_key_then_generated_and_deco
     assert model.config.audio_order == order
     assert read_log(tmp_path)[-1]["val/audio_accuracy"] > 0.95
 
-    clip = recipe.Clip((3, 2, 2), 4)
+    clip = Clip((3, 2, 2), 4)
     layout = task_layout("text_to_video", model.vocabulary, clip, text_slots=5, audio_order=model.config.audio_order)
     ids, known = layout.fill({}, len(CAPTIONS))
     text, mask = fit_text(*WordVectors().encode(CAPTIONS), 5)
@@ -175,37 +187,37 @@ def test_held_out_rows_are_never_trained_on(tmp_path):
 
 
 def test_dropped_captions_are_hidden_from_attention(tmp_path):
-    tokens = make_tokens()
-    config = make_config()
-    model_config = lm_config(config, tokens, 8)
-    groups = recipe.make_groups(
-        {"text_to_video": 1.0}, model_config.vocabulary, recipe.Clip((3, 2, 2), 4), text_slots=5
-    )
-    captions = CaptionVectors(tokens.captions, WordVectors(), slots=5)
-    rows = torch.zeros(2000, dtype=torch.long)
-    batch = recipe.make_batch(
+    data = make_data()
+    config = make_config(tokens_per_step=50_000)
+    model_config = lm_config(config, data, 8)
+    groups = recipe.make_groups({"text_to_video": 1.0}, model_config.vocabulary, Clip((3, 2, 2), 4), text_slots=5)
+    captions = CaptionVectors(data.captions, WordVectors(), slots=5)
+    (batch,) = recipe.draw_batch(
         groups[0],
-        rows,
-        tokens=tokens,
+        0,
+        config=config,
+        data=data,
         captions=captions,
-        text_dropout=0.1,
         generator=torch.Generator().manual_seed(0),
         device=torch.device("cpu"),
     )
     hidden = (~batch.text_mask.any(1)).float().mean()
+    assert len(batch.ids) > 1400
     assert 0.08 < hidden < 0.12
-    assert batch.text_mask[batch.text_mask.any(1)].sum(1).unique().tolist() == [3]
+    assert batch.text_mask[batch.text_mask.any(1)].sum(1).unique().tolist() == [3, 4]
 
 
 def test_captions_are_embedded_once_and_come_back_in_their_rows():
     encoder = WordVectors()
     captions = CaptionVectors(["a red ball", "a blue box", "a red ball"], encoder, slots=5, batch_size=1)
     assert encoder.calls == ["a red ball", "a blue box"]
-    vectors, mask = captions(torch.tensor([2, 1]))
-    expected, _ = encoder.encode(["a red ball", "a blue box"])
-    torch.testing.assert_close(vectors[:, :3], expected[:, :3], atol=0.02, rtol=0.01)  # kept in bfloat16
-    assert mask.tolist() == [[True] * 3 + [False] * 2] * 2
-    assert not vectors[:, 3:].any()
+    vectors, mask = captions(["a blue box", None, "a red ball"])
+    expected, _ = encoder.encode(["a blue box", "a red ball"])
+    torch.testing.assert_close(vectors[::2, :3], expected[:, :3], atol=0.02, rtol=0.01)  # kept in bfloat16
+    assert mask.tolist() == [[True] * 3 + [False] * 2, [False] * 5, [True] * 3 + [False] * 2]
+    assert not vectors[:, 3:].any() and not vectors[1].any()
+    nothing = CaptionVectors([], encoder, slots=5)([None])
+    assert nothing[0].shape == (1, 5, 8) and not nothing[1].any()
 
 
 def test_learning_rate_rises_then_falls():
@@ -218,7 +230,7 @@ def test_learning_rate_rises_then_falls():
 
 
 def test_norms_and_tables_are_not_decayed():
-    model = PrefixLM(lm_config(make_config(), make_tokens(), 8))
+    model = PrefixLM(lm_config(make_config(), make_data(), 8))
     decayed, kept = make_optimizers(model, make_config())["optimizer"].param_groups
     assert (decayed["weight_decay"], kept["weight_decay"]) == (0.05, 0.0)
     assert {id(p) for p in kept["params"]} >= {id(model.model.norm.weight), id(model.model.embed_tokens.weight)}
@@ -227,7 +239,7 @@ def test_norms_and_tables_are_not_decayed():
 
 
 def test_muon_takes_the_matrices_of_the_layers_and_adamw_the_rest():
-    model = PrefixLM(lm_config(make_config(), make_tokens(), 8))
+    model = PrefixLM(lm_config(make_config(), make_data(), 8))
     made = make_optimizers(model, make_config(optimizer="muon"))
     inside = {id(p) for n, p in model.named_parameters() if ".layers." in n and p.ndim == 2}
     assert {id(p) for group in made["muon"].param_groups for p in group["params"]} == inside
@@ -244,8 +256,99 @@ def test_muon_learns_too(tmp_path):
     assert read_log(tmp_path)[-1]["val/visual_accuracy"] > 0.95
 
 
+def test_a_batch_in_pieces_gives_the_gradients_of_the_whole(tmp_path):
+    whole = run(tmp_path / "whole", make_config(steps=3, context_dropout=0.5))
+    pieces = run(tmp_path / "pieces", make_config(steps=3, context_dropout=0.5, micro_tokens=60))
+    first, second = (PrefixLM.from_pretrained(path).state_dict() for path in (whole, pieces))
+    for name in first:
+        torch.testing.assert_close(first[name], second[name], atol=2e-5, rtol=1e-3)
+    assert [x["train/loss"] for x in read_log(tmp_path / "whole") if "train/loss" in x] == pytest.approx(
+        [x["train/loss"] for x in read_log(tmp_path / "pieces") if "train/loss" in x], rel=1e-5
+    )
+
+
+def joint(folder):
+    """What test_two_processes_... trains: one step replicated and one sharded, then stopped halfway and gone on."""
+    torch.set_num_threads(1)
+    ranks = join(torch.device("cpu"))
+    PRESETS["tiny"] = {**PRESETS["tiny"], **SMALL}
+    recipe.Run.plot = lambda self: None
+    for name, sharded in (("replicated", False), ("sharded", True)):
+        config = make_config(
+            steps=4, tokens_per_step=160, batch_multiple=2, sharded=sharded, ema=0.5, context_dropout=0.3
+        )
+        run(folder / name, config, ranks=ranks)
+    stop_after(1, folder / "stopped", config, ranks)
+
+
+def stop_after(step, folder, config, ranks=ALONE):
+    save = recipe.Run.maybe_save
+
+    def stops(self, done, parts):
+        if done == step:
+            self.save(done + 1, parts)
+            raise KeyboardInterrupt
+
+    recipe.Run.maybe_save = stops
+    with pytest.raises(KeyboardInterrupt):
+        run(folder, config, ranks=ranks)
+    recipe.Run.maybe_save = save
+
+
+def test_two_processes_are_one_replicated_or_sharded_and_either_number_goes_on(two_processes, tmp_path):
+    two_processes(__file__, tmp_path)
+    config = make_config(steps=4, tokens_per_step=160, batch_multiple=2, ema=0.5, context_dropout=0.3)
+    alone = PrefixLM.from_pretrained(run(tmp_path / "alone", config)).state_dict()
+    run(tmp_path / "stopped", replace(config, sharded=True))  # began with two processes
+    for name in ("replicated", "sharded", "stopped"):
+        state = PrefixLM.from_pretrained(tmp_path / name / "model").state_dict()
+        for key, weight in alone.items():
+            torch.testing.assert_close(state[key], weight, atol=2e-5, rtol=1e-4)
+        losses = [[x["train/loss"] for x in read_log(tmp_path / f) if "train/loss" in x] for f in (name, "alone")]
+        assert losses[0] == pytest.approx(losses[1], rel=1e-4), name
+        assert len(losses[0]) == 4
+
+
+def test_a_killed_process_leaves_a_whole_checkpoint_and_goes_on_bit_for_bit(tmp_path, monkeypatch):
+    config = make_config(steps=6, context_dropout=0.5)
+    straight = run(tmp_path / "straight", config)
+    stop_after(2, tmp_path / "killed", config)
+    half = tmp_path / "killed" / "checkpoint" / "5.partial"  # as a kill during a later save leaves it
+    half.mkdir()
+    (half / "__0_0.distcp").write_bytes(b"half a file")
+    resumed = run(tmp_path / "killed", config)
+    first, second = (PrefixLM.from_pretrained(path).state_dict() for path in (straight, resumed))
+    assert all(first[name].equal(second[name]) for name in first)
+    assert [p.name for p in (tmp_path / "killed" / "checkpoint").iterdir()] == ["6"]
+
+
+def test_a_trained_model_goes_on_with_other_tasks(tmp_path):
+    weights = {"text_to_video": 1.0}
+    first = run(tmp_path / "a", make_config(steps=50, lr=2e-2, task_weights=weights, validate_every=50))
+    config = make_config(steps=1, lr=1e-4, task_weights={"text_to_video": 0.5, "audio_to_video": 0.5})
+    run(tmp_path / "b", config, start=PrefixLM.from_pretrained(first))
+    run(tmp_path / "c", config)
+    adapted, fresh = (read_log(tmp_path / f)[-1]["val/loss_text_to_video"] for f in "bc")
+    assert adapted < 0.5 < fresh
+    with pytest.raises(ValueError, match=r"does not fit this run: text_slots 5 \(wanted 6\)"):
+        run(tmp_path / "d", make_config(text_slots=6), start=PrefixLM.from_pretrained(first))
+
+
+def test_steps_use_a_stated_part_of_the_machine(tmp_path):
+    run(tmp_path, make_config())
+    for line in read_log(tmp_path):
+        if "perf/mfu" in line:
+            assert 0 < line["perf/mfu"] < 1
+
+
 def test_errors(tmp_path):
+    with pytest.raises(ValueError, match=r"a batch of 3 \w+ sequences cannot be shared by 2 processes"):
+        run(tmp_path / "ranks", make_config(tokens_per_step=120), ranks=Ranks(0, 2))
     with pytest.raises(ValueError, match=r"validation_rows \(15\) must be less than the 15 rows"):
         run(tmp_path, make_config(validation_rows=15))
     with pytest.raises(ValueError, match="a text has 4 tokens, the model's sequences have 3 text slots"):
         run(tmp_path, make_config(text_slots=3))
+
+
+if __name__ == "__main__":
+    joint(Path(sys.argv[1]))

@@ -12,10 +12,12 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+import mmtok.audio.soundstream as soundstream
 import recipes.train_soundstream as recipe
 from mmtok.audio.soundstream import SoundStream, build_soundstream
 from mmtok.media.audio import write_wav
 from recipes.config import load_config
+from recipes.corpora.sources import RealSounds
 from recipes.device import Compute
 from recipes.distributed import join
 from recipes.run import Run
@@ -69,10 +71,18 @@ def test_smoke_run_writes_a_model_and_logs_every_level(tmp_path: Path) -> None:
     assert ["val/log_mel" in row for row in rows] == [True, False, True, True]
 
 
+def test_the_codec_hears_before_it_is_quantized(tmp_path: Path) -> None:
+    config = replace(SMOKE, steps=6, log_every=1, quantize_from_step=4)
+    train_soundstream(config, tmp_path, sound_source=tones, compute=CPU)
+    use = [row["vq/use_level_0"] for row in log_of(tmp_path)]
+    assert use[:4] == [0.0] * 4
+    assert all(value > 0 for value in use[4:])
+
+
 @pytest.mark.parametrize(
     "extra",
     [
-        {"start_vectors": 25},
+        {"start_vectors": 25, "quantize_from_step": 2},
         {"average_decay": 0.5, "adversarial_start_step": 2, **CRITICS},
         {"balanced": True, "adversarial_start_step": 2, **CRITICS},
     ],
@@ -140,13 +150,13 @@ def test_runs_under_bfloat16_autocast(tmp_path: Path) -> None:
 def test_default_sound_is_the_shapes_corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = []
 
-    def few(corpus: object, real: object) -> object:
-        made.append((type(corpus).__name__, real))
+    def few(corpus: object, real: object, *, sample_rate: int) -> object:
+        made.append((type(corpus).__name__, real, sample_rate))
         return tones
 
     monkeypatch.setattr(recipe, "MixedSounds", few)
     train_soundstream(replace(SMOKE, steps=1), tmp_path, compute=CPU)
-    assert made == [("ShapesCorpus", None)]
+    assert made == [("ShapesCorpus", None, 16_000)]
 
 
 def test_learning_rate_rises_then_falls_to_two_percent() -> None:
@@ -159,6 +169,24 @@ def test_learning_rate_rises_then_falls_to_two_percent() -> None:
 def test_a_crop_that_is_no_multiple_of_the_hop_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"num_samples \(1000\) must be a multiple of the hop of 320"):
         train_soundstream(replace(SMOKE, num_samples=1000), tmp_path, sound_source=tones, compute=CPU)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"batch_size": 0, "log_every": 0, "lr": 1e-3}, "batch_size must be at least 1, got 0; log_every must be"),
+        ({"steps": 0}, "steps must be at least 1, got 0"),
+        ({"spectral_channels": 0}, "spectral_channels must be at least 1"),
+        ({"warmup_steps": -1, "mel_weight": -0.5}, "mel_weight must not be negative, got -0.5; warmup_steps must not"),
+        ({"recording_s": 0.0}, "recording_s must be positive, got 0.0"),
+        ({"mel_weight": 0.0, "waveform_weight": 0.0}, "both 0: nothing teaches the codec before discriminators do"),
+        ({"mel_weight": 0.0, "waveform_weight": 0.0, "adversarial_start_step": 3}, "both 0: nothing teaches"),
+    ],
+)
+def test_numbers_that_cannot_train_are_named_at_once(changes: dict, told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        replace(SMOKE, **changes)
+    replace(SMOKE, mel_weight=0.0, waveform_weight=0.0, adversarial_start_step=0)
 
 
 def test_balanced_terms_train_and_their_weights_decide(tmp_path: Path) -> None:
@@ -238,16 +266,37 @@ def test_the_command_trains_on_a_folder_and_keeps_files_out(
     code, told, fault = cinepoet(*words)
     assert code == 0, fault
     assert "3 recordings, 0.00 h; 2 files are kept out for measuring" in told and "ready; its curves" in told
+    assert "broken.wav: is not a media file" in told
     assert (tmp_path / "run" / "data.txt").read_text() == "0.wav\n1.wav\n3.wav\nbroken.wav\n"
     assert SoundStream.from_pretrained(tmp_path / "run" / "model").sample_rate == 16_000
     code, _, fault = cinepoet(*words[:4], "--out", tmp_path / "other", "--stages", "audio")
     assert code == 2 and "leave --stages out" in fault
     code, _, fault = cinepoet("train", "soundstream", "--tokenizers", "tiny", "--out", tmp_path / "other")
     assert code == 2 and "leave --tokenizers out" in fault
+    code, told, fault = cinepoet(*words[:4], "--out", tmp_path / "other", "preset=huge")
+    assert code == 2 and "unknown SoundStream preset 'huge'" in fault and "recordings" not in told
     for file in range(4):
         (tmp_path / "sounds" / f"{file}.wav").unlink()
     code, _, fault = cinepoet("train", "soundstream", "--media", tmp_path / "sounds", "--out", tmp_path / "none")
     assert code == 2 and "every file was silent or could not be read" in fault
+
+
+def test_sounds_are_read_at_the_rate_of_the_preset(
+    cinepoet: Callable[..., tuple[int, str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sounds").mkdir()
+    write_wav(tmp_path / "sounds" / "a.wav", tones(torch.Generator().manual_seed(0), 1, 16_000)[0], 16_000)
+    monkeypatch.setitem(soundstream.PRESETS, "smoke", replace(soundstream.PRESETS["smoke"], sample_rate=24_000))
+    lengths = []
+
+    def train(config: SoundStreamTrainConfig, folder: Path, *, sound_source: RealSounds, **rest: object) -> Path:
+        lengths.extend(len(sound) for sound in sound_source.recordings)
+        return folder / "model"
+
+    monkeypatch.setattr(recipe, "train_soundstream", train)
+    words = ("--media", tmp_path / "sounds", "--out", tmp_path / "run", "--device", "cpu", "preset=smoke")
+    assert cinepoet("train", "soundstream", *words)[0] == 0
+    assert lengths == [24_000]
 
 
 if __name__ == "__main__":  # one of the two processes

@@ -206,6 +206,7 @@ def test_one_config_line_lets_the_model_speak_larp(trained: Path, cinepoet: Comm
     assert json.loads((bundle.part("visual") / "config.json").read_text())["family"] == "larp"
     trained_on = json.loads((run / "lm" / "config.json").read_text())["task_weights"]
     assert set(trained_on) == {"text_to_video", "unconditional", "video_to_audio", "audio_to_video"}
+    assert set(bundle.config.tasks) == {name for name, weight in trained_on.items() if weight}
     words = ("generate", "a red circle moves left", "--model", run / "bundle", "--out", film)
     code, shown, _ = cinepoet(*words)
     assert code == 0 and "16 frames of 64x64" in shown and "with sound" in shown  # sharpened by re-encoding
@@ -213,7 +214,7 @@ def test_one_config_line_lets_the_model_speak_larp(trained: Path, cinepoet: Comm
     assert code == 0 and "16 frames of 32x32" in shown
     picture = tmp_path / "picture.png"
     code, _, fault = cinepoet("generate", "a red circle", "--model", run / "bundle", "--out", picture)
-    assert code == 2 and "tokens are about the whole clip; offered: text_to_video, unconditional" in fault
+    assert code == 2 and "text_to_image is not trained in this model; trained: unconditional, text_to_video" in fault
     code, _, fault = cinepoet(*words, "--extensions", 1)
     assert code == 2 and "extensions re-read the last second" in fault
     code, shown, _ = cinepoet("evaluate", "shapes", "--model", run / "bundle", "--prompts", 2, "--batch-size", 2)

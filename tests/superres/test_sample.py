@@ -117,6 +117,13 @@ def test_same_seed_same_codes():
     assert sample(model, low, text, num_steps=4).equal(free), "torch's global seed rules when no generator is given"
 
 
+def test_a_row_with_its_own_seed_does_not_depend_on_its_neighbours():
+    model, (_, _, low, text) = make_model(), make_inputs(batch=3)
+    together = sample(model, low, text, num_steps=3, generator=[generator(s) for s in (4, 5, 6)])
+    alone = sample(model, low[1:2], text[1:2], num_steps=3, generator=[generator(5)])
+    assert alone.equal(together[1:2])
+
+
 def test_temperature_zero_is_certain():
     model = make_model()
     codes, masked, low, text = make_inputs()

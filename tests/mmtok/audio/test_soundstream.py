@@ -57,6 +57,12 @@ def test_published_numbers() -> None:
     assert sum(b.numel() for b in model.state_dict().values()) == encoder + decoder + 4 * 1024 * 128
 
 
+def test_the_papers_own_setting_has_eight_levels_of_6_kbps() -> None:
+    with torch.device("meta"):
+        model = build_soundstream("soundstream-24k")
+    assert (model.frame_rate, model.num_codebooks, model.bitrate_kbps) == (75.0, 8, 6.0)
+
+
 def test_tiny_fits_the_shipped_bundle() -> None:
     with torch.device("meta"):
         saved = build_soundstream("tiny").state_dict()
@@ -167,6 +173,16 @@ def test_a_stream_remembers_a_bounded_past(model: SoundStream) -> None:
     assert sizes[0] == sizes[-1] < 10_000
 
 
+def test_what_the_tiny_preset_remembers() -> None:
+    tiny, encoding, decoding = build_soundstream("tiny").eval(), Stream(), Stream()
+    with torch.no_grad():
+        with streaming(encoding):
+            latents = tiny.encoder(sound(1, 3200))
+        with streaming(decoding):
+            tiny.decoder(latents)
+    assert (encoding.num_bytes(), decoding.num_bytes()) == (41_496, 59_424)  # as docs/audio.md tells
+
+
 def test_long_sounds_are_coded_in_pieces(model: SoundStream, monkeypatch: pytest.MonkeyPatch) -> None:
     audio = sound(2, 8 * 21 + 5)
     codes = model.encode(audio)
@@ -273,7 +289,9 @@ def test_bad_arguments_are_named(model: SoundStream) -> None:
         model(torch.zeros(1, 1, 17))
     with pytest.raises(ValueError, match=r"num_samples must lie in 1\.\.23 for 2 frames, got 24"):
         model.decode(torch.zeros(1, 3, 2, dtype=torch.long), 24)
-    with pytest.raises(ValueError, match="unknown SoundStream preset 'huge'; known: smoke, soundstream-16k, tiny"):
+    with pytest.raises(
+        ValueError, match="unknown SoundStream preset 'huge'; known: smoke, soundstream-16k, soundstream-24k"
+    ):
         build_soundstream("huge")
     with pytest.raises(ValueError, match="dim must be positive, got 0"):
         dataclasses.replace(PRESETS["tiny"], dim=0)

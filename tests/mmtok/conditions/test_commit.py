@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mmtok.conditions.commit import GEOMETRIES, make_condition
+from mmtok.conditions.commit import GEOMETRIES, hide, make_condition
 from mmtok.visual.magvit2 import Magvit2, Magvit2Params
 
 
@@ -115,3 +115,49 @@ def test_exact_masks_cut_no_token_in_space_or_time(geometry, size):
 def test_a_number_of_frames_is_refused_where_there_is_none():
     with pytest.raises(ValueError, match="outpaint_central has no number of given frames"):
         make_condition(_video(), "outpaint_central", frames=9)
+
+
+def _ring(size=32):
+    """Hidden: a ring, so that neither part is a box."""
+    y, x = torch.meshgrid(torch.arange(size), torch.arange(size), indexing="ij")
+    away = ((y - size / 2) ** 2 + (x - size / 2) ** 2).sqrt()
+    return (away > 5) & (away < 11)
+
+
+@pytest.mark.parametrize("fill", ["black", "edges"])
+@pytest.mark.parametrize("exact", [False, True])
+def test_a_mask_of_ones_own_never_lets_hidden_pixels_through(fill, exact):
+    video, hidden = _video(), _ring()
+    seen = hide(video, hidden, fill=fill, latent_exact=exact)
+    again = hide(torch.where(seen.known, video, _video(seed=1)), hidden, fill=fill, latent_exact=exact)
+    assert torch.equal(seen.video, again.video)
+    assert torch.equal(seen.video[:, :, seen.known], video[:, :, seen.known])
+    assert not (seen.known & hidden).any()
+
+
+def test_a_mask_of_a_named_form_equals_the_name():
+    video = _video()
+    for geometry, fill in (("inpaint_central", "black"), ("outpaint_vertical", "edges"), ("outpaint_central", "edges")):
+        named = make_condition(video, geometry)
+        own = hide(video, ~named.known, fill=fill)
+        assert torch.equal(own.video, named.video) and torch.equal(own.latent_known, named.latent_known)
+
+
+def test_a_mask_grows_to_whole_tokens():
+    hidden = torch.zeros(17, 32, 32, dtype=torch.bool)
+    hidden[6, 9, 3] = True  # one pixel, in the third slice, second row and first column of tokens
+    made = hide(_video(), hidden, latent_exact=True)
+    assert made.latent_known.logical_not().nonzero().tolist() == [[2, 1, 0]]
+    assert made.known.logical_not().sum() == 4 * 8 * 8 and not made.known[5:9, 8:16, :8].any()
+
+
+def test_masks_that_hide_nothing_or_everything_are_refused():
+    for value, word in ((False, "nothing"), (True, "everything")):
+        with pytest.raises(ValueError, match=f"the mask hides {word}"):
+            hide(_video(), torch.full((32, 32), value))
+    with pytest.raises(ValueError, match="hides everything once it covers whole tokens of 8 x 8"):
+        hide(_video(), torch.arange(32).expand(32, 32) % 8 == 0, latent_exact=True)
+    with pytest.raises(ValueError, match=r"must be bool of shape \(32, 32\) or \(17, 32, 32\)"):
+        hide(_video(), torch.ones(16, 32, dtype=torch.bool))
+    with pytest.raises(ValueError, match="unknown fill 'grey'; known: black, edges"):
+        hide(_video(), _ring(), fill="grey")

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from mmtok.conditions.structure import DepthAnything, OpenCVFlow, make_structure, structure_video
+from mmtok.conditions.structure import DepthAnything, OpenCVFlow, make_structure, saturation_depth, structure_video
 from mmtok.visual.magvit2 import magvit2
 
 
@@ -121,3 +121,8 @@ def test_a_tokenizer_takes_the_structure_of_a_clip(depth_anything):
     clip = make_structure(video, flow=OpenCVFlow(), depth=depth_anything)
     assert clip.shape == video.shape and float(clip.abs().max()) <= 1
     assert magvit2("tiny").eval().encode(clip).shape == (1, 1, 2, 4, 4)
+
+
+def test_the_more_saturated_the_nearer():
+    frames = torch.tensor([[0.5, 0.5, 0.5], [1.0, -1.0, -1.0], [0.2, 0.0, -0.2]]).T.reshape(1, 3, 1, 3)
+    torch.testing.assert_close(saturation_depth(frames), torch.tensor([[[0.0, 2.0, 0.4]]]))

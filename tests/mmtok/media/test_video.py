@@ -287,6 +287,37 @@ def test_sound_of_any_rate_is_fitted_to_the_pictures(tmp_path: Path, sample_rate
     assert heard.samples[:, 20000:].abs().max() < 0.01
 
 
+@pytest.mark.parametrize("rate", [16000, 22222])
+def test_a_film_in_blocks_equals_the_film_in_one(tmp_path: Path, rate: int) -> None:
+    frames = torch.rand(3, 21, 18, 33, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    sound = 0.3 * torch.sin(torch.arange(round(21 / 8 * rate)) / 9)
+    write_film(tmp_path / "whole.mp4", frames, fps=8, audio=sound, sample_rate=rate)
+    with video_module.FilmWriter(tmp_path / "blocks.mp4", fps=8, sample_rate=rate) as film:
+        for start, stop in ((0, 5), (5, 13), (13, 21)):
+            at = slice(round(start / 8 * rate), round(stop / 8 * rate))
+            film.add(frames[:, start:stop], sound[at])
+    whole, blocks = (read_video(tmp_path / name, num_frames=None) for name in ("whole.mp4", "blocks.mp4"))
+    assert torch.equal(whole.frames, blocks.frames)
+    heard = [read_audio(tmp_path / name, sample_rate=rate).samples for name in ("whole.mp4", "blocks.mp4")]
+    assert heard[0].shape == heard[1].shape
+    torch.testing.assert_close(heard[0], heard[1], atol=2e-2, rtol=0)
+
+
+def test_blocks_of_a_film_must_be_alike_and_a_broken_film_leaves_nothing(tmp_path: Path) -> None:
+    pictures = torch.zeros(3, 2, 16, 16)
+    cases = [(pictures[..., :8], None), (pictures, torch.zeros(400))]
+    for number, (frames, sound) in enumerate(cases):
+        with (
+            pytest.raises(ValueError, match="pictures of one size"),
+            video_module.FilmWriter(tmp_path / f"{number}.mp4") as film,
+        ):
+            film.add(pictures)
+            film.add(frames, sound)
+    with pytest.raises(ValueError, match="no pictures were added"), video_module.FilmWriter(tmp_path / "a.mp4"):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_nothing_is_left_when_writing_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     frames, target = torch.zeros(3, 2, 16, 16), tmp_path / "a.mp4"
     target.write_bytes(b"precious")
@@ -294,7 +325,7 @@ def test_nothing_is_left_when_writing_fails(tmp_path: Path, monkeypatch: pytest.
     def fail(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(video_module, "_encode", fail)
+    monkeypatch.setattr(video_module.FilmWriter, "_encode", fail)
     with pytest.raises(MediaError, match=r"a\.mp4: cannot be written \(No space left on device\)"):
         write_film(target, frames)
     assert target.read_bytes() == b"precious" and os.listdir(tmp_path) == ["a.mp4"]

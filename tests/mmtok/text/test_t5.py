@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+import mmtok
 from mmtok.contract import TextEncoder
 from mmtok.text import t5
 from mmtok.text.t5 import T5TextEncoder, TextTokenizer
@@ -236,7 +237,7 @@ def test_bad_folders_are_named(folder: Path, tmp_path: Path) -> None:
 def test_hub_repository_is_fetched_without_its_pickled_files(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
-    def fetch(name: str, allow_patterns: list[str]) -> str:
+    def fetch(name: str, revision: str | None, allow_patterns: list[str]) -> str:
         asked.append((name, allow_patterns))
         return str(folder)
 
@@ -249,7 +250,7 @@ def test_hub_repository_is_fetched_without_its_pickled_files(folder: Path, monke
         n for n in ("pytorch_model.bin", "tf_model.h5", "flax_model.msgpack") for p in patterns if fnmatch(n, p)
     ]
 
-    def unreachable(name: str, allow_patterns: list[str]) -> str:
+    def unreachable(name: str, revision: str | None, allow_patterns: list[str]) -> str:
         raise OSError("no network\nlong story")
 
     monkeypatch.setattr(t5, "snapshot_download", unreachable)
@@ -274,7 +275,9 @@ def test_missing_and_wrong_weights_are_named(folder: Path) -> None:
     with pytest.raises(ValueError, match="is damaged"):
         T5TextEncoder.from_pretrained(folder)
     file.unlink()
-    with pytest.raises(FileNotFoundError, match=r"no model\.safetensors; convert pickled weights once"):
+    with pytest.raises(
+        FileNotFoundError, match=r"pickled weights are not loaded; `cinepoet convert pytorch_model\.bin"
+    ):
         T5TextEncoder.from_pretrained(folder)
 
 
@@ -288,6 +291,84 @@ def test_foreign_vocabularies_are_refused(shared: Path) -> None:
         ValueError, match=r"unknown vocabulary file 'vocab\.txt'; known: spiece\.model, tokenizer\.json"
     ):
         TextTokenizer.from_bytes("vocab.txt", b"")
+
+
+def test_full_size_xl_has_its_published_parameters() -> None:
+    with pytest.raises(ValueError, match="unknown size of T5 'xs'; known: small, base, large, xl, xxl"):
+        t5.published_config("xs")
+    counts = {}
+    for size in ("small", "xl"):
+        model = t5.empty_encoder(t5.published_config(size))
+        assert all(p.is_meta for p in model.parameters())
+        counts[size] = sum(p.numel() for p in model.parameters())
+    # by hand: vocabulary, then per layer four square-ish projections, two gates and one output, two norms; one table of
+    # relative positions, one last norm
+    by_hand = 32128 * 2048 + 24 * (4 * 2048 * 32 * 64 + 3 * 2048 * 5120 + 2 * 2048) + 32 * 32 + 2048
+    assert counts["xl"] == by_hand == 1_223_527_424
+    assert counts["small"] == 35_332_800
+
+
+def test_loading_takes_the_files_weights_instead_of_copying_them(folder: Path) -> None:
+    encoder = T5TextEncoder.from_pretrained(folder)
+    assert encoder.model.encoder.embed_tokens is encoder.model.shared
+    assert not [n for n, t in (*encoder.model.named_parameters(), *encoder.model.named_buffers()) if t.is_meta]
+    encoder.save_pretrained(folder)  # onto the files that are mapped
+    assert torch.equal(encoder.encode([GERMAN])[0], T5TextEncoder.from_pretrained(folder).encode([GERMAN])[0])
+
+
+def test_a_missing_shard_is_named(folder: Path) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    save_file(tensors, folder / "model-00002-of-00003.safetensors")
+    with pytest.raises(FileNotFoundError, match=r"has 1 of 3 shards: model-00002-of-00003\.safetensors"):
+        T5TextEncoder.from_pretrained(folder)
+
+
+def test_pickled_weights_are_not_loaded_and_the_way_out_is_named(folder: Path) -> None:
+    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(
+        FileNotFoundError, match=r"pickled weights are not loaded; `cinepoet convert pytorch_model\.bin"
+    ):
+        T5TextEncoder.from_pretrained(folder)
+
+
+def test_float16_is_refused_however_it_came_about(folder: Path) -> None:
+    with pytest.raises(ValueError, match="dtype float16 overflows"):
+        mmtok.load(folder, dtype=torch.float16)
+    with pytest.raises(ValueError, match="dtype float16 overflows"):
+        T5TextEncoder.from_pretrained(folder).half().encode(["a cat"])
+    assert mmtok.load(folder, dtype=torch.bfloat16).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("file_name", ["spiece.model", "tokenizer.json"])
+def test_a_script_that_the_vocabulary_lacks_is_told(shared: Path, file_name: str) -> None:
+    content = (shared / "models" / "t5_tokenizer" / file_name).read_bytes()
+    tokenizer = TextTokenizer.from_bytes(file_name, content)
+    with pytest.raises(ValueError, match="knows no letter of the prompt '赤い 丸'; write it in another language"):
+        tokenizer.tokenize("赤い 丸")
+    mixed = tokenizer.tokenize("a red 丸 moves to 東京!")
+    assert mixed.unknown == "丸 東京!" and mixed.cut == ""
+    assert tokenizer.tokenize("Ein Käse, une crème brûlée").unknown == ""
+
+
+def test_revisions_are_asked_for_and_recorded(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    snapshot = tmp_path / "models--google--t5-v1_1-xl" / "snapshots" / ("c0ffee" * 6 + "abcd")
+    shutil.copytree(folder, snapshot)
+    asked = []
+
+    def fetch(name: str, **options: object) -> str:
+        asked.append((name, options.get("revision")))
+        return str(snapshot)
+
+    monkeypatch.setattr(t5, "snapshot_download", fetch)
+    encoder = T5TextEncoder.from_pretrained("google/t5-v1_1-xl", revision="main")
+    assert asked == [("google/t5-v1_1-xl", "main")]
+    assert (encoder.name, encoder.revision) == ("google/t5-v1_1-xl", snapshot.name)
+    assert T5TextEncoder.from_pretrained(snapshot, revision=snapshot.name).name == "google/t5-v1_1-xl"  # offline
+    assert (T5TextEncoder.from_pretrained(folder).name, T5TextEncoder.from_pretrained(folder).revision) == ("t5", None)
+    with pytest.raises(ValueError, match="revision 'main' is a choice for hub ids"):
+        T5TextEncoder.from_pretrained(folder, revision="main")
 
 
 def test_max_length_needs_room(folder: Path) -> None:

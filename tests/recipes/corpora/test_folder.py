@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import soundfile
 import torch
 
 from mmtok.media.audio import write_wav
@@ -41,6 +42,15 @@ def test_a_pattern_takes_what_no_row_before_it_named(sounds: Path) -> None:
     assert media.licences["sounds/a_1.wav"] == "mine" and media.licences["sounds/c_1.wav"] == "CC0"
 
 
+def test_endings_of_sound_in_any_case(tmp_path: Path) -> None:
+    for name, kind in (("a.AIFF", "AIFF"), ("b.Flac", "FLAC"), ("c.aif", "AIFF"), ("d.mp3", "MP3")):
+        soundfile.write(tmp_path / name, 0.5 * torch.ones(3200).numpy(), 16_000, format=kind)
+    (tmp_path / "notes.txt").write_text("no sound")
+    media = MediaFolder.open(tmp_path)
+    assert [file.name for file in media.train_audio] == ["a.AIFF", "b.Flac", "d.mp3"]
+    assert len(sound_pool(media.train_audio + media.measure_audio)) == 4
+
+
 @pytest.mark.parametrize(
     ("row", "told"),
     [
@@ -54,13 +64,15 @@ def test_rows_that_fit_nothing_are_named(sounds: Path, row: str, told: str) -> N
         MediaFolder.open(sounds, listing(sounds, row))
 
 
-def test_sounds_are_brought_to_one_peak_and_cut(sounds: Path) -> None:
+def test_sounds_are_brought_to_one_peak_and_cut(sounds: Path, capsys: pytest.CaptureFixture[str]) -> None:
     files = MediaFolder.open(sounds).train_audio
     write_wav(sounds / "silence.wav", torch.zeros(1, 1600))
     (sounds / "broken.wav").write_bytes(b"RIFF")
     pool = sound_pool((*files, sounds / "silence.wav", sounds / "broken.wav"), longest_s=0.05)
     assert len(pool) == len(files) == 4
     assert all(sound.shape == (800,) and abs(float(sound.abs().max()) - 0.9) < 1e-4 for sound in pool)
+    told = capsys.readouterr().out.splitlines()
+    assert len(told) == 2 and "silence.wav: is silent" in told[0] and "broken.wav: " in told[1]
     assert sound_pool((sounds / "sounds" / "a_1.wav",))[0].shape == (1600,)
 
 

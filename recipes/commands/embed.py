@@ -1,0 +1,123 @@
+"""``cinepoet embed``: the vectors of a caption set on disk, so that training needs no text encoder in memory."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from recipes.commands.common import add_device, check_folder, compute_of, note, number
+
+SUMMARY = "store the text vectors of captions, each caption once"
+EXAMPLES = """\
+  cinepoet embed captions.txt --text t5-v1_1-xl --out vectors
+  cinepoet embed clips.csv --column title --text google/t5-v1_1-xl --revision COMMIT --out vectors
+  cinepoet embed shards/ --text tiny --out vectors             # the captions of a folder of tokens
+  printf '%s\\n' "blurry, low quality" | cinepoet embed - --text t5-v1_1-xl --out vectors   # a negative prompt joins
+A stopped run goes on with the same command. In Python: mmtok.text.cache.EmbeddingCache.open("vectors")(captions).
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's options.
+
+    Args:
+        parser: of the command.
+    """
+    parser.add_argument(
+        "captions",
+        metavar="CAPTIONS",
+        help=".txt (a line each), .csv, .jsonl, .parquet, folder of tokens, or - (stdin)",
+    )
+    parser.add_argument("--text", required=True, metavar="M", help="T5 folder, hub id, or model such as tiny")
+    parser.add_argument("--out", required=True, type=Path, metavar="FOLDER", help="receives or already holds vectors")
+    parser.add_argument("--column", metavar="C", help="of tables: where captions stand (default: caption)")
+    parser.add_argument("--revision", metavar="R", help="of a hub id: branch, tag or commit (default: the newest)")
+    parser.add_argument(
+        "--dtype", choices=("bfloat16", "float32"), default="bfloat16", help="of the computation (default: bfloat16)"
+    )
+    parser.add_argument(
+        "--max-length", type=number(int, 2), default=64, metavar="N", help="most pieces of a caption (default: 64)"
+    )
+    parser.add_argument("--batch-size", type=number(int, 1), default=32, metavar="N", help="(default: 32)")
+    parser.add_argument("--report", type=Path, metavar="F.jsonl", help="every caption that was not read whole, and why")
+    add_device(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Read the captions, then encode what is missing.
+
+    Args:
+        args: as parsed.
+
+    Returns:
+        The exit code.
+    """
+    import json
+    import time
+    from textwrap import shorten
+
+    from mmtok.text.cache import embed_captions
+    from recipes.commands.common import sampling_bar
+    from recipes.corpora.captions import read_captions
+    from recipes.run import write_atomically
+
+    captions = read_captions(args.captions, column=args.column)
+    if args.report is not None:
+        check_folder(args.report.absolute().parent)
+    check_folder(args.out)
+    compute = compute_of(args)
+    encoder = _encoder(args, compute.device)
+    lines: list[str] = []
+
+    def on_reading(caption: str, read: Any) -> None:
+        lines.append(json.dumps({"caption": caption, "cut": read.cut, "unknown": read.unknown}, ensure_ascii=False))
+        if len(lines) <= 3:
+            reasons = {"left out": read.cut, "unknown to the text encoder": read.unknown}
+            told = (f"{why}: {shorten(words, 80, placeholder=' ...')!r}" for why, words in reasons.items() if words)
+            note(f"{shorten(caption, 60, placeholder=' ...')!r}: {', '.join(told)}")
+
+    started = time.monotonic()
+    with sampling_bar() as on_step:
+        report = embed_captions(
+            captions,
+            encoder,
+            args.out,
+            batch_size=args.batch_size,
+            on_reading=on_reading,
+            on_progress=lambda done, total: on_step("captions", done, total),
+        )
+    seconds = time.monotonic() - started
+    if args.report is not None:
+        write_atomically(args.report, "".join(line + "\n" for line in lines))
+    if len(lines) > 3:
+        note(f"and {len(lines) - 3} more" + ("" if args.report else "; --report F.jsonl lists all"))
+    counts = f"{report.captions} captions, {report.distinct} distinct, {report.encoded} encoded in {seconds:.1f} s"
+    print(
+        f"{args.out}: {counts}"
+        + (f"; {report.cut} longer than {args.max_length} pieces" if report.cut else "")
+        + (f"; {report.unknown} with unknown letters" if report.unknown else "")
+    )
+    return 0
+
+
+def _encoder(args: argparse.Namespace, device: Any) -> Any:
+    """The text encoder, by itself or as part of a model."""
+    import torch
+
+    from mmtok.text.t5 import T5TextEncoder
+    from recipes.bundle import BUNDLE_FILE, embedded_names, open_bundle
+
+    name: str | Path = args.text
+    ours = name in embedded_names() or (Path(name) / BUNDLE_FILE).is_file()
+    if ours:
+        if args.revision is not None:
+            raise ValueError(f"--revision is a choice for hub ids, and {name} is a model of ours")
+        name = open_bundle(name).part("text")
+    dtype = getattr(torch, args.dtype)
+    encoder = T5TextEncoder.from_pretrained(
+        name, revision=args.revision, dtype=dtype, device=device, max_length=args.max_length
+    )
+    if ours:
+        encoder.name = Path(args.text).name
+    return encoder

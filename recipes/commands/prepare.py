@@ -1,0 +1,244 @@
+"""``cinepoet prepare``: films and pictures with captions to token shards, and the check of such shards."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from recipes.commands.common import add_model, add_seed, check_folder, compute_of, note, number
+
+SUMMARY = "turn films and pictures with captions into token shards that the language model trains on"
+EXAMPLES = """\
+  cinepoet prepare FILMS --captions FILMS/captions.csv --out tokens
+  cinepoet prepare listing.jsonl --num-frames 17,41 --aspect square,portrait --conditions all --out tokens
+  cinepoet prepare "shards/*.tar" --out tokens --part 3/8             # this process takes every eighth shard
+  cinepoet prepare shapes --scenes 1000 --out tokens
+  cinepoet prepare --check tokens
+"""
+_SHOWN = 20  # entries of a list that are printed
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's options.
+
+    Args:
+        parser: of the command.
+    """
+    parser.add_argument(
+        "source",
+        nargs="?",
+        metavar="SOURCE",
+        help="folder of media, listing (.csv, .jsonl), WebDataset (.tar), .parquet, saved data set, hub id, or shapes",
+    )
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="where the shards go; a stopped run goes on there")
+    parser.add_argument("--check", type=Path, metavar="FOLDER", help="look at every row of finished shards instead")
+    add_model(parser)
+    parser.add_argument("--visual", metavar="M", help="visual tokenizer (default: the model's)")
+    parser.add_argument("--audio", metavar="M", help="audio tokenizer (default: the model's); none leaves sound out")
+    texts = parser.add_argument_group("texts")
+    texts.add_argument("--captions", metavar="F", help=".csv or .jsonl with columns path and caption, for a folder")
+    texts.add_argument(
+        "--uncaptioned", choices=("refuse", "keep", "skip"), default="refuse", help="films without a text where others"
+        " have one (default: refuse)"
+    )  # fmt: skip
+    texts.add_argument("--media-column", metavar="C", help="of a listing or data set (default: path, video, image ...)")
+    texts.add_argument("--caption-column", metavar="C", help="the same (default: caption, text ...)")
+    texts.add_argument("--collection", metavar="NAME", help="name of the data source, for the <source> token")
+    clips = parser.add_argument_group("clips")
+    clips.add_argument("--num-frames", metavar="N,N", help="lengths, such as 17,41 (default: the model's)")
+    clips.add_argument("--aspect", default="square", metavar="A,A", help="square, portrait or auto (default: square)")
+    clips.add_argument("--size", type=number(int, 8), metavar="PX", help="width of the pictures (default: the model's)")
+    clips.add_argument(
+        "--clips-per-file", default="4", metavar="N", help="windows of a film at most, or all (default: 4)"
+    )
+    clips.add_argument("--skip-dull", action="store_true", help="leave out windows that are black or do not move")
+    clips.add_argument("--conditions", default="", metavar="C,C", help="structure, inpaint_central ... or all")
+    clips.add_argument("--flow", choices=("dis", "farneback"), default="dis", help="flow of structure (default: dis)")
+    clips.add_argument(
+        "--depth", metavar="M", help="depth of structure: a Depth Anything by folder or hub id, or saturation"
+    )
+    clips.add_argument("--high", action="store_true", help="also codes at twice the size, for super-resolution")
+    clips.add_argument("--limit", type=number(int, 1), metavar="N", help="films at most")
+    clips.add_argument("--scenes", type=number(int, 1), metavar="N", help="of shapes (default: 1000)")
+    add_seed(parser)
+    split = parser.add_argument_group("splits, shards and processes")
+    split.add_argument(
+        "--validation", type=number(float, 0), default=0.05, metavar="S", help="share kept (default: 0.05)"
+    )
+    split.add_argument("--split-by", choices=("source", "folder"), default="source", help="what stays together")
+    split.add_argument("--shard", type=number(int, 1), default=512, metavar="N", help="clips a shard (default: 512)")
+    split.add_argument("--batch-size", type=number(int, 1), default=16, metavar="N", help="clips encoded together")
+    split.add_argument("--workers", type=number(int, 1), default=2, metavar="N", help="threads that read (default: 2)")
+    split.add_argument("--part", metavar="I/N", help="make every N-th shard only (default: by RANK and WORLD_SIZE)")
+    split.add_argument("--plan", action="store_true", help="only decide what each shard will hold")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Prepare, or check.
+
+    Args:
+        args: as parsed.
+
+    Returns:
+        The exit code.
+    """
+    if (args.source is None) == (args.check is None):
+        raise ValueError("give SOURCE to prepare, or --check with a folder of shards; one of the two")
+    if args.check is not None:
+        return _check(args.check)
+    return _prepare(args)
+
+
+def _check(folder: Path) -> int:
+    from recipes.token_shards import ShardInfo, read_records, validate
+
+    faults = validate(folder)
+    for fault in faults[:_SHOWN]:
+        print(fault)
+    if faults:
+        more = f" and {len(faults) - 1} more" if len(faults) > 1 else ""
+        raise ValueError(f"{folder} cannot be trained on: {faults[0]}{more}")
+    records = [record for record in read_records(folder, ShardInfo.read(folder).shards) if record is not None]
+    print(f"{folder}: {sum(record['rows'] for record in records)} rows in {len(records)} shards, all as they should be")
+    return 0
+
+
+def _prepare(args: argparse.Namespace) -> int:
+    from recipes.prepare import prepare
+    from recipes.prepare_plan import SHAPES
+
+    if args.out is None:
+        raise ValueError("say where the shards go: --out FOLDER")
+    if args.scenes is not None and args.source != SHAPES:
+        raise ValueError(f"--scenes goes with {SHAPES} only")
+    part = part_of(args.part)
+    compute = compute_of(args)
+    tokenizing, size, frames = _load(args, compute)
+    config = _config(args, size, frames)
+    check_folder(args.out)
+    done = prepare(config, args.out, tokenizing, part=part, workers=args.workers, plan_only=args.plan)
+    for text in done.notes:
+        note(text)
+    for entry in done.quarantined[:_SHOWN]:
+        note(f"{entry['source']}: {entry['reason']}")
+    if len(done.quarantined) > _SHOWN:
+        note(f"and {len(done.quarantined) - _SHOWN} more")
+    print(_describe(args.out, done))
+    return 0
+
+
+def _describe(folder: Path, done: Any) -> str:
+    if done.done < done.shards:
+        state = f"{done.done} of {done.shards} shards"
+        return f"{folder}: {state} of {done.films} films so far, {done.clips} clips; the others are still to be made"
+    speed = f", {done.encoded / done.seconds:.1f} clips/s" if done.encoded else ", nothing was left to do"
+    return (
+        f"{folder}: {done.clips} clips of {done.films} films in {done.shards} shards ({done.train} train, "
+        f"{done.validation} validation), {done.sounding} with sound, {done.captioned} with captions, "
+        f"{len(done.quarantined)} left out (quarantine.jsonl){speed}"
+    )
+
+
+def part_of(text: str | None) -> tuple[int, int]:
+    """Which shards are this process's.
+
+    Args:
+        text: "I/N" with I from 1 to N; None looks for RANK and WORLD_SIZE, which torchrun sets.
+
+    Returns:
+        (number from 0, of how many)
+
+    Raises:
+        ValueError: if the text says something else.
+    """
+    if text is None:
+        return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    found = re.fullmatch(r"(\d+)/(\d+)", text)
+    if found is None or not 1 <= int(found[1]) <= int(found[2]):
+        raise ValueError(f"--part takes I/N with I from 1 to N, such as 3/8, got {text!r}")
+    return int(found[1]) - 1, int(found[2])
+
+
+def _load(args: argparse.Namespace, compute: Any) -> tuple[Any, int, int]:
+    """The tokenizers, the width of the pictures and the length of a clip."""
+    import mmtok
+    from mmtok.visual.holistic import as_grid
+    from recipes.bundle import open_bundle
+    from recipes.commands.tokenizers import load_tokenizers
+    from recipes.prepare import Tokenizing
+
+    bundle = open_bundle(args.model)
+    size, frames = bundle.config.size, bundle.config.num_frames
+    visual: Any
+    if args.visual is None:
+        visual = mmtok.load(bundle.part("visual"), device=compute.device)
+    else:
+        chosen = load_tokenizers(args.visual, compute.device)
+        visual, size, frames = chosen.visual, chosen.size, chosen.clip
+        if visual is None:
+            raise ValueError(f"--visual {args.visual} has no visual tokenizer")
+    audio = None
+    if args.audio is None and bundle.has("audio"):
+        audio = mmtok.load(bundle.part("audio"), device=compute.device)
+    elif args.audio not in (None, "none"):
+        audio = load_tokenizers(args.audio, compute.device).audio
+        if audio is None:
+            raise ValueError(f"--audio {args.audio} has no audio tokenizer")
+    size = args.size or size
+    lengths = _lengths(args.num_frames) or (frames,)
+    return Tokenizing(as_grid(visual, (lengths[0], size, size)), audio, compute), size, frames
+
+
+def _lengths(text: str | None) -> tuple[int, ...]:
+    try:
+        return tuple(int(word) for word in _words(text or ""))
+    except ValueError:
+        raise ValueError(f"--num-frames takes whole numbers such as 17,41, got {text!r}") from None
+
+
+def _words(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",") if word.strip()]
+
+
+def _config(args: argparse.Namespace, size: int, frames: int) -> Any:
+    from recipes.prepare import SATURATION
+    from recipes.prepare_plan import PAINTINGS, SHAPES, STRUCTURE, PrepareConfig
+
+    conditions = _words(args.conditions)
+    if "all" in conditions:
+        conditions = [STRUCTURE, *PAINTINGS]
+    if args.depth is not None and STRUCTURE not in conditions:
+        raise ValueError("--depth goes with --conditions structure")
+    if args.clips_per_file != "all" and not (args.clips_per_file.isdecimal() and int(args.clips_per_file) > 0):
+        raise ValueError(f"--clips-per-file takes a positive number or all, got {args.clips_per_file!r}")
+    settings: dict[str, Any] = {}
+    if args.depth is not None or args.source == SHAPES:
+        settings["depth"] = args.depth or SATURATION
+    if args.scenes is not None:
+        settings["scenes"] = args.scenes
+    return PrepareConfig(
+        source=args.source,
+        captions=args.captions,
+        uncaptioned=args.uncaptioned,
+        media_column=args.media_column,
+        caption_column=args.caption_column,
+        collection=args.collection,
+        num_frames=_lengths(args.num_frames) or (frames,),
+        aspects=tuple(_words(args.aspect)),
+        size=size,
+        conditions=tuple(conditions),
+        flow=args.flow,
+        high=args.high,
+        clips_per_file=None if args.clips_per_file == "all" else int(args.clips_per_file),
+        split_by=args.split_by,
+        validation=args.validation,
+        seed=args.seed,
+        limit=args.limit,
+        skip_dull=args.skip_dull,
+        shard=args.shard,
+        batch_size=args.batch_size,
+        **settings,
+    )

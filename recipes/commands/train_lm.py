@@ -1,0 +1,126 @@
+"""``cinepoet train lm``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from recipes.commands.common import join_training, note, tell_config
+
+_CONFIG = Path(__file__).parents[1] / "configs" / "lm_tiny.yaml"
+
+
+def run_lm(args: argparse.Namespace) -> int:
+    """Train a language model on token shards.
+
+    Args:
+        args: of ``cinepoet train``.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        ValueError: for options that this training does not take, or shards that do not fit the tokenizers.
+    """
+    from dataclasses import replace
+
+    import mmtok
+    from recipes.bundle import open_bundle
+    from recipes.config import load_config
+    from recipes.lm_data import shard_data
+    from recipes.run import same_data, write_atomically
+    from recipes.token_shards import TokenShards
+    from recipes.train_lm import LMTrainConfig, describe_mixture, lm_config, mixture, train_lm
+
+    for option in ("stages", "media", "media_list"):
+        if getattr(args, option) is not None:
+            raise ValueError(f"lm trains on token shards: leave --{option.replace('_', '-')} out and give --data")
+    if not args.data:
+        raise ValueError("lm trains on token shards: --data FOLDER (make one with cinepoet prepare)")
+    config: Any = load_config(LMTrainConfig, args.config or _CONFIG, args.changes)
+    tokenizers = open_bundle(args.tokenizers or "tiny")
+    shards = TokenShards.open(*args.data)
+    visual = mmtok.load(tokenizers.part("visual"))
+    audio = mmtok.load(tokenizers.part("audio")) if shards.info.audio else None
+    shards.info.require(visual, audio, where=", ".join(str(folder) for folder in args.data))
+    vocabulary = shards.info.vocabulary
+    config = replace(config, visual_codes=vocabulary.visual_codes, audio_codes=vocabulary.audio_codes)
+    data = shard_data(shards, sizes=config.sizes, durations=config.durations, sources=config.sources)
+    compute, ranks = join_training(args)
+    out = args.out or Path("runs") / "lm"
+    tell_config(config, out, ranks)
+    captions, text_dim, cut = _captions(args.text or tokenizers.part("text"), data, config, compute.device)
+    same_data(out, [f"shards {shards.fingerprint}", f"text {args.text or tokenizers.folder}"], ranks)
+    if ranks.is_main:
+        if cut:
+            of = f"{cut} of {len(data.captions)} captions"
+            note(f"{of} are longer than {config.text_slots} tokens; their ends are left out")
+        told = describe_mixture(config, mixture(config, data, vocabulary))
+        write_atomically(out / "mixture.txt", told)
+        print(told)
+    vectors = (_code_vectors(visual), None if audio is None else _code_vectors(audio))
+    model = train_lm(
+        config,
+        out,
+        data=data,
+        captions=captions,
+        text_dim=text_dim,
+        compute=compute,
+        code_vectors=vectors,
+        start=None if args.init is None else _start(args.init, lm_config(config, data, text_dim), vectors, config.seed),
+        ranks=ranks,
+    )
+    if ranks.is_main:
+        print(f"{model}: ready; its curves are in {out / 'curves.png'}")
+    return 0
+
+
+def _captions(name: Any, data: Any, config: Any, device: Any) -> tuple[Any, int, int]:
+    """Vectors of all captions, from a cache of ``cinepoet embed`` or an encoder; their width; how many are cut."""
+    from functools import partial
+
+    import mmtok
+    from mmtok.text.cache import EmbeddingCache
+    from recipes.lm_data import CaptionVectors
+
+    if (Path(name) / "cache.json").is_file():
+        cache = EmbeddingCache.open(name)
+        cache.require(data.captions, slots=config.text_slots)
+        return partial(cache, slots=config.text_slots), cache.identity.dim, 0
+    text = mmtok.load(name, device=device)
+    text.max_length = min(text.max_length, config.text_slots)
+    cut = sum(bool(text.tokenize(caption).cut) for caption in data.captions)
+    return CaptionVectors(data.captions, text, slots=config.text_slots), text.dim, cut
+
+
+def _start(name: str, wanted: Any, code_vectors: tuple[Any, Any], seed: int) -> Any:
+    """A trained language model, that of a bundle, or a new one with the body of a text model."""
+    import json
+    from dataclasses import replace
+
+    import torch
+
+    from llm.code_init import start_from_code_vectors
+    from llm.convert.qwen3 import body_sizes, warm_start
+    from llm.model import FAMILY, PrefixLM
+    from mmtok.pretrained import resolve_folder
+    from recipes.bundle import BUNDLE_FILE, EMBEDDED
+
+    folder = EMBEDDED / name if (EMBEDDED / name / BUNDLE_FILE).is_file() else resolve_folder(name)
+    folder = folder / "lm" if (folder / BUNDLE_FILE).is_file() else folder
+    if not (folder / "config.json").is_file():
+        raise FileNotFoundError(f"{folder} has no config.json, so it is no model to start from")
+    if json.loads((folder / "config.json").read_text()).get("family") == FAMILY:
+        return PrefixLM.from_pretrained(folder)
+    torch.manual_seed(seed)
+    model = PrefixLM(replace(wanted, **body_sizes(folder)))
+    start_from_code_vectors(model, *code_vectors, generator=torch.Generator().manual_seed(seed))
+    for line in (taken := warm_start(model, folder)).notes:
+        note(f"{taken.source}: {line}")
+    return model
+
+
+def _code_vectors(tokenizer: Any) -> Any:
+    """What a tokenizer knows about its codes, or None when it tells nothing."""
+    return tokenizer.code_vectors() if hasattr(tokenizer, "code_vectors") else None

@@ -1,0 +1,186 @@
+"""The parts of a bundle, loaded when first used, and the stop watch of their stages.
+
+Shape letters: b films, c channels, t h w time/height/width.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from functools import cached_property
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+import mmtok
+from mmtok.conditions.structure import DepthAnything, DepthEstimator, FlowEstimator, OpenCVFlow, saturation_depth
+from mmtok.visual.holistic import as_grid
+from recipes.bundle import Bundle
+from recipes.device import Compute, choose_compute
+from recipes.prompts import read_prompts
+
+Text = tuple[Tensor, Tensor]
+"""Vectors (b or 1, slots, d) and mask (b or 1, slots)."""
+
+
+def each_row(x: Tensor, count: int) -> Tensor:
+    """Every film as often as it has candidates, next to each other.
+
+    Args:
+        x: (b, ...).
+        count: rows wanted, a multiple of b.
+
+    Returns:
+        (count, ...).
+    """
+    return x if len(x) == count else x.repeat_interleave(count // len(x), dim=0)
+
+
+class Parts:
+    """A bundle whose parts are loaded when they are first used.
+
+    Args:
+        bundle: folder and config.
+        compute: device and precision; None chooses.
+    """
+
+    def __init__(self, bundle: Bundle, compute: Compute | None = None):
+        self.bundle, self.config = bundle, bundle.config
+        self.compute = compute if compute is not None else choose_compute()
+        self.seconds: dict[str, float] = {}
+        self._inner_s = [0.0]  # seconds spent in stages inside each open stage, so that no second counts twice
+
+    def _tokenizer(self, part: str) -> Any:
+        if not self.bundle.has(part):
+            raise ValueError(f"the model {self.bundle.folder} has no {part} part")
+        with self._timed(f"load {part}"):
+            return mmtok.load(self.bundle.part(part), device=self.compute.device)
+
+    @cached_property
+    def visual(self) -> Any:
+        """The visual tokenizer that the language model speaks; its codes have three axes also where it has no grid."""
+        config = self.config
+        return as_grid(self._tokenizer("visual"), (config.num_frames, config.size, config.size))
+
+    @cached_property
+    def flow(self) -> FlowEstimator:
+        """Optical flow for stylization; set it to use another estimator."""
+        return OpenCVFlow(self.config.flow)
+
+    @cached_property
+    def depth(self) -> DepthEstimator:
+        """Inverse depth for stylization; set it to use another estimator."""
+        if self.config.depth == "saturation":
+            return saturation_depth
+        with self._timed("load depth"):
+            return DepthAnything.from_pretrained(self.config.depth, device=self.compute.device)
+
+    @cached_property
+    def sharp_visual(self) -> Any:
+        """The visual tokenizer that super-resolution was trained on, another one where the first has no grid."""
+        return self._tokenizer("superres_visual") if self.bundle.has("superres_visual") else self.visual
+
+    @cached_property
+    def audio(self) -> Any:
+        """The audio tokenizer."""
+        return self._tokenizer("audio")
+
+    @cached_property
+    def text(self) -> Any:
+        """The text encoder, limited to the positions that the language model reserves."""
+        encoder = self._tokenizer("text")
+        encoder.max_length = min(encoder.max_length, self.lm.config.text_slots)
+        return encoder
+
+    @cached_property
+    def lm(self) -> Any:
+        """The language model; its vocabulary must be the tokenizers'."""
+        from llm.model import PrefixLM
+
+        with self._timed("load lm"):
+            model = PrefixLM.from_pretrained(self.bundle.part("lm")).to(self.compute.device).eval()
+        model.vocabulary.require(self.visual, self.audio)
+        return model
+
+    @cached_property
+    def superres(self) -> Any:
+        """The super-resolution transformer."""
+        from superres.model import SuperResTransformer
+
+        if not self.bundle.has("superres"):
+            raise ValueError(f"the model {self.bundle.folder} has no super-resolution part; ask for no upscaling")
+        with self._timed("load superres"):
+            return SuperResTransformer.from_pretrained(self.bundle.part("superres")).to(self.compute.device).eval()
+
+    @contextlib.contextmanager
+    def _timed(self, stage: str) -> Iterator[None]:
+        start = time.monotonic()
+        self._inner_s.append(0.0)
+        try:
+            yield
+        finally:
+            spent = time.monotonic() - start
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + spent - self._inner_s.pop()
+            self._inner_s[-1] += spent
+
+    @contextlib.contextmanager
+    def _threads_for(self, batch: int) -> Iterator[None]:
+        """One CPU thread while few rows of a small model are sampled.
+
+        A step is then too little work to share: threads would wait for each other at every product, and on a machine
+        that is busy otherwise sampling takes minutes instead of seconds.
+        """
+        threads = torch.get_num_threads()
+        few = self.compute.device.type == "cpu" and batch <= 4 and self.lm.config.dim <= 512
+        torch.set_num_threads(1 if few else threads)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(threads)
+
+    # What is given, as the parts take it.
+
+    def fit(self, video: Tensor, size: int | tuple[int, int] | None = None) -> Tensor:
+        """Resize until both sides are covered, and crop the centre.
+
+        Args:
+            video: (3, t, h, w) or (b, 3, t, h, w) in [-1, 1].
+            size: (h, w) or side in pixels; None is the language model's.
+
+        Returns:
+            (b, 3, t, h, w) in [-1, 1].
+        """
+        size = self.config.size if size is None else size
+        high, wide = (size, size) if isinstance(size, int) else size
+        video = (video if video.ndim == 5 else video[None]).float()
+        b, c, t, h, w = video.shape
+        if (h, w) != (high, wide):
+            scale = max(high / h, wide / w)
+            shape = (max(high, round(h * scale)), max(wide, round(w * scale)))
+            flat = video.transpose(1, 2).reshape(b * t, c, h, w)
+            flat = F.interpolate(flat, size=shape, mode="bicubic", antialias=True).clamp(-1, 1)
+            top, left = (shape[0] - high) // 2, (shape[1] - wide) // 2
+            flat = flat[..., top : top + high, left : left + wide]
+            video = flat.reshape(b, t, c, high, wide).transpose(1, 2)
+        return video.contiguous()
+
+    def embed(self, prompts: list[str] | None, notes: list[str]) -> Text | None:
+        """Vectors of prompts at the positions that the language model reserves.
+
+        Args:
+            prompts: texts, or None.
+            notes: receives what a user should know, such as a prompt that was cut.
+
+        Returns:
+            Vectors and mask, or None without prompts.
+        """
+        if prompts is None:
+            return None
+        with self._timed("text"):
+            slots = self.lm.config.text_slots
+            kept = read_prompts(self.text.tokenizer, prompts, most=min(slots, self.text.max_length), notes=notes)
+            vectors, mask = self.text.encode(kept, pad_to=slots)
+        return vectors.to(self.compute.device), mask.to(self.compute.device)
