@@ -281,7 +281,7 @@ def train_case(args: argparse.Namespace) -> dict[str, Any]:
     """One form of a training step of text to video, AdamW included.
 
     Args:
-        args: case, size, batch, precision, runs, device.
+        args: case, size, side, batch, precision, runs, device.
 
     Returns:
         Seconds and memory.
@@ -289,7 +289,7 @@ def train_case(args: argparse.Namespace) -> dict[str, Any]:
     device = torch.device(args.device)
     model = make_model(args.size, device, **({"visual_factors": 2} if "halved" in args.case else {}))
     config = model.config
-    clip = Clip((min(5, config.max_grid[0]), 16, 16))
+    clip = Clip((min(5, config.max_grid[0]), args.side, args.side))
     layout = task_layout("text_to_video", model.vocabulary, clip, text_slots=config.text_slots)
     ids = layout.template.repeat(args.batch, 1)
     at = layout.segment("visual_out")
@@ -330,7 +330,7 @@ def compare(args: argparse.Namespace) -> tuple[list[dict[str, Any]], str]:
     Returns:
         Rows, and the machine.
     """
-    given = ("size", "batch", "length", "dim", "vocabulary", "precision", "runs", "device")
+    given = ("size", "side", "batch", "length", "dim", "vocabulary", "precision", "runs", "device")
     words = [args.kind] + [w for name in given for w in (f"--{name}", str(getattr(args, name)))]
     rows, where = one_by_one(
         args.modes or MODES[args.kind],
@@ -465,6 +465,7 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("--modes", nargs="+", metavar="MODE", help="default: all that run on a CPU")
     parser.add_argument("--tokens", type=int, help="decode: of a run; 256 at tiny, else 32")
     parser.add_argument("--batch", type=int, help="sequences; 2 for loss, else 1")
+    parser.add_argument("--side", type=int, default=16, help="train: visual tokens along a side of a picture")
     parser.add_argument("--length", type=int, default=1351, help="loss: places of a sequence")
     parser.add_argument("--dim", type=int, default=1024, help="loss")
     parser.add_argument("--vocabulary", type=int, default=266_496, help="loss")

@@ -192,14 +192,16 @@ def test_a_random_t5_in_shards_is_loaded_and_measured(tmp_path, monkeypatch):
     assert 15 <= row["pieces"] <= 20 and row["captions/s"] > 0 and row["peak GB"] > row["mapped GB"] > 0
 
 
-def test_decoding_is_told_beside_transformers(capsys, tmp_path):
+def test_decoding_is_told_beside_transformers(capsys, tmp_path, monkeypatch):
     from recipes.bench.lm import main
 
+    monkeypatch.setattr("recipes.bench.lm.bandwidth_gb_s", lambda device: 10.0)
     out = tmp_path / "decode.json"
     assert main(["decode", "--tokens", "4", "--runs", "1", "--out", str(out)]) == 0
     told = json.loads(out.read_text())
     assert [row["case"] for row in told["rows"]] == ["transformers fp32", "ours fp32", "ours bf16", "ours int8"]
     theirs, fp32, bf16, int8 = told["rows"]
+    assert fp32["share of memory %"] == pytest.approx(10 * fp32["GB/s"])
     assert theirs["x"] == 1 and all(row["tokens/s"] > 0 for row in told["rows"])
     assert fp32["GB a step"] < theirs["GB a step"], "our head reads one block"
     assert bf16["GB a step"] == pytest.approx(fp32["GB a step"] / 2, rel=0.01)
@@ -230,13 +232,13 @@ def test_transformers_form_makes_the_same_ids():
 def test_the_large_loss_takes_an_eighth_of_the_memory(capsys):
     from recipes.bench.lm import main
 
-    words = ["loss", "--batch", "2", "--length", "1024", "--dim", "64", "--vocabulary", "32768", "--runs", "1"]
+    words = ["loss", "--batch", "2", "--length", "768", "--dim", "32", "--vocabulary", "32768", "--runs", "1"]
     rows = {}
     for case in ("plain", "ours"):
         assert main([*words, "--case", case]) == 0
         rows[case] = json.loads(capsys.readouterr().out)
     assert rows["ours"]["gradient norm"] == pytest.approx(rows["plain"]["gradient norm"], rel=1e-4)
-    assert rows["plain"]["extra GB"] > 0.6
+    assert rows["plain"]["extra GB"] > 0.5
     assert rows["ours"]["extra GB"] < rows["plain"]["extra GB"] / 8
 
 
@@ -244,11 +246,12 @@ def test_a_training_step_is_timed(capsys):
     from recipes.bench.lm import MODES, main
 
     for case in (MODES["train"][0], MODES["train"][-1]):
-        assert main(["train", "--runs", "1", "--case", case, "--precision", "bf16"]) == 0
+        assert main(["train", "--side", "4", "--runs", "1", "--case", case, "--precision", "bf16"]) == 0
         row = json.loads(capsys.readouterr().out)
         assert row["s"] > 0 and row["peak GB"] > 0.1
 
 
+@pytest.mark.slow
 def test_the_cost_of_fewer_bits_is_measured_on_the_default_model(tmp_path):
     from recipes.bench.lm import main
 
