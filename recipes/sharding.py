@@ -74,7 +74,7 @@ def save_whole(model: PrefixLM, folder: Path, ranks: Ranks) -> None:
             plain = PrefixLM(model.config)
         plain.load_state_dict(state, assign=True, strict=not model.config.tie_embeddings)
         if model.config.tie_embeddings:
-            plain.lm_head.weight = plain.model.embed_tokens.weight
+            setattr(plain.lm_head, "weight", plain.model.embed_tokens.weight)  # noqa: B010 - a property in int8
         plain.eval().save_pretrained(folder)
     ranks.wait()
 

@@ -388,7 +388,8 @@ def quality(args: argparse.Namespace) -> tuple[list[dict[str, Any]], str]:
     from recipes.bundle import open_bundle
     from recipes.device import choose_compute
     from recipes.encode_dataset import EncodeConfig, encode_shapes
-    from recipes.train_lm import CaptionVectors, make_batch, make_groups
+    from recipes.lm_data import CaptionVectors, cached_data
+    from recipes.train_lm import make_batch, make_groups
 
     bundle, compute = open_bundle(args.model), choose_compute("cpu", "float32")
     model = PrefixLM.from_pretrained(args.lm or bundle.part("lm"))
@@ -412,10 +413,8 @@ def quality(args: argparse.Namespace) -> tuple[list[dict[str, Any]], str]:
     batch = make_batch(
         group,
         torch.arange(len(tokens)),
-        tokens=tokens,
+        data=cached_data(tokens, validation_rows=0),
         captions=captions,
-        text_dropout=0.0,
-        generator=torch.Generator(),
         device=compute.device,
     )
     rows: list[dict[str, Any]] = []
