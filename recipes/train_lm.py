@@ -66,6 +66,10 @@ class LMTrainConfig:
         size: a preset of llm/config.py; the token cache and the text encoder replace its grid, frames and text width.
         visual_codes: entries of the visual codebook that made the cache.
         audio_codes: entries of one audio level.
+        visual_factors: 2 gives the halves of a visual code rows of their own, see llm/factors.py.
+        recompute_every: layers that are computed again on the way back, 1 for each, 2 for every other one; None keeps
+            what all computed.
+        compiled: True compiles each layer with torch.compile.
         audio_order: in which audio codes stand in a sequence: "level", "time" or "delay", see mmtok/audio/orders.py.
         text_slots: places for text in a sequence.
         sizes: (h, w) tokens of each resolution that the model tells apart, the default one first; () follows the data.
@@ -107,6 +111,9 @@ class LMTrainConfig:
     size: str = "tiny"
     visual_codes: int = 4096
     audio_codes: int = 1024
+    visual_factors: int = 1
+    recompute_every: int | None = None
+    compiled: bool = False
     audio_order: str = "level"
     text_slots: int = 32
     sizes: tuple[tuple[int, int], ...] = ()
@@ -275,7 +282,7 @@ def make_optimizers(model: PrefixLM, config: LMTrainConfig) -> dict[str, torch.o
     decayed: list[nn.Parameter] = []
     kept: list[nn.Parameter] = []
     for name, weight in model.named_parameters():
-        table = name.startswith("positions.") or "embed_tokens" in name
+        table = name.startswith(("positions.", "high_given_low.")) or "embed_tokens" in name
         inside = ".layers." in name and weight.ndim == 2 and config.optimizer == "muon"
         (matrices if inside else kept if weight.ndim < 2 or table else decayed).append(weight)
     groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": kept, "weight_decay": 0.0}]
@@ -310,6 +317,7 @@ def lm_config(config: LMTrainConfig, data: LMData, text_dim: int) -> LMConfig:
         max_grid=data.max_grid,
         max_audio_frames=data.max_audio_frames,
         audio_order=config.audio_order,
+        visual_factors=config.visual_factors,
     )
 
 
@@ -507,6 +515,9 @@ def train_lm(
             )
     model.to(compute.device).train().requires_grad_(True)
     averaged = copy.deepcopy(model).requires_grad_(False) if config.ema else model
+    model.checkpoint_layers(config.recompute_every)
+    if config.compiled:
+        model.compile_layers()
     flops = {id(g): sequence_flops(model.config, g.layout, full_softmax=config.full_softmax) for g in groups}
     peak = peak_flops(compute)
 
@@ -616,7 +627,10 @@ def _require_room(there: LMConfig, wanted: LMConfig) -> None:
     """Raise unless a trained model can speak what a run wants of it."""
     faults = [
         f"{name} {getattr(there, name)} (wanted {getattr(wanted, name)})"
-        for name in ("visual_codes", "audio_levels", "audio_codes", "text_dim", "text_slots", "audio_order")
+        for name in (
+            *("visual_codes", "visual_factors", "audio_levels", "audio_codes"),
+            *("text_dim", "text_slots", "audio_order"),
+        )
         if getattr(there, name) != getattr(wanted, name)
     ]
     if any(a < b for a, b in zip(there.max_grid, wanted.max_grid, strict=True)):

@@ -60,8 +60,15 @@ def export_qwen3(model: PrefixLM, folder: str | Path, *, dtype: torch.dtype | No
         model: the language model.
         folder: created when absent.
         dtype: of the weights on disk, or None for the model's own.
+
+    Raises:
+        ValueError: for a model with halved visual codes or int8 weights, which Qwen3 does not have.
     """
     folder, config = Path(folder), model.config
+    if config.visual_factors != 1:
+        raise ValueError("a model with halved visual codes has no Qwen3 form: its head is two softmaxes")
+    if model.is_quantized:
+        raise ValueError("int8 weights are for sampling only; export the model that they were made from")
     (folder / _OURS).mkdir(parents=True, exist_ok=True)
     tensors = {k: v.detach().cpu().to(dtype or v.dtype).contiguous() for k, v in model.state_dict().items()}
     if config.tie_embeddings:

@@ -277,6 +277,7 @@ def joint(folder):
         config = make_config(
             steps=4, tokens_per_step=160, batch_multiple=2, sharded=sharded, ema=0.5, context_dropout=0.3
         )
+        config = replace(config, recompute_every=1 if sharded else None)
         run(folder / name, config, ranks=ranks)
     stop_after(1, folder / "stopped", config, ranks)
 
@@ -299,7 +300,7 @@ def test_two_processes_are_one_replicated_or_sharded_and_either_number_goes_on(t
     two_processes(__file__, tmp_path)
     config = make_config(steps=4, tokens_per_step=160, batch_multiple=2, ema=0.5, context_dropout=0.3)
     alone = PrefixLM.from_pretrained(run(tmp_path / "alone", config)).state_dict()
-    run(tmp_path / "stopped", replace(config, sharded=True))  # began with two processes
+    run(tmp_path / "stopped", replace(config, sharded=True, recompute_every=1))  # began with two processes
     for name in ("replicated", "sharded", "stopped"):
         state = PrefixLM.from_pretrained(tmp_path / name / "model").state_dict()
         for key, weight in alone.items():
@@ -332,6 +333,19 @@ def test_a_trained_model_goes_on_with_other_tasks(tmp_path):
     assert adapted < 0.5 < fresh
     with pytest.raises(ValueError, match=r"does not fit this run: text_slots 5 \(wanted 6\)"):
         run(tmp_path / "d", make_config(text_slots=6), start=PrefixLM.from_pretrained(first))
+
+
+def test_halved_codes_and_layers_computed_again_train_too(tmp_path):
+    tokens = replace(make_tokens(), low=make_tokens().low // 2)
+    config = make_config(visual_codes=16, steps=4)
+    halved = run(tmp_path / "halved", replace(config, visual_factors=2), tokens)
+    assert PrefixLM.from_pretrained(halved).factors is not None
+    kept, again = (
+        run(tmp_path / "kept", config, tokens),
+        run(tmp_path / "again", replace(config, recompute_every=1), tokens),
+    )
+    first, second = (PrefixLM.from_pretrained(path).state_dict() for path in (kept, again))
+    assert all(first[name].equal(second[name]) for name in first)
 
 
 def test_steps_use_a_stated_part_of_the_machine(tmp_path):
