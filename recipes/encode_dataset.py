@@ -17,12 +17,14 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor
 
+from mmtok.conditions.commit import GEOMETRIES, make_condition
+from mmtok.conditions.structure import OpenCVFlow, make_structure, saturation_depth
 from mmtok.pretrained import write_tensors
 from recipes.corpora.shapes import Scene, ShapesCorpus, render_audio, render_video
 from recipes.device import Compute
 from recipes.progress import track
-from recipes.run import write_atomically
-from recipes.tokens import TokenSet
+from recipes.run import step_generator, write_atomically
+from recipes.tokens import CONDITION, TokenSet
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,8 @@ class EncodeConfig:
         size: side of the pictures the language model speaks, pixels.
         upscale: True also encodes the clip at twice the size, for super-resolution.
         num_frames: pictures a clip; a tokenizer that does not take that many gets the most that it takes.
+        conditions: names of conditions that are encoded too: "structure" (flow and depth), COMMIT masks of
+            ``mmtok.conditions.commit``, or "inpaint" and "outpaint" for one of their masks drawn for each scene.
         shard: scenes a shard.
         batch_size: scenes a call of the tokenizers.
     """
@@ -48,8 +52,42 @@ class EncodeConfig:
     size: int = 64
     upscale: bool = False
     num_frames: int = 17
+    conditions: tuple[str, ...] = ()
     shard: int = 512
     batch_size: int = 16
+
+    def __post_init__(self) -> None:
+        known = (STRUCTURE, *MASKS, *(name for names in MASKS.values() for name in names))
+        if unknown := sorted(set(self.conditions) - set(known)):
+            raise ValueError(f"unknown conditions {', '.join(unknown)}; known: {', '.join(known)}")
+
+
+STRUCTURE = "structure"
+MASKS = {kind: tuple(name for name in GEOMETRIES if name.startswith(f"{kind}_")) for kind in ("inpaint", "outpaint")}
+
+
+def condition_of(name: str, video: Tensor, *, stride: tuple[int, int, int], numbers: list[int]) -> Tensor:
+    """The clip whose codes are a condition.
+
+    Args:
+        name: as in ``EncodeConfig.conditions``.
+        video: (b, 3, t, h, w) in [-1, 1].
+        stride: of the visual tokenizer.
+        numbers: b numbers of the scenes, which draw a mask where the name leaves it open.
+
+    Returns:
+        (b, 3, t, h, w) in [-1, 1].
+
+    Raises:
+        ImportError: if structure is asked for and OpenCV is not installed.
+    """
+    if name == STRUCTURE:
+        return make_structure(video, flow=OpenCVFlow(), depth=saturation_depth)
+    kinds = MASKS.get(name, (name,))
+    masks = [kinds[int(torch.randint(len(kinds), (1,), generator=step_generator(0, number)))] for number in numbers]
+    return torch.cat(
+        [make_condition(clip[None], mask, stride=stride).video for clip, mask in zip(video, masks, strict=True)]
+    )
 
 
 def half_size(video: Tensor) -> Tensor:
@@ -118,8 +156,9 @@ def encode_shapes(config: EncodeConfig, folder: Path, *, visual: Any, audio: Any
             continue
         rows: list[dict[str, Tensor]] = []
         for start in range(0, len(piece), config.batch_size):
-            scenes = [corpus.scene(i) for i in piece[start : start + config.batch_size]]
-            rows.append(_encode(scenes, config, visual, audio, compute))
+            numbers = piece[start : start + config.batch_size]
+            scenes = [corpus.scene(i) for i in numbers]
+            rows.append(_encode(scenes, numbers, config, visual, audio, compute))
         write_tensors({k: torch.cat([r[k] for r in rows]).contiguous() for k in rows[0]}, file)
     parts = [load_file(shards / f"{number:05d}.safetensors") for number in range(len(pieces))]
     joined = {k: torch.cat([p[k] for p in parts]) for k in parts[0]}
@@ -128,6 +167,7 @@ def encode_shapes(config: EncodeConfig, folder: Path, *, visual: Any, audio: Any
         high=joined.get("high"),
         audio=joined["audio"],
         captions=[corpus.scene(i).caption for i in indices],
+        conditions={name: joined[CONDITION + name] for name in config.conditions},
     )
     tokens.save(folder)
     for file in shards.iterdir():
@@ -136,16 +176,22 @@ def encode_shapes(config: EncodeConfig, folder: Path, *, visual: Any, audio: Any
     return tokens
 
 
-def _encode(scenes: list[Scene], config: EncodeConfig, visual: Any, audio: Any, compute: Compute) -> dict[str, Tensor]:
+def _encode(
+    scenes: list[Scene], numbers: list[int], config: EncodeConfig, visual: Any, audio: Any, compute: Compute
+) -> dict[str, Tensor]:
     num_frames = visual.valid_num_frames(config.num_frames)
     clips = torch.stack([render_video(s, size=2 * config.size, num_frames=num_frames) for s in scenes])
     num_samples = round(num_frames / visual.fps * audio.sample_rate)
     sounds = torch.stack([render_audio(s, num_samples=num_samples, sample_rate=audio.sample_rate) for s in scenes])
     clips = clips.to(compute.device)
+    small = half_size(clips)
     out = {
-        "low": visual.encode(half_size(clips))[:, 0].int().cpu(),
+        "low": visual.encode(small)[:, 0].int().cpu(),
         "audio": audio.encode(sounds.to(compute.device)).int().cpu(),
     }
+    for name in config.conditions:
+        seen = condition_of(name, small.cpu(), stride=visual.stride, numbers=numbers).to(compute.device)
+        out[CONDITION + name] = visual.encode(seen)[:, 0].int().cpu()
     if config.upscale:
         out["high"] = visual.encode(clips)[:, 0].int().cpu()
     return out

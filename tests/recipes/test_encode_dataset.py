@@ -1,5 +1,7 @@
 """recipes/encode_dataset.py: shards that survive a stop, and codes that are those of the tokenizers."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -7,7 +9,7 @@ from mmtok.audio.soundstream import build_soundstream
 from mmtok.visual.magvit2 import Magvit2, Magvit2Params
 from recipes.corpora.shapes import ShapesCorpus, render_video
 from recipes.device import choose_compute
-from recipes.encode_dataset import EncodeConfig, encode_shapes, half_size
+from recipes.encode_dataset import EncodeConfig, condition_of, encode_shapes, half_size
 from recipes.tokens import TokenSet
 
 CONFIG = EncodeConfig(scenes=5, size=16, upscale=True, num_frames=5, shard=2, batch_size=2)
@@ -44,6 +46,28 @@ def test_codes_captions_and_shapes(tmp_path):
     assert torch.equal(tokens.low[3], visual.encode(half_size(clip))[0, 0].int())
     again = TokenSet.load(tmp_path)
     assert torch.equal(again.low, tokens.low) and not (tmp_path / "shards").exists()
+
+
+def test_conditions_are_codes_of_what_may_be_seen(tmp_path):
+    pytest.importorskip("cv2")
+    visual, audio = _tokenizers()
+    names = ("structure", "inpaint", "outpaint_central")
+    config = replace(CONFIG, conditions=names, upscale=False)
+    compute = choose_compute("cpu", "float32")
+    tokens = encode_shapes(config, tmp_path, visual=visual, audio=audio, compute=compute)
+    assert set(TokenSet.load(tmp_path).conditions) == set(names)
+    clip = half_size(render_video(ShapesCorpus(0, "train").scene(3), size=32, num_frames=5)[None])
+    for name in names:
+        seen = condition_of(name, clip, stride=visual.stride, numbers=[3])
+        assert seen.shape == clip.shape and not torch.equal(seen, clip)
+        assert torch.equal(tokens.conditions[name][3], visual.encode(seen)[0, 0].int()), name
+    drawn = {
+        tuple((condition_of("inpaint", clip, stride=visual.stride, numbers=[n]) == -1).flatten().tolist())
+        for n in range(8)
+    }
+    assert len(drawn) == 2  # central and dynamic
+    with pytest.raises(ValueError, match="unknown conditions inpaint_side; known: structure, inpaint, outpaint"):
+        replace(CONFIG, conditions=("inpaint_side",))
 
 
 def test_a_stopped_run_keeps_its_finished_shards(tmp_path):
