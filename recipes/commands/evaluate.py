@@ -11,17 +11,18 @@ from typing import Any
 from recipes.commands.common import add_model, add_seed, check_folder, compute_of, number
 from recipes.commands.tokenizers import add_tile
 
-SUMMARY = "measure a model: prompt adherence on unseen combinations, or reconstruction; write its card"
+SUMMARY = "measure a model: prompts and tasks on unseen combinations, reconstruction; write its card"
 EXAMPLES = """\
   cinepoet evaluate shapes --prompts 200 --out results
   cinepoet evaluate shapes --prompts 20 --no-upscale
+  cinepoet evaluate tasks --scenes 100 --out results          # every other task that the model was trained on
   cinepoet evaluate reconstruction --media my_clips --out results
   cinepoet evaluate tokenizer --tokenizer cosmos-dv --media my_clips --squeezenet squeezenet_v1_0.npz --out results
   cinepoet evaluate tokenizer --tokenizer my_soundstream --media my_sounds --yamnet yamnet_int8.npz --out results
   cinepoet evaluate tokenizer --tokenizer tiny --part audio   # level by level, on made-up scenes
   cinepoet evaluate card --model runs/tiny/bundle --results results   # writes README.md from both
 """
-KINDS = ("shapes", "reconstruction", "tokenizer", "card")
+KINDS = ("shapes", "tasks", "reconstruction", "tokenizer", "card")
 
 _VISUAL_OPTIONS = ("size", "frames", "fps", "tile", "squeezenet", "vgg", "lpips", "i3d", "batch_size")
 _AUDIO_OPTIONS = ("yamnet", "seconds", "pieces", "levels", "rate")
@@ -51,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--media", type=Path, metavar="FOLDER", help="real files; those kept out of training are measured"
     )
     back.add_argument("--media-list", type=Path, metavar="CSV", help="path,split,licence of the files to use")
-    back.add_argument("--scenes", type=number(int, 1), metavar="N", help="how many scenes (default: 200)")
+    back.add_argument("--scenes", type=number(int, 1), metavar="N", help="how many scenes (default: 200; tasks: 100)")
     single = parser.add_argument_group("tokenizer: any tokenizer in the field's metrics, with their protocols")
     single.add_argument("--tokenizer", metavar="M", help="a model or a tokenizer's folder (default: tiny)")
     single.add_argument(
@@ -98,6 +99,7 @@ def run(args: argparse.Namespace) -> int:
     """
     own = {
         "shapes": ("model", "seed", "prompts", "batch_size", "no_upscale", "out"),
+        "tasks": ("model", "seed", "scenes", "batch_size", "out"),
         "reconstruction": ("model", "media", "media_list", "scenes", "size", "out"),
         "tokenizer": _TOKENIZER_OPTIONS,
         "card": ("model", "results", "notes"),
@@ -118,7 +120,7 @@ def run(args: argparse.Namespace) -> int:
     from recipes.pipeline import CinePoetPipeline
 
     pipe = CinePoetPipeline(open_bundle(args.model or "tiny"), compute_of(args))
-    result = _shapes(args, pipe) if args.kind == "shapes" else _reconstruction(args, pipe)
+    result = {"shapes": _shapes, "tasks": _tasks, "reconstruction": _reconstruction}[args.kind](args, pipe)
     print(json.dumps(result, indent=1))
     return 0
 
@@ -272,6 +274,14 @@ def _shapes(args: argparse.Namespace, pipe: Any) -> dict[str, Any]:
         upscale=not args.no_upscale and pipe.config.upscaled_size > 0,
         batch_size=args.batch_size or 10,
         folder=args.out,
+    )
+
+
+def _tasks(args: argparse.Namespace, pipe: Any) -> dict[str, Any]:
+    from recipes.evaluate_tasks import evaluate_tasks
+
+    return evaluate_tasks(
+        pipe, scenes=args.scenes or 100, seed=args.seed or 0, batch_size=args.batch_size or 10, folder=args.out
     )
 
 

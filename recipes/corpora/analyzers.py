@@ -114,6 +114,22 @@ def read_video(frames: Tensor) -> Reading:
     return Reading(colour, shape, _read_motion(cx, cy, radius, profiles))
 
 
+def read_centres(frames: Tensor) -> Tensor:
+    """Where the shape is.
+
+    Args:
+        frames: (3, t, h, w) in [-1, 1], square.
+
+    Returns:
+        (t, 2) pixels from the left and from the top, NaN where no saturated shape is seen.
+    """
+    mask = _segment(frames.float().clamp(-1, 1) / 2 + 0.5)
+    size = mask.shape[-1]
+    axis = torch.arange(size) + 0.5
+    weight = mask / mask.sum((1, 2), keepdim=True)  # 0 / 0 is NaN
+    return torch.stack(((weight.sum(1) * axis).sum(-1), (weight.sum(2) * axis).sum(-1)), -1)
+
+
 def _read_motion(cx: Tensor, cy: Tensor, radius: Tensor, profiles: Tensor) -> str:
     if len(cx) < 3:
         return "still"
