@@ -17,11 +17,12 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor
 
-from mmtok.conditions.commit import GEOMETRIES, make_condition
+from mmtok.conditions.commit import PAINTINGS, make_condition
 from mmtok.conditions.structure import OpenCVFlow, make_structure, saturation_depth
 from mmtok.pretrained import write_tensors
 from recipes.corpora.shapes import Scene, ShapesCorpus, render_audio, render_video
 from recipes.device import Compute
+from recipes.prepare_plan import STRUCTURE
 from recipes.progress import track
 from recipes.run import step_generator, write_atomically
 from recipes.tokens import CONDITION, TokenSet
@@ -57,13 +58,9 @@ class EncodeConfig:
     batch_size: int = 16
 
     def __post_init__(self) -> None:
-        known = (STRUCTURE, *MASKS, *(name for names in MASKS.values() for name in names))
+        known = (STRUCTURE, *PAINTINGS, *(name for names in PAINTINGS.values() for name in names))
         if unknown := sorted(set(self.conditions) - set(known)):
             raise ValueError(f"unknown conditions {', '.join(unknown)}; known: {', '.join(known)}")
-
-
-STRUCTURE = "structure"
-MASKS = {kind: tuple(name for name in GEOMETRIES if name.startswith(f"{kind}_")) for kind in ("inpaint", "outpaint")}
 
 
 def condition_of(name: str, video: Tensor, *, stride: tuple[int, int, int], numbers: list[int]) -> Tensor:
@@ -83,7 +80,7 @@ def condition_of(name: str, video: Tensor, *, stride: tuple[int, int, int], numb
     """
     if name == STRUCTURE:
         return make_structure(video, flow=OpenCVFlow(), depth=saturation_depth)
-    kinds = MASKS.get(name, (name,))
+    kinds = PAINTINGS.get(name, (name,))
     masks = [kinds[int(torch.randint(len(kinds), (1,), generator=step_generator(0, number)))] for number in numbers]
     return torch.cat(
         [make_condition(clip[None], mask, stride=stride).video for clip, mask in zip(video, masks, strict=True)]

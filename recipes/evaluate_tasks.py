@@ -19,17 +19,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mmtok.conditions.commit import PAINTINGS
 from recipes.corpora.analyzers import read_centres, read_pitch, read_video
 from recipes.corpora.shapes import COLOURS, Scene, ShapesCorpus, render_audio, render_video
 from recipes.encode_dataset import half_size
-from recipes.masks import NAMES, make_mask
+from recipes.masks import make_mask
 from recipes.pipeline import CinePoetPipeline
 from recipes.progress import track
 from recipes.run import write_atomically
 
-MASKS = {
-    task: tuple(n for n in names if n not in ("interpolation", "frame_prediction")) for task, names in NAMES.items()
-}
 Figures = dict[str, float]
 
 
@@ -122,8 +120,9 @@ def measures() -> dict[str, tuple[str, Callable[..., list[Figures]], dict[str, A
         "continue_av": ("continue_av", _go_on, {"task": "continue_av"}),
         "stylize": ("stylize", _stylize, {}),
     }
-    for task, names in MASKS.items():
-        rows |= {f"{task} {name}": (task, _paint, {"task": task, "mask": name}) for name in names}
+    for task, names in PAINTINGS.items():
+        for mask in (name.removeprefix(f"{task}_") for name in names):
+            rows[f"{task} {mask}"] = (task, _paint, {"task": task, "mask": mask})
     return rows
 
 

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import mmtok
-from mmtok.conditions.structure import DepthAnything, DepthEstimator, FlowEstimator, OpenCVFlow, saturation_depth
+from mmtok.conditions.structure import DepthEstimator, FlowEstimator, OpenCVFlow, depth_estimator
 from mmtok.visual.holistic import as_grid
 from recipes.bundle import Bundle
 from recipes.device import Compute, choose_compute
@@ -73,10 +73,8 @@ class Parts:
     @cached_property
     def depth(self) -> DepthEstimator:
         """Inverse depth for stylization; set it to use another estimator."""
-        if self.config.depth == "saturation":
-            return saturation_depth
         with self._timed("load depth"):
-            return DepthAnything.from_pretrained(self.config.depth, device=self.compute.device)
+            return depth_estimator(self.config.depth, device=self.compute.device)
 
     @cached_property
     def sharp_visual(self) -> Any:

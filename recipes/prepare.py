@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from mmtok.conditions.commit import make_condition
-from mmtok.conditions.structure import DepthAnything, OpenCVFlow, make_structure, saturation_depth
+from mmtok.conditions.structure import OpenCVFlow, depth_estimator, make_structure
 from mmtok.media.audio import read_audio
 from mmtok.media.errors import MediaError
 from mmtok.media.image import read_image, to_bytes, to_signed
@@ -53,7 +53,6 @@ from recipes.token_shards import (
     write_shard,
 )
 
-SATURATION = "saturation"  # the depth that needs no weights
 SILENT = 1e-4  # a sound whose peak is below is none
 _DARK, _STILL = 0.02, 0.002  # mean brightness, and mean change from picture to picture, in [0, 1]
 _CLIPS_A_JOB = 4
@@ -157,10 +156,7 @@ def condition_makers(config: PrepareConfig, tokenizing: Tokenizing) -> dict[str,
     makers: dict[str, Callable[[Tensor], Tensor]] = {}
     for name in config.conditions:
         if name == STRUCTURE:
-            device = tokenizing.compute.device
-            depth = saturation_depth
-            if config.depth != SATURATION:
-                depth = DepthAnything.from_pretrained(config.depth, device=device)  # type: ignore[assignment]
+            depth = depth_estimator(config.depth, device=tokenizing.compute.device)
             makers[name] = partial(make_structure, flow=OpenCVFlow(config.flow), depth=depth)
         else:
             makers[name] = partial(_painted, geometry=name, stride=stride)

@@ -37,7 +37,6 @@ ASPECTS = ("square", "portrait", "auto")
 PORTRAIT = 28 / 16  # height over width of VideoPoet's portrait films
 _TALL = 1.3  # height over width from which "auto" takes a film for a portrait one
 STRUCTURE = "structure"
-PAINTINGS = tuple(name for name in GEOMETRIES if name.startswith(("inpaint", "outpaint")))
 CONDITIONS = (STRUCTURE, *GEOMETRIES)
 SPLIT_BY = ("source", "folder")
 

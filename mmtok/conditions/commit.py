@@ -152,6 +152,10 @@ GEOMETRIES: dict[str, tuple[Callable[[int, int, int, int, Step], Tensor], Callab
 # How pixels are filled that a mask of one's own hides.
 FILLS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"black": _black, "edges": _edges}
 COUNTED = ("frame_prediction", "interpolation")  # geometries that give a number of frames
+PAINTINGS = {
+    task: tuple(name for name in GEOMETRIES if name.startswith(f"{task}_")) for task in ("inpaint", "outpaint")
+}
+"""Task to the geometries that hide a part of the picture."""
 
 
 def make_condition(

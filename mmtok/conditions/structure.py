@@ -28,6 +28,7 @@ FlowEstimator = Callable[[Tensor], Tensor]
 DepthEstimator = Callable[[Tensor], Tensor]
 EXTRA = 'pip install "cinepoet[structure]"'
 FLOW_METHODS = ("dis", "farneback")
+SATURATION = "saturation"
 _FINEST = 1e-6
 
 
@@ -184,6 +185,22 @@ class DepthAnything:
             answer = self.network(pixel_values=((seen + 1) / 2 - mean).div(std).to(device)).predicted_depth
             depths.append(F.interpolate(answer[:, None].float(), size=(h, w), mode="bilinear")[:, 0].to(frames.device))
         return torch.cat(depths)
+
+
+def depth_estimator(name: str, *, device: str | torch.device = "cpu") -> DepthEstimator:
+    """An estimator by name.
+
+    Args:
+        name: ``SATURATION``, which needs no weights, or a Depth Anything by folder or hub id.
+        device: where it runs.
+
+    Returns:
+        The estimator.
+
+    Raises:
+        FileNotFoundError: if its weights are not there.
+    """
+    return saturation_depth if name == SATURATION else DepthAnything.from_pretrained(name, device=device)
 
 
 def saturation_depth(frames: Tensor) -> Tensor:

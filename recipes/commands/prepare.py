@@ -204,12 +204,13 @@ def _words(text: str) -> list[str]:
 
 
 def _config(args: argparse.Namespace, size: int, frames: int) -> Any:
-    from recipes.prepare import SATURATION
-    from recipes.prepare_plan import PAINTINGS, SHAPES, STRUCTURE, PrepareConfig
+    from mmtok.conditions.commit import PAINTINGS
+    from mmtok.conditions.structure import SATURATION
+    from recipes.prepare_plan import SHAPES, STRUCTURE, PrepareConfig
 
     conditions = _words(args.conditions)
     if "all" in conditions:
-        conditions = [STRUCTURE, *PAINTINGS]
+        conditions = [STRUCTURE, *(name for names in PAINTINGS.values() for name in names)]
     if args.depth is not None and STRUCTURE not in conditions:
         raise ValueError("--depth goes with --conditions structure")
     if args.clips_per_file != "all" and not (args.clips_per_file.isdecimal() and int(args.clips_per_file) > 0):
