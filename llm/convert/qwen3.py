@@ -53,6 +53,29 @@ def _longest(config: LMConfig) -> int:
     return 2 * (t * h * w + config.audio_levels * config.max_audio_frames) + config.text_slots + 32
 
 
+def qwen3_sizes(config: LMConfig) -> dict[str, Any]:
+    """The fields of transformers' ``Qwen3Config`` that say how large a model is.
+
+    Args:
+        config: of our model.
+
+    Returns:
+        Name to value.
+    """
+    return {
+        "vocab_size": config.table_size,
+        "hidden_size": config.dim,
+        "intermediate_size": config.hidden_dim,
+        "num_hidden_layers": config.num_layers,
+        "num_attention_heads": config.num_heads,
+        "num_key_value_heads": config.num_kv_heads,
+        "head_dim": config.head_dim,
+        "rms_norm_eps": config.norm_eps,
+        "rope_parameters": {"rope_type": "default", "rope_theta": config.rope_base},
+        "tie_word_embeddings": config.tie_embeddings,
+    }
+
+
 def export_qwen3(model: PrefixLM, folder: str | Path, *, dtype: torch.dtype | None = None) -> None:
     """Write a folder that ``transformers.AutoModelForCausalLM.from_pretrained`` loads, with what is ours beside it.
 
@@ -77,22 +100,13 @@ def export_qwen3(model: PrefixLM, folder: str | Path, *, dtype: torch.dtype | No
     values = {
         "architectures": ["Qwen3ForCausalLM"],
         "model_type": "qwen3",
-        "vocab_size": config.vocabulary.vocab_size,
-        "hidden_size": config.dim,
-        "intermediate_size": config.hidden_dim,
-        "num_hidden_layers": config.num_layers,
-        "num_attention_heads": config.num_heads,
-        "num_key_value_heads": config.num_kv_heads,
-        "head_dim": config.head_dim,
+        **qwen3_sizes(config),
         "hidden_act": "silu",
         "attention_bias": False,
         "attention_dropout": 0.0,
         "use_sliding_window": False,
-        "rms_norm_eps": config.norm_eps,
-        "rope_parameters": {"rope_type": "default", "rope_theta": config.rope_base},
         "rope_theta": config.rope_base,  # for readers from before transformers 5
         "max_position_embeddings": _longest(config),
-        "tie_word_embeddings": config.tie_embeddings,
         "bos_token_id": config.vocabulary.bos_id,
         "eos_token_id": config.vocabulary.eos_id,
         "pad_token_id": config.vocabulary.pad_id,

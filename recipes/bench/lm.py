@@ -87,20 +87,9 @@ def plain_model(model: PrefixLM) -> Any:
     mmtok.compat.make_importable()
     from transformers import Qwen3Config, Qwen3ForCausalLM
 
-    config = model.config
-    sizes: dict[str, Any] = {
-        "vocab_size": config.table_size,
-        "hidden_size": config.dim,
-        "intermediate_size": config.hidden_dim,
-        "num_hidden_layers": config.num_layers,
-        "num_attention_heads": config.num_heads,
-        "num_key_value_heads": config.num_kv_heads,
-        "head_dim": config.head_dim,
-        "rms_norm_eps": config.norm_eps,
-        "rope_parameters": {"rope_type": "default", "rope_theta": config.rope_base},
-        "tie_word_embeddings": config.tie_embeddings,
-        "attn_implementation": "sdpa",
-    }
+    from llm.convert.qwen3 import qwen3_sizes
+
+    sizes = qwen3_sizes(model.config) | {"attn_implementation": "sdpa"}
     theirs: Any = Qwen3ForCausalLM(Qwen3Config(**sizes))
     shared = {k: v for k, v in model.state_dict().items() if k.startswith(("model.", "lm_head."))}
     theirs.load_state_dict(shared, assign=True)
