@@ -93,6 +93,8 @@ class LMTrainConfig:
         given: numbers of given slices of tasks that continue a clip, None for all.
         source_dropout: share of sequences that do not name their data source.
         text_dropout: share of captions hidden, which trains the null branch of guidance.
+        task_text_dropout: task to its own share. What a caption tells is not learned from sound or pictures, so tasks
+            that are asked for without a text hide most of theirs; at 0.5 and more validation hides them all.
         context_dropout: largest share of a sequence's own tokens hidden from it, see ``llm.batching.drop_context``.
         full_softmax: True trains over the whole vocabulary instead of the valid block.
         z_loss: weight of the squared log-partition.
@@ -136,6 +138,7 @@ class LMTrainConfig:
     given: tuple[int, ...] | None = None
     source_dropout: float = 0.1
     text_dropout: float = 0.1
+    task_text_dropout: dict[str, float] = field(default_factory=dict)
     context_dropout: float = 0.0
     full_softmax: bool = False
     z_loss: float = 0.0
@@ -228,7 +231,7 @@ def draw_batch(
     pool = data.train[group.pool]
     size = group.batch_size(config.tokens_per_step, config.batch_multiple)
     drawn = pool[torch.randint(len(pool), (size,), generator=generator)]
-    hidden = torch.rand(size, generator=generator) < config.text_dropout
+    hidden = torch.rand(size, generator=generator) < config.task_text_dropout.get(group.task, config.text_dropout)
     own = list(ranks.share(size))
     at_once = len(own) if config.micro_tokens is None else max(1, config.micro_tokens // group.layout.length)
     return [
@@ -415,7 +418,7 @@ def validate(
     compute: Compute,
     ranks: Ranks = ALONE,
 ) -> dict[str, float | Tensor]:
-    """Losses of held-out rows with their captions, each task alone, and their mean under the tasks' weights.
+    """Losses of held-out rows, each task alone, and their mean under the tasks' weights.
 
     Args:
         model: the language model.
@@ -433,7 +436,8 @@ def validate(
     for group in groups:
         rows = data.held_out[group.pool][: config.validation_rows]
         for part in rows.split(group.batch_size(config.micro_tokens or config.tokens_per_step)) if len(rows) else ():
-            batch = make_batch(group, part, data=data, captions=captions, device=compute.device)
+            hidden = torch.full((len(part),), config.task_text_dropout.get(group.task, 0.0) >= 0.5)
+            batch = make_batch(group, part, data=data, captions=captions, hidden=hidden, device=compute.device)
             with compute.autocast():
                 loss = prefix_lm_loss(model, batch, full_softmax=config.full_softmax)
             parts.append((group.weight * len(part) / len(rows), _loss_values("val", group.task, loss)))

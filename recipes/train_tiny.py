@@ -70,7 +70,7 @@ PART_CLASSES: dict[str, Any] = {
 TOKENIZERS = ("text", "visual", "audio")
 TOKENIZER_STAGES = ("text", "visual", "decoder", "audio")
 SHARED_STAGES = ("visual", "decoder", "audio", "larp")  # several processes can train these together
-STAGES = ("text", "visual", "decoder", "audio", "larp", "tokens", "lm", "superres", "bundle")
+STAGES = ("text", "visual", "decoder", "audio", "larp", "tokens", "lm", "tasks", "superres", "bundle")
 SPOKEN = ("magvit2", "larp")
 
 
@@ -95,6 +95,7 @@ class TinyConfig:
         lm_tokens: scenes encoded for the language model.
         superres_tokens: scenes encoded for super-resolution.
         lm: language model training; ``audio_codes`` follows ``sound_tokenizer``.
+        tasks: the language model goes on from there with these numbers, as in task adaptation; None leaves it.
         superres: super-resolution training.
         bundle: geometry and sampling defaults.
     """
@@ -115,6 +116,7 @@ class TinyConfig:
     lm_tokens: EncodeConfig = field(default_factory=EncodeConfig)
     superres_tokens: EncodeConfig = field(default_factory=lambda: EncodeConfig(upscale=True))
     lm: LMTrainConfig = field(default_factory=LMTrainConfig)
+    tasks: LMTrainConfig | None = None
     superres: SuperResTrainConfig = field(default_factory=SuperResTrainConfig)
 
     def __post_init__(self) -> None:
@@ -189,6 +191,8 @@ def train_tiny(
         raise ValueError(f"unknown stages {unknown}; known: {', '.join(STAGES)}")
     if config.tokenizer != "larp":
         stages = tuple(s for s in stages if s != "larp")
+    if config.tasks is None:
+        stages = tuple(s for s in stages if s != "tasks")
     if ranks.world > 1 and (single := [s for s in STAGES if s in stages and s not in SHARED_STAGES]):
         raise ValueError(
             f"{', '.join(single)} train in one process; name in --stages what {ranks.world} share: "
@@ -198,6 +202,7 @@ def train_tiny(
     if tokenizers is not None:  # super-resolution does not depend on whose tokens the language model speaks
         taken = TOKENIZERS if config.tokenizer == "magvit2" else (*TOKENIZERS, "superres")
         taken = tuple(s for s in taken if s != "audio" or config.sound_tokenizer is None)
+        taken += ("lm",) if "tasks" in stages and "lm" not in stages else ()
     say = print if ranks.is_main else _silent
     say(f"training on {compute.reason}")
     started = time.monotonic()
@@ -209,7 +214,8 @@ def train_tiny(
         "audio": lambda: _audio(config, folder, compute, corpus, media, ranks),
         "larp": lambda: _larp(config, folder, compute, corpus, ranks),
         "tokens": lambda: _tokens(config, folder, compute, sharp="superres" in stages or "superres" not in taken),
-        "lm": lambda: _lm(config, folder, compute, ranks),
+        "lm": lambda: _lm(config, folder, compute, ranks, stage="lm"),
+        "tasks": lambda: _lm(config, folder, compute, ranks, stage="tasks"),
         "superres": lambda: _superres(config, folder, compute),
         "bundle": lambda: _bundle(config, folder, compute, media, name=name, tokenizers=tokenizers, command=command),
     }
@@ -272,7 +278,7 @@ def _numbers(config: TinyConfig, folder: Path, stage: str) -> dict[str, Any]:
     """What a stage's config.json says."""
     if stage == "audio" and config.sound_tokenizer is not None:
         return {"sound_tokenizer": config.sound_tokenizer, "sound_levels": config.sound_levels}
-    return to_dict(_lm_config(config, folder) if stage == "lm" else getattr(config, stage))
+    return to_dict(_lm_config(config, folder, stage) if stage in ("lm", "tasks") else getattr(config, stage))
 
 
 def _audio(
@@ -345,12 +351,12 @@ def _tokens(config: TinyConfig, folder: Path, compute: Compute, *, sharp: bool) 
         print(f"{name}: {len(tokens)} clips, {tuple(tokens.low.shape[1:])} tokens each")
 
 
-def _lm_config(config: TinyConfig, folder: Path) -> LMTrainConfig:
+def _lm_config(config: TinyConfig, folder: Path, stage: str) -> LMTrainConfig:
     """The language model's numbers, with the sizes of a codec's codebooks where there is one.
 
     The tasks that need slices of a clip are left out where the tokens have none.
     """
-    lm, sound = config.lm, folder / "audio" / "model" / "config.json"
+    lm, sound = getattr(config, stage), folder / "audio" / "model" / "config.json"
     if sound.is_file() and "codebook_size" in (values := json.loads(sound.read_text())):  # of transformers
         lm = replace(lm, audio_codes=values["codebook_size"])
     if config.tokenizer != "larp":
@@ -360,18 +366,19 @@ def _lm_config(config: TinyConfig, folder: Path) -> LMTrainConfig:
     return replace(lm, task_weights=kept, image_share=None, first_slice_weight=1.0, visual_codes=codes)
 
 
-def _lm(config: TinyConfig, folder: Path, compute: Compute, ranks: Ranks) -> None:
+def _lm(config: TinyConfig, folder: Path, compute: Compute, ranks: Ranks, *, stage: str) -> None:
     visual, audio = _spoken(config, folder, compute), _stored(folder, "audio", compute)
-    lm, text_encoder = _lm_config(config, folder), mmtok.load(folder / "text" / "model")
+    lm, text_encoder = _lm_config(config, folder, stage), mmtok.load(folder / "text" / "model")
     data = cached_data(TokenSet.load(folder / "lm_tokens"), validation_rows=lm.validation_rows)
     train_lm(
         lm,
-        folder / "lm",
+        folder / stage,
         data=data,
         captions=CaptionVectors(data.captions, text_encoder, slots=lm.text_slots),
         text_dim=text_encoder.dim,
         compute=compute,
         code_vectors=(visual.code_vectors(), audio.code_vectors()),
+        start=PrefixLM.from_pretrained(folder / "lm" / "model") if stage == "tasks" else None,
         ranks=ranks,
     )
 
@@ -402,8 +409,10 @@ def _load_part(folder: Path, part: str) -> Any:
     return mmtok.load(folder) if part == "audio" else PART_CLASSES[part].from_pretrained(folder)
 
 
-def _trained(folder: Path, part: str) -> Any:
+def _trained(config: TinyConfig, folder: Path, part: str) -> Any:
     """A part as its last stage left it."""
+    if part == "lm" and config.tasks is not None:
+        return _load_part(folder / "tasks" / "model", part)
     model = _load_part(folder / part / "model", part)
     finished = folder / "decoder" / "model"
     if part != "visual" or not finished.exists():
@@ -437,7 +446,7 @@ def _bundle(
     licence = "Apache-2.0"
     for part in PART_CLASSES:
         place = "superres_visual" if part == "visual" and config.tokenizer == "larp" else part
-        model = _trained(folder, part)
+        model = _trained(config, folder, part)
         model.save_pretrained(folder / "bundle" / place, dtype=_stored_as(model, place))
         if isinstance(model, FrozenCodec):
             licence += f", its sound tokenizer {model.family} as it was published ({FAMILIES[model.family].weights})"
@@ -446,7 +455,8 @@ def _bundle(
         spoken.save_pretrained(folder / "bundle" / "visual", dtype=STORED_AS["visual"])
     gpu = compute.device.type == "cuda"
     machine = torch.cuda.get_device_name(compute.device) if gpu else f"{os.cpu_count()} CPU cores"
-    stages = [s for s in (*TOKENIZER_STAGES, "larp", "lm", "superres") if (folder / s / "config.json").exists()]
+    trained = [s for s in STAGES if s not in ("tokens", "bundle") and (s != "tasks" or config.tasks is not None)]
+    stages = [s for s in trained if (folder / s / "config.json").exists()]
     card: dict[str, Any] = {
         "name": name,
         "licence": licence,
@@ -461,8 +471,8 @@ def _bundle(
         theirs = tokenizers.card
         card["data"] = theirs.get("data", f"that of {tokenizers.folder.name}")
         card["command"] = f"{theirs.get('command', 'not recorded')}; then {command}"
-        taken = {part: m for part, m in theirs.get("minutes", {}).items() if part in TOKENIZER_STAGES}
+        taken = {part: m for part, m in theirs.get("minutes", {}).items() if part in (*TOKENIZER_STAGES, "lm")}
         card["minutes"] = taken | card["minutes"]
-    weights = json.loads((folder / "lm" / "config.json").read_text())["task_weights"]
+    weights = card["training"]["tasks" if "tasks" in stages else "lm"]["task_weights"]
     tasks = tuple(name for name in TASKS if weights.get(name, 0) > 0)  # what the language model was trained on
     write_bundle(folder / "bundle", replace(config.bundle, num_frames=_num_frames(config), tasks=tasks), card)
