@@ -45,6 +45,8 @@ class SoundStreamTrainConfig:
         batch_size: crops a step.
         num_samples: length of a crop; a multiple of the hop.
         recording_s: so many seconds of every file are kept in memory (230 MB an hour).
+        gain_db: a crop of a recording is made quieter by up to so many dB; what a codec never heard so quiet it codes
+            badly.
         lr: peak learning rate of AdamW.
         warmup_steps: linear warm-up; a cosine to 2 % of ``lr`` follows.
         weight_decay: of AdamW.
@@ -87,6 +89,7 @@ class SoundStreamTrainConfig:
     batch_size: int = 8
     num_samples: int = 10_240
     recording_s: float = 20.0
+    gain_db: float = 15.0
     lr: float = 1e-3
     warmup_steps: int = 100
     weight_decay: float = 0.01
@@ -130,7 +133,7 @@ class SoundStreamTrainConfig:
         ]
         weights = [
             *("mel_weight", "mel_linear_weight", "waveform_weight", "commitment_weight", "adversarial_weight"),
-            *("feature_weight", "warmup_steps", "quantize_from_step"),
+            *("gain_db", "feature_weight", "warmup_steps", "quantize_from_step"),
         ]
         faults = [f"{name} must be at least 1, got {values[name]}" for name in counts if values[name] < 1]
         faults += [f"{name} must not be negative, got {values[name]}" for name in weights if values[name] < 0]

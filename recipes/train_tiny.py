@@ -297,7 +297,9 @@ def _audio(
     rate = sample_rate_of(config.audio)
     real = sound_pool(files, sample_rate=rate, longest_s=config.audio.recording_s)
     pool = 4 * config.scenes_pool
-    source = MixedSounds(corpus, real, real_share=config.real_share, pool=pool, sample_rate=rate)
+    source = MixedSounds(
+        corpus, real, real_share=config.real_share, pool=pool, sample_rate=rate, gain_db=config.audio.gain_db
+    )
     _same_data(config, folder / "audio", media, ranks)
     train_soundstream(config.audio, folder / "audio", sound_source=source, compute=compute, ranks=ranks)
 

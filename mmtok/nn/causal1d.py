@@ -31,14 +31,24 @@ class CausalConv1d(nn.Conv1d):
         kernel_size: taps; at least ``stride``.
         stride: input frames per output frame.
         dilation: distance of taps; only without stride.
+        groups: into which channels are parted.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, *, stride: int = 1, dilation: int = 1):
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        *,
+        stride: int = 1,
+        dilation: int = 1,
+        groups: int = 1,
+    ):
         if kernel_size < stride:
             raise ValueError(f"kernel_size ({kernel_size}) must be at least stride ({stride})")
         if stride > 1 and dilation > 1:
             raise ValueError(f"dilation ({dilation}) needs stride 1, got stride {stride}")
-        super().__init__(in_channels, out_channels, kernel_size, stride=stride, dilation=dilation)
+        super().__init__(in_channels, out_channels, kernel_size, stride=stride, dilation=dilation, groups=groups)
         self.past = (kernel_size - 1) * dilation + 1 - stride  # frames of zeros before the first
 
     def forward(self, x: Tensor) -> Tensor:
@@ -56,7 +66,8 @@ class CausalConv1d(nn.Conv1d):
             image = with_past(self, x.unsqueeze(3), self.past, kernel=reach, stride=self.stride[0]).transpose(2, 3)
         else:
             image = F.pad(x.unsqueeze(2), (self.past, 0))  # (b, c, 1, past + t)
-        y = F.conv2d(image, _channels_last(self.weight), self.bias, stride=stride, dilation=dilation)
+        weight = _channels_last(self.weight)
+        y = F.conv2d(image, weight, self.bias, stride=stride, dilation=dilation, groups=self.groups)
         if self.in_channels == 1:  # has no layout to follow
             y = y.contiguous(memory_format=torch.channels_last)
         return y.squeeze(2)

@@ -70,7 +70,8 @@ class ResidualOutput:
     Attributes:
         quantized: (b, d, t) sum of the codes of the active levels; gradients pass straight through to the input.
         codes: (b, k, t) int64 of all levels.
-        commitment_loss: () mean squared distance of every level's input to its code.
+        commitment_loss: () mean squared distance of every level's input to its code, relative to the latents' power, so
+            that it neither outgrows the other losses where latents are large nor crushes them.
         active_levels: (b,) int64, levels that entered the sum.
     """
 
@@ -274,11 +275,12 @@ class ResidualVQ(nn.Module):
             used = active.repeat_interleave(t).unsqueeze(-1)  # (n, 1)
             residual, total = vectors, torch.zeros_like(vectors)
             codes, losses = [], []
+            power = vectors.detach().square().mean().clamp(min=1e-6)
             for i, book in enumerate(self._books()):
                 fixed = residual.detach()
                 assigned = nearest_codes(fixed, book.codes)
                 chosen = book.codes[assigned]  # a copy: the update below does not change it
-                losses.append(F.mse_loss(residual, chosen))
+                losses.append(F.mse_loss(residual, chosen) / power)
                 total = total + chosen * (used > i)
                 residual = residual - chosen
                 codes.append(assigned)

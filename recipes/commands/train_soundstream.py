@@ -49,7 +49,7 @@ def run_soundstream(args: argparse.Namespace) -> int:
         told = [str(path.relative_to(media.root)) for path in files]
         title = "reading sounds" if ranks.is_main else None
         recordings = sound_pool(files, sample_rate=rate, longest_s=config.recording_s, title=title)
-        source = RealSounds(recordings, by_length=True)
+        source = RealSounds(recordings, by_length=True, gain_db=config.gain_db)
         if ranks.is_main:
             hours = sum(sound.numel() for sound in recordings) / rate / 3600
             kept = len(media.measure_audio) + len(media.measure_video)

@@ -176,6 +176,7 @@ class MixedSounds:
         real_share: share of a batch taken from ``real`` when it is not empty.
         pool: how many scenes are kept rendered.
         sample_rate: Hz.
+        gain_db: a crop of a recording is made quieter by up to so many dB.
     """
 
     def __init__(
@@ -186,8 +187,9 @@ class MixedSounds:
         real_share: float = 0.4,
         pool: int = 800,
         sample_rate: int = 16000,
+        gain_db: float = 15.0,
     ):
-        self.real_share, self.real = real_share, RealSounds(real) if real else None
+        self.real_share, self.real = real_share, RealSounds(real, gain_db=gain_db) if real else None
         scenes = (corpus.scene(20_000_000 + i) for i in range(pool))
         self._pool = [render_audio(scene, sample_rate=sample_rate)[0] for scene in scenes]
 
