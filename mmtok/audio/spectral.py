@@ -78,8 +78,6 @@ class SpectralEncoder(_Body):
         dim: latent width.
     """
 
-    hann: Tensor
-
     def __init__(
         self, width: int, *, hidden_dim: int, num_layers: int, kernel_size: int, window: int, hop: int, dim: int
     ):
@@ -93,7 +91,6 @@ class SpectralEncoder(_Body):
             wide_out=dim,
         )
         self.window, self.hop = window, hop
-        self.register_buffer("hann", torch.hann_window(window), persistent=False)
 
     def forward(self, audio: Tensor) -> Tensor:
         """Analyse; frame i depends on samples below ``(i + 1) * hop``.
@@ -107,7 +104,8 @@ class SpectralEncoder(_Body):
         own = self.inward.weight.dtype
         with torch.autocast(audio.device.type, enabled=False):
             known = with_past(self, audio.float(), self.window - self.hop, kernel=self.window, stride=self.hop)
-            spectrum = torch.fft.rfft(known[:, 0].unfold(-1, self.window, self.hop) * self.hann)  # (b, t, f)
+            hann = torch.hann_window(self.window, device=audio.device)
+            spectrum = torch.fft.rfft(known[:, 0].unfold(-1, self.window, self.hop) * hann)  # (b, t, f)
             amplitude = spectrum.abs().clamp(min=_FLOOR)
             # logarithms say how loud; the spectrum with amplitudes to the power of 0.3 says it with phases
             bent = spectrum * amplitude**-0.7
@@ -128,9 +126,6 @@ class SpectralDecoder(_Body):
         dim: latent width.
     """
 
-    hann: Tensor
-    overlap: Tensor
-
     def __init__(
         self, width: int, *, hidden_dim: int, num_layers: int, kernel_size: int, window: int, hop: int, dim: int
     ):
@@ -143,9 +138,6 @@ class SpectralDecoder(_Body):
             wide_out=2 * (window // 2 + 1),
         )
         self.window, self.hop, self.lookahead = window, hop, window // hop - 1
-        hann = torch.hann_window(window)
-        self.register_buffer("hann", hann, persistent=False)
-        self.register_buffer("overlap", hann.square().view(-1, hop).sum(0), persistent=False)  # (hop,)
 
     def forward(self, latents: Tensor) -> Tensor:
         """Synthesise, ``lookahead`` hops late: the first hops stand before the sound.
@@ -159,10 +151,12 @@ class SpectralDecoder(_Body):
         amplitude, phase = super().forward(latents.transpose(1, 2)).float().chunk(2, -1)  # (b, t, f) each
         with torch.autocast(latents.device.type, enabled=False):
             spectrum = torch.polar(amplitude.clamp(max=_MAX_LOG_AMPLITUDE).exp(), phase)
-            frames = torch.fft.irfft(spectrum, self.window) * self.hann  # (b, t, w)
+            hann = torch.hann_window(self.window, device=latents.device)
+            frames = torch.fft.irfft(spectrum, self.window) * hann  # (b, t, w)
             late = self.lookahead
             parts = with_past(self, frames.unflatten(-1, (-1, self.hop)).transpose(1, 2), late)
             # a window's j-th hop lies lookahead - j hops before its last one
             t = latents.shape[-1]
-            hops = torch.stack([parts[:, j, late - j : late - j + t] for j in range(late + 1)]).sum(0) / self.overlap
+            hops = torch.stack([parts[:, j, late - j : late - j + t] for j in range(late + 1)]).sum(0)
+            hops = hops / hann.square().view(-1, self.hop).sum(0)
         return hops.flatten(1).unsqueeze(1)

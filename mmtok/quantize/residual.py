@@ -275,7 +275,8 @@ class ResidualVQ(nn.Module):
             used = active.repeat_interleave(t).unsqueeze(-1)  # (n, 1)
             residual, total = vectors, torch.zeros_like(vectors)
             codes, losses = [], []
-            power = vectors.detach().square().mean().clamp(min=1e-6)
+            power = vectors.detach().reshape(b, -1).square().mean(1)  # (b,)
+            power = (_of_all(power) if self.training else power).mean().clamp(min=1e-6)
             for i, book in enumerate(self._books()):
                 fixed = residual.detach()
                 assigned = nearest_codes(fixed, book.codes)

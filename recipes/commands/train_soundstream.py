@@ -8,7 +8,7 @@ from typing import Any
 
 from recipes.commands.common import join_training, tell_config
 
-_CONFIG = Path(__file__).parents[1] / "configs" / "soundstream_tiny.yaml"
+_CONFIG = Path(__file__).parents[1] / "configs" / "soundstream_spectral.yaml"
 
 
 def run_soundstream(args: argparse.Namespace) -> int:

@@ -497,6 +497,7 @@ def test_every_shipped_config_loads() -> None:
         "larp_prior_study": StudyConfig,
         **{f"lm_{size}": LMTrainConfig for size in ("tiny", "300m", "1b", "8b")},
         "soundstream_16k": SoundStreamTrainConfig,
+        "soundstream_spectral": SoundStreamTrainConfig,
         "soundstream_tiny": SoundStreamTrainConfig,
     }
     for file in files:

@@ -63,6 +63,15 @@ def test_gradient_passes_straight_through_and_commitment_pulls_to_the_codes() ->
     assert quantizer(moved).commitment_loss < quantizer(latents).commitment_loss
 
 
+def test_commitment_is_relative_to_the_latents() -> None:
+    """Latents and codes a hundred times as large must not crush the encoder."""
+    quantizer, latents = small().eval(), torch.randn(2, 3, 5)
+    loss = quantizer(latents).commitment_loss
+    for level in quantizer.levels:
+        level.codes.mul_(100)
+    assert_close(quantizer(100 * latents).commitment_loss, loss)
+
+
 def test_distances_stay_float32_under_autocast() -> None:
     quantizer = small(size=64, dim=16).eval()
     latents = torch.randn(2, 16, 20)
