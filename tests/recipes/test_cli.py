@@ -257,7 +257,7 @@ def test_models_lists_parts_sizes_and_families(cinepoet: Cinepoet, bundle: Path)
         assert re.search(rf"^    {part} .*M parameters", shown, re.M), shown
     code, shown, _ = cinepoet("models")
     assert code == 0
-    for word in ("magvit2-base", "soundstream-16k", "8b", "stage1", "families"):
+    for word in ("magvit2-base", "soundstream-16k", "8b", "sr1-1b", "families"):
         assert word in shown
 
 
