@@ -16,8 +16,10 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -385,10 +387,11 @@ class SuperResTransformer(nn.Module):
         below = self.low_norm(embedded)
         words, words_mask = self._text(len(low), text, text_mask, keep_text)
         cut = [partition(below, window) for window in windows]
+        layers = cast(Iterable[AxisLayer], self.layers)
         return SuperResContext(
             batch=len(low),
             grid=grid,
-            layers=tuple(layer.keys_values(cut[i % 3], words) for i, layer in enumerate(self.layers)),
+            layers=tuple(layer.keys_values(cut[i % 3], words) for i, layer in enumerate(layers)),
             text_mask=words_mask,
             underneath=embedded if self.config.low_residual else None,
         )
