@@ -25,6 +25,7 @@ from recipes.corpora.captioned import list_films
 from recipes.corpora.folder import MediaFolder
 from recipes.corpora.shapes import ShapesCorpus, render_video
 from recipes.encode_dataset import half_size
+from recipes.progress import track
 from recipes.tokens import TokenSet
 from superres.windows import Size, low_size
 
@@ -301,6 +302,7 @@ def film_clips(
     clips_per_film: int,
     captions: str | Path | None = None,
     tell: Callable[[str], None] = print,
+    progress: bool = False,
 ) -> dict[PixelSize, FilmClips]:
     """Clips of every film that is large and long enough, each under the size whose form is nearest to its own.
 
@@ -312,6 +314,7 @@ def film_clips(
         clips_per_film: most clips of one film, spread over it without overlap.
         captions: a listing with the films' texts; None takes NAME.txt beside a film where it is there.
         tell: receives a line for each film that is left out.
+        progress: whether a bar shows how many films have been looked at.
 
     Returns:
         Size to clips, for every size that has one to train on.
@@ -326,7 +329,7 @@ def film_clips(
     texts = {Path(film.where["file"]): film.captions for film in listed.films if "file" in film.where}
     found = {size: FilmClips([], []) for size in sizes}
     refused: list[str] = []
-    for number, path in enumerate(films):
+    for number, path in enumerate(track(films, title="looking at films") if progress else films):
         try:
             size, starts = _cut(path, sizes, num_frames, fps, clips_per_film)
         except MediaError as fault:

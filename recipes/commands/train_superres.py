@@ -141,6 +141,7 @@ def _groups(config: Any, args: argparse.Namespace, tokenizer: Any, ranks: Any) -
             clips_per_film=config.clips_per_film,
             captions=args.captions,
             tell=print if ranks.is_main else lambda line: None,
+            progress=ranks.is_main,
         )
         groups += film_groups(
             clips,

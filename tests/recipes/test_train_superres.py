@@ -181,7 +181,9 @@ def test_two_processes_are_one_with_the_whole_batch(two_processes, tmp_path):
     moved, apart = (one - weights(start)).abs().mean(), (one - two).abs().mean()
     assert apart < 0.02 * moved, f"{apart:.2e} apart after moving {moved:.2e}"
     for a, b in zip(read_log(tmp_path / "one"), read_log(tmp_path / "two"), strict=True):
-        for name in a.keys() - {"perf/seconds", "perf/clips_per_s"}:
+        for name in a:
+            if name.startswith(("perf/", "train/accuracy")):  # shares of the hidden codes of each process
+                continue
             assert b[name] == pytest.approx(a[name], rel=1e-2, abs=1e-4), (name, a["step"])
     assert {"val/loss", "val/loss cache"} <= read_log(tmp_path / "one")[-1].keys()
 
