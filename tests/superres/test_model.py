@@ -305,7 +305,7 @@ def full_model(model, codes, masked, low, text, text_mask):
     [
         ((2, 8, 8), (2, 8, 8)),
         ((5, 14, 8), (5, 14, 8)),  # a portrait of an eighth
-        ((5, 56, 32), (1, 56, 32)),  # stage 1's own vertical and horizontal windows, on a picture
+        ((5, 28, 16), (1, 28, 16)),  # a picture, half as large as those of stage 1
         ((3, 8, 14), (3, 8, 14)),
         ((5, 14, 8), (5, 8, 8)),  # a square clip through the model of portraits
     ],
