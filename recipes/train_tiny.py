@@ -40,6 +40,7 @@ from recipes.distributed import ALONE, Ranks
 from recipes.encode_dataset import EncodeConfig, encode_shapes, weights_hash
 from recipes.lm_data import CaptionVectors, cached_data
 from recipes.run import same_data, write_atomically
+from recipes.superres_data import CachedPairs
 from recipes.tokens import TokenSet
 from recipes.train_decoder import DecoderTrainConfig, train_decoder
 from recipes.train_larp import LarpTrainConfig, larp_params, train_larp
@@ -386,11 +387,15 @@ def _lm(config: TinyConfig, folder: Path, compute: Compute, ranks: Ranks, *, sta
 
 
 def _superres(config: TinyConfig, folder: Path, compute: Compute) -> None:
+    sr, text_encoder = config.superres, mmtok.load(folder / "text" / "model")
+    tokens = TokenSet.load(folder / "superres_tokens")
+    cached = CachedPairs(tokens, validation_rows=sr.validation_rows, codebook_size=sr.visual_codes)
     train_superres(
-        config.superres,
+        sr,
         folder / "superres",
-        tokens=TokenSet.load(folder / "superres_tokens"),
-        text_encoder=mmtok.load(folder / "text" / "model"),
+        groups=[cached],
+        captions=CaptionVectors(cached.captions(), text_encoder, slots=sr.text_slots),
+        text_dim=text_encoder.dim,
         compute=compute,
     )
 

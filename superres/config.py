@@ -83,7 +83,7 @@ def factor_sizes_for(codebook_size: int) -> tuple[int, int]:
     raise ValueError(f"codebook_size ({codebook_size}) is not a product of two numbers above 1")
 
 
-# "stage1" and "stage2" have the published grids, windows and totals (about 1 B and 500 M); their width and depth are
+# "sr1-1b" and "sr2-500m" have the published grids, windows and totals of the two stages; their width and depth are
 # unpublished and ours. "tiny" belongs to the model shipped with the package; "nano" is for tests.
 PRESETS: dict[str, dict[str, Any]] = {
     "nano": {
@@ -105,7 +105,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "text_dim": 128,
         "low_residual": True,
     },
-    "stage1": {
+    "sr1-1b": {
         "grid": (5, 56, 32),
         "factor_sizes": factor_sizes_for(2**18),
         "dim": 1536,
@@ -114,7 +114,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "hidden_dim": 4096,
         "text_dim": 2048,
     },
-    "stage2": {
+    "sr2-500m": {
         "grid": (5, 112, 64),
         "factor_sizes": factor_sizes_for(2**18),
         "dim": 1024,

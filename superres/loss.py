@@ -35,7 +35,7 @@ def superres_loss(
     label_smoothing: float = 1e-4,
     visible_weight: float = 1.0,
 ) -> SuperResLoss:
-    """Cross-entropy of the factors' heads, summed over factors and averaged over positions, in float32.
+    """Cross-entropy of the factors' heads, summed over factors, averaged over positions and then clips, in float32.
 
     Visible positions count as much as hidden ones by default: MAGVIT (Yu et al. 2022) reports far worse results
     when only hidden ones count. Accuracies look at hidden positions alone.
@@ -58,7 +58,7 @@ def superres_loss(
             logit.float().flatten(0, -2), target.flatten(), reduction="none", label_smoothing=label_smoothing
         ).view(codes.shape)
     weight = torch.where(masked, 1.0, visible_weight)
-    loss = (weight * nats).sum() / weight.sum()
+    loss = ((weight * nats).flatten(1).sum(1) / weight.flatten(1).sum(1)).mean()  # a batch in parts means the same
 
     right = torch.stack([logit.argmax(-1) == target for logit, target in zip(logits, targets, strict=True)])
     hidden = masked.sum().clamp(min=1)

@@ -5,27 +5,35 @@ a layer attends inside high-resolution windows, to the low-resolution window und
 heads, positions and the feed-forward part are unpublished: here pre-norm RMSNorm, query-key norm, SwiGLU and learned
 positions, one table an axis.
 
-Letters: b batch, t h w grid, d width, n tokens of a window or of the text. Codes lack
-the codebook axis here: (b, t, h, w).
+What is attended to beside the high-resolution codes stays the same while they are decoded, so its keys and values are
+made once (``encode_context``) and every step of decoding reads them (``decode``).
+
+Letters: b batch, t h w grid, d width, n tokens of a window or of the text, e width of a head. Codes lack the codebook
+axis here: (b, t, h, w).
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from llm.model import RMSNorm
 from mmtok.pretrained import load_strictly, load_tensors, params_from_config, read_config, resolve_folder, save_module
 from superres.config import SuperResConfig
-from superres.windows import Size, Windows, fit_window, low_size, merge_windows, partition
+from superres.windows import Size, Windows, fit_window, low_size, merge_windows, partition, windows_for
 
 FAMILY = "superres"
+KeysValues = tuple[Tensor, Tensor]  # (b, heads, m, e) each, keys already normalised
 
 
 def split_codes(codes: Tensor, factor_sizes: tuple[int, ...]) -> tuple[Tensor, ...]:
@@ -108,20 +116,31 @@ class Attention(nn.Module):
         self.q_norm = RMSNorm(dim // num_heads, eps=eps)
         self.k_norm = RMSNorm(dim // num_heads, eps=eps)
 
-    def forward(self, x: Tensor, context: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Attend from ``x`` to ``context``.
+    def keys_values(self, context: Tensor) -> KeysValues:
+        """What ``forward`` attends to.
+
+        Args:
+            context: (b, m, context_dim).
+
+        Returns:
+            Keys and values, each (b, heads, m, e).
+        """
+        k, v = rearrange(self.kv_proj(context), "b m (two heads e) -> two b heads m e", two=2, heads=self.num_heads)
+        return self.k_norm(k), v
+
+    def forward(self, x: Tensor, context: KeysValues, mask: Tensor | None = None) -> Tensor:
+        """Attend from ``x`` to a context.
 
         Args:
             x: (b, n, dim).
-            context: (b, m, context_dim).
+            context: of ``keys_values``.
             mask: (b, m) bool, True where a position may be attended to, or None for all.
 
         Returns:
             (b, n, dim).
         """
         q = rearrange(self.q_proj(x), "b n (heads e) -> b heads n e", heads=self.num_heads)
-        k, v = rearrange(self.kv_proj(context), "b m (two heads e) -> two b heads m e", two=2, heads=self.num_heads)
-        out = attend(self.q_norm(q), self.k_norm(k), v, mask)
+        out = attend(self.q_norm(q), *context, mask)
         return self.o_proj(rearrange(out, "b heads n e -> b n (heads e)"))
 
 
@@ -165,22 +184,34 @@ class AxisLayer(nn.Module):
         self.mlp_norm = RMSNorm(dim, eps=eps)
         self.mlp = FeedForward(dim, hidden_dim=hidden_dim)
 
-    def forward(self, x: Tensor, low: Tensor, text: Tensor, text_mask: Tensor) -> Tensor:
+    def keys_values(self, low: Tensor, text: Tensor) -> tuple[KeysValues, KeysValues]:
+        """What this layer attends to beside the high-resolution vectors.
+
+        Args:
+            low: (b, windows, m, d) low-resolution vectors, window i under window i of ``forward``.
+            text: (b, length, d).
+
+        Returns:
+            Keys and values of the low-resolution windows, (b * windows, heads, m, e), and of the text.
+        """
+        return self.low_attn.keys_values(low.flatten(0, 1)), self.text_attn.keys_values(text)
+
+    def forward(self, x: Tensor, low: KeysValues, text: KeysValues, text_mask: Tensor) -> Tensor:
         """Work on a grid that is already cut into windows.
 
         Args:
             x: (b, windows, n, d) high-resolution vectors.
-            low: (b, windows, m, d) low-resolution vectors, window i under window i of ``x``.
-            text: (b, length, d).
+            low: keys and values of the low-resolution windows.
+            text: keys and values of the text.
             text_mask: (b, length) bool.
 
         Returns:
             (b, windows, n, d).
         """
         b, windows = x.shape[:2]
-        x, low = x.flatten(0, 1), low.flatten(0, 1)
+        x = x.flatten(0, 1)
         inside = self.self_norm(x)
-        x = x + self.self_attn(inside, inside)
+        x = x + self.self_attn(inside, self.self_attn.keys_values(inside))
         x = x + self.low_attn(self.low_norm(x), low)
         # Text is the same for every window and has no place in the grid, so all windows of a clip ask at once.
         x = rearrange(x, "(b windows) n d -> b (windows n) d", b=b)
@@ -226,16 +257,39 @@ class CodeEmbedding(nn.Module):
         return x + self.position_t[:t, None, None] + self.position_h[:h, None] + self.position_w[:w]
 
 
+@dataclass(frozen=True)
+class SuperResContext:
+    """All that a clip's high-resolution codes are predicted from but themselves.
+
+    Attributes:
+        batch: clips.
+        grid: (t, h, w) high-resolution tokens of a clip.
+        layers: for each layer, keys and values of its low-resolution windows and of the text.
+        text_mask: (b, length) bool, True where the text may be attended to.
+        underneath: (b, t, h / 2, w / 2, d) what is added to the four positions above each low-resolution code, or None.
+    """
+
+    batch: int
+    grid: Size
+    layers: tuple[tuple[KeysValues, KeysValues], ...]
+    text_mask: Tensor
+    underneath: Tensor | None
+
+
 class SuperResTransformer(nn.Module):
     """Masked high-resolution codes, low-resolution codes and text to logits of every high-resolution code's factors.
 
     Args:
         config: the sizes.
+
+    Attributes:
+        recompute: True computes each layer again for its gradients instead of keeping what is inside it.
     """
 
     def __init__(self, config: SuperResConfig):
         super().__init__()
         self.config = config
+        self.recompute = False
         # The replacement vector of ``embed`` stands for a masked code, that of ``low_embed`` for a dropped condition.
         self.embed = CodeEmbedding(config.factor_sizes, grid=config.grid, dim=config.dim)
         self.low_embed = CodeEmbedding(config.factor_sizes, grid=config.low_grid, dim=config.dim)
@@ -290,27 +344,91 @@ class SuperResTransformer(nn.Module):
         Raises:
             ValueError: if shapes disagree, or the grid is larger than the model's or not tiled by its windows.
         """
-        grid = self._checked_grid(codes, masked, low)
+        context = self.encode_context(low, text, text_mask, keep_low=keep_low, keep_text=keep_text)
+        return self.decode(codes, masked, context)
 
-        # What is attended to: low-resolution vectors, then text with a null vector for those that have none.
+    def encode_context(
+        self,
+        low: Tensor,
+        text: Tensor | None = None,
+        text_mask: Tensor | None = None,
+        *,
+        keep_low: Tensor | None = None,
+        keep_text: Tensor | None = None,
+    ) -> SuperResContext:
+        """Keys and values of the low-resolution codes and of the text, for any number of calls of ``decode``.
+
+        They take 2 * 3 * num_blocks * dim numbers a low-resolution token: 0.3 GB a clip for ``sr1-1b`` in bfloat16, 0.9
+        for ``sr2-500m``.
+
+        Args:
+            low: (b, t, h / 2, w / 2) low-resolution codes.
+            text: as in ``forward``.
+            text_mask: as in ``forward``.
+            keep_low: as in ``forward``.
+            keep_text: as in ``forward``.
+
+        Returns:
+            The context.
+
+        Raises:
+            ValueError: if shapes disagree, or the grid is larger than the model's or not tiled by its windows.
+        """
+        if low.ndim != 4 or low.is_floating_point():
+            raise ValueError(f"low must be integers (b, t, h, w), got {low.dtype} of {tuple(low.shape)}")
+        grid = (low.shape[1], 2 * low.shape[2], 2 * low.shape[3])
+        if any(size > most for size, most in zip(grid, self.config.grid, strict=True)):
+            raise ValueError(f"the grid {grid} exceeds the model's {self.config.grid}; see with_grid()")
+        windows = [low_size(window) for window in self._windows(grid)]
+
         if keep_low is None:
             keep_low = torch.ones(len(low), dtype=torch.bool, device=low.device)
-        embedded_low = self.low_embed(low, keep_low[:, None, None, None].expand_as(low))
-        below = self.low_norm(embedded_low)
-        words, words_mask = self._text(len(codes), text, text_mask, keep_text)
+        embedded = self.low_embed(low, keep_low[:, None, None, None].expand_as(low))
+        below = self.low_norm(embedded)
+        words, words_mask = self._text(len(low), text, text_mask, keep_text)
+        cut = [partition(below, window) for window in windows]
+        layers = cast(Iterable[AxisLayer], self.layers)
+        return SuperResContext(
+            batch=len(low),
+            grid=grid,
+            layers=tuple(layer.keys_values(cut[i % 3], words) for i, layer in enumerate(layers)),
+            text_mask=words_mask,
+            underneath=embedded if self.config.low_residual else None,
+        )
 
-        windows = [fit_window(window, grid) for window in self.config.windows]
-        low_windows = [partition(below, low_size(window)) for window in windows]
+    def decode(self, codes: Tensor, masked: Tensor, context: SuperResContext) -> tuple[Tensor, ...]:
+        """Predict every factor of every high-resolution code under a context.
+
+        Args:
+            codes: as in ``forward``.
+            masked: as in ``forward``.
+            context: of ``encode_context``.
+
+        Returns:
+            Logits (b, t, h, w, size), one tensor a factor.
+
+        Raises:
+            ValueError: if shapes disagree.
+        """
+        self._require_codes(codes, masked, context)
+        windows = self._windows(context.grid)
 
         # The high-resolution stream, cut along one axis after the other.
         x = self.embed(codes, ~masked)
-        if self.config.low_residual:
-            x = x + embedded_low.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
-        for i, layer in enumerate(self.layers):
-            window, low_window = windows[i % 3], low_windows[i % 3]
-            x = merge_windows(layer(partition(x, window), low_window, words, words_mask), window, grid)
+        if context.underneath is not None:
+            x = x + context.underneath.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
+        for i, (layer, (low, text)) in enumerate(zip(self.layers, context.layers, strict=True)):
+            cut = partition(x, windows[i % 3])
+            if self.recompute and torch.is_grad_enabled():
+                cut = checkpoint(layer, cut, low, text, context.text_mask, use_reentrant=False)
+            else:
+                cut = layer(cut, low, text, context.text_mask)
+            x = merge_windows(cut, windows[i % 3], context.grid)
         x = self.norm(x)
         return tuple(head(x) for head in self.heads)
+
+    def _windows(self, grid: Size) -> list[Size]:
+        return [fit_window(window, grid) for window in self.config.windows]
 
     def _text(
         self, batch: int, text: Tensor | None, text_mask: Tensor | None, keep_text: Tensor | None
@@ -324,36 +442,42 @@ class SuperResTransformer(nn.Module):
             raise ValueError(f"text must have shape {expected}, got {tuple(text.shape)}")
         if text_mask is None:
             text_mask = torch.ones(text.shape[:2], dtype=torch.bool, device=text.device)
+        if text_mask.shape != text.shape[:2]:
+            raise ValueError(f"text_mask must have shape {tuple(text.shape[:2])}, got {tuple(text_mask.shape)}")
         if keep_text is not None:
             text_mask = text_mask & keep_text[:, None]
         words = torch.cat((null, self.text_norm(self.text_proj(text))), dim=1)
         return words, torch.cat((~text_mask.any(1, keepdim=True), text_mask), dim=1)
 
-    def _checked_grid(self, codes: Tensor, masked: Tensor, low: Tensor) -> Size:
+    @staticmethod
+    def _require_codes(codes: Tensor, masked: Tensor, context: SuperResContext) -> None:
         if codes.ndim != 4 or codes.is_floating_point():
             raise ValueError(f"codes must be integers (b, t, h, w), got {codes.dtype} of {tuple(codes.shape)}")
         if masked.shape != codes.shape or masked.dtype != torch.bool:
             raise ValueError(
                 f"masked must be bool of {tuple(codes.shape)}, got {masked.dtype} of {tuple(masked.shape)}"
             )
-        grid = (codes.shape[1], codes.shape[2], codes.shape[3])
-        if any(size > most for size, most in zip(grid, self.config.grid, strict=True)):
-            raise ValueError(f"the grid {grid} exceeds the model's {self.config.grid}; see with_grid()")
-        if tuple(low.shape) != (len(codes), *low_size(grid)):
-            raise ValueError(f"low must have shape {(len(codes), *low_size(grid))}, got {tuple(low.shape)}")
-        return grid
+        if tuple(codes.shape) != (context.batch, *context.grid):
+            raise ValueError(
+                f"codes of {tuple(codes.shape)} do not lie on {context.batch} clips of low-resolution codes "
+                f"{low_size(context.grid)}, whose grid is {context.grid}"
+            )
 
     @torch.no_grad()
-    def with_grid(self, grid: Size, windows: Windows) -> SuperResTransformer:
+    def with_grid(self, grid: Size, windows: Windows | None = None) -> SuperResTransformer:
         """A copy for another grid: positions are interpolated linearly, all other weights kept.
 
         Args:
             grid: (t, h, w) high-resolution tokens of the copy.
-            windows: its vertical, horizontal and temporal window.
+            windows: its vertical, horizontal and temporal window, or None for those of ``windows_for``.
 
         Returns:
             A new model, meant to be trained further on that shape.
+
+        Raises:
+            ValueError: if no windows tile the grid.
         """
+        windows = windows_for(grid) if windows is None else windows
         other = SuperResTransformer(dataclasses.replace(self.config, grid=grid, windows=windows))
         own = other.state_dict()
         for name, tensor in self.state_dict().items():

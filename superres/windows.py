@@ -17,16 +17,19 @@ Windows = tuple[Size, Size, Size]
 
 AXES = ("vertical", "horizontal", "temporal")
 
-# High-resolution grid -> its three windows. The portrait grids are the published stages 1 and 2; the square ones
-# keep windows of about the same number of tokens, as far as the grid has that many.
+# High-resolution grid -> its three windows. The portrait grids are the published stages 1 and 2 (448 x 256 and
+# 896 x 512 pixels, 8 a token); the square ones, of 128 to 1,024 pixels, keep windows of about the same number of
+# tokens, as far as the grid has that many.
 WINDOWS: dict[Size, Windows] = {
     (5, 56, 32): ((1, 56, 4), (1, 8, 32), (5, 8, 8)),
     (5, 112, 64): ((1, 112, 2), (1, 4, 64), (5, 8, 8)),
     (5, 16, 16): ((1, 16, 8), (1, 8, 16), (5, 8, 8)),
     (5, 32, 32): ((1, 32, 8), (1, 8, 32), (5, 8, 8)),
     (5, 64, 64): ((1, 64, 4), (1, 4, 64), (5, 8, 8)),
+    (5, 128, 128): ((1, 128, 2), (1, 2, 128), (5, 8, 8)),
 }
-SMALL_SQUARE: Size = (5, 16, 16)
+MOST_ACROSS = 8  # tokens that a window covers across its axis, at most
+MOST_IN_SLICE = 256  # tokens of a vertical or horizontal window, at most
 
 
 def low_size(size: Size) -> Size:
@@ -73,7 +76,11 @@ def _require_tiling(window: Size, grid: Size) -> None:
 
 
 def windows_for(grid: Size) -> Windows:
-    """The three windows of a high-resolution grid: listed, or those of square 128 x 128 cut to a smaller grid.
+    """The three windows of a high-resolution grid: the listed ones, or others made like them.
+
+    The vertical and the horizontal window lie in one slice, run along the whole of their axis, and are across it as
+    wide as tiles the grid with at most 8 tokens there and 256 in the window. The temporal window takes all slices of
+    at most 8 x 8 tokens: (5, 8, 8) for 17 pictures, (11, 8, 8) for 41. For the listed grids this gives what is listed.
 
     Args:
         grid: (t, h, w) tokens.
@@ -82,19 +89,25 @@ def windows_for(grid: Size) -> Windows:
         The vertical, the horizontal and the temporal window.
 
     Raises:
-        ValueError: for a grid that is neither listed nor tiled by the small square's windows.
+        ValueError: for an odd height or width, or a side of more than 128 tokens.
     """
     if grid in WINDOWS:
         return WINDOWS[grid]
-    known = ", ".join(str(g) for g in WINDOWS)
-    advice = f"no windows are listed for the grid {grid}; known: {known}; or give windows that tile it"
-    if any(size > most for size, most in zip(grid, SMALL_SQUARE, strict=True)):
-        raise ValueError(advice)
-    try:
-        vertical, horizontal, temporal = (fit_window(window, grid) for window in WINDOWS[SMALL_SQUARE])
-    except ValueError as fault:
-        raise ValueError(advice) from fault
-    return vertical, horizontal, temporal
+    low_size(grid)
+    t, h, w = grid
+    if 2 * max(h, w) > MOST_IN_SLICE:
+        raise ValueError(
+            f"no windows are known for the grid {grid}: along a side of {max(h, w)} tokens one holds more than "
+            f"{MOST_IN_SLICE}; known: {', '.join(str(g) for g in WINDOWS)}; or give windows that tile it"
+        )
+    vertical = (1, h, _even_divisor(w, MOST_IN_SLICE // h))
+    horizontal = (1, _even_divisor(h, MOST_IN_SLICE // w), w)
+    return vertical, horizontal, (t, _even_divisor(h, MOST_ACROSS), _even_divisor(w, MOST_ACROSS))
+
+
+def _even_divisor(side: int, most: int) -> int:
+    """The largest even divisor of an even side that is at most ``most`` and ``MOST_ACROSS``."""
+    return max(size for size in range(2, min(most, MOST_ACROSS, side) + 1, 2) if side % size == 0)
 
 
 def partition(x: Tensor, window: Size) -> Tensor:

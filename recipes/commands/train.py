@@ -1,4 +1,4 @@
-"""``cinepoet train``: a complete small model from nothing, a language model, a SoundStream, or LARP."""
+"""``cinepoet train``: a complete small model, a language model, super-resolution, a SoundStream, or LARP."""
 
 from __future__ import annotations
 
@@ -19,6 +19,10 @@ EXAMPLES = """\
   cinepoet train lm --data runs/shards --out runs/lm          # a language model on shards of cinepoet prepare
   cinepoet train lm --data runs/fine --init runs/lm/model --out runs/adapted steps=2000   # task adaptation
   torchrun --nproc-per-node 8 -m recipes.cli train lm --config recipes/configs/lm_8b.yaml --data ... sharded=true
+  cinepoet train superres --media my_films --out runs/superres                  # captions: NAME.txt beside NAME.mp4
+  cinepoet train superres --media my_films --init tiny scenes_share=0.3 "sizes=[[128,128],[224,128]]" lr=5e-4
+  torchrun --nproc-per-node 8 -m recipes.cli train superres --config recipes/configs/superres_1b.yaml --media films \
+    --tokenizers runs/magvit2_base/visual/model --text t5_vectors --out runs/sr1
   cinepoet train soundstream --media my_sounds --out runs/soundstream           # WAV, FLAC, MP3, the sound of films
   cinepoet train larp --out runs/larp                         # LARP's tokenizer and its prior, an hour
   cinepoet train larp-ar --tokenizers runs/larp/model --out runs/larp_ar        # its class-conditional generator
@@ -27,8 +31,8 @@ EXAMPLES = """\
 """
 PRESETS = ("tiny", "smoke")
 LARP = ("larp", "larp-ar")
-SOUNDSTREAM, LM = "soundstream", "lm"
-ALL = (*PRESETS, LM, SOUNDSTREAM, *LARP)
+SOUNDSTREAM, LM, SUPERRES = "soundstream", "lm", "superres"
+ALL = (*PRESETS, LM, SOUNDSTREAM, *LARP, SUPERRES)
 _CONFIGS = Path(__file__).parents[1] / "configs"
 
 
@@ -47,23 +51,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--media",
         type=Path,
         metavar="FOLDER",
-        help="real clips and sounds for the tokenizers; for larp-ar films whose folders are their classes",
+        help="real clips and sounds for the tokenizers; for larp-ar films whose folders are their classes; for "
+        "superres films of any size (without: corpus shapes)",
     )
     parser.add_argument("--media-list", type=Path, metavar="CSV", help="path,split,licence of the files to use")
     parser.add_argument(
         "--tokenizers",
+        "--tokenizer",
         metavar="MODEL",
         help="take the tokenizers that --stages leaves from this model; for lm those of its data (default: tiny); for "
-        "larp-ar the LARP tokenizer",
+        "larp-ar the LARP tokenizer; for superres that of its pictures, alone or of a model (default: tiny)",
     )
-    lm = parser.add_argument_group("lm")
-    lm.add_argument("--data", type=Path, nargs="+", metavar="FOLDER", help="token shards of cinepoet prepare")
+    lm = parser.add_argument_group("lm and superres")
+    lm.add_argument("--data", type=Path, nargs="+", metavar="FOLDER", help="lm: token shards of cinepoet prepare")
     lm.add_argument(
         "--text", metavar="MODEL", help="text encoder, or a folder of cinepoet embed (default: that of --tokenizers)"
     )
     lm.add_argument(
-        "--init", metavar="MODEL", help="a language model or a bundle that goes on, or a Qwen3 or Llama to start from"
+        "--init",
+        metavar="MODEL",
+        help="weights or a bundle that go on; for lm also a Qwen3 or Llama to start from, for superres of any grid",
     )
+    lm.add_argument("--captions", type=Path, metavar="F", help="superres: CSV or JSONL with path and caption of films")
     add_device(parser)
 
 
@@ -80,13 +89,19 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError("--media-list says which files of --media to use; give --media too")
     if args.media is not None and not args.media.is_dir():
         raise FileNotFoundError(f"media folder {args.media} does not exist")
+    if args.captions is not None and args.preset != SUPERRES:
+        raise ValueError("--captions is for cinepoet train superres")
     if args.preset == LM:
         from recipes.commands.train_lm import run_lm
 
         return run_lm(args)
+    if args.preset == SUPERRES:
+        from recipes.commands.train_superres import run_superres
+
+        return run_superres(args)
     for option in ("data", "text", "init"):
         if getattr(args, option) is not None:
-            raise ValueError(f"--{option} is for cinepoet train lm")
+            raise ValueError(f"--{option} is for cinepoet train lm and superres")
     if args.preset in LARP:
         from recipes.commands.train_larp import run_larp
 

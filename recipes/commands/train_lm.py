@@ -50,7 +50,8 @@ def run_lm(args: argparse.Namespace) -> int:
     compute, ranks = join_training(args)
     out = args.out or Path("runs") / "lm"
     tell_config(config, out, ranks)
-    captions, text_dim, cut = _captions(args.text or tokenizers.part("text"), data, config, compute.device)
+    text = args.text or tokenizers.part("text")
+    captions, text_dim, cut = caption_lookup(text, data.captions, config.text_slots, compute.device)
     same_data(out, [f"shards {shards.fingerprint}", f"text {args.text or tokenizers.folder}"], ranks)
     if ranks.is_main:
         if cut:
@@ -76,8 +77,21 @@ def run_lm(args: argparse.Namespace) -> int:
     return 0
 
 
-def _captions(name: Any, data: Any, config: Any, device: Any) -> tuple[Any, int, int]:
-    """Vectors of all captions, from a cache of ``cinepoet embed`` or an encoder; their width; how many are cut."""
+def caption_lookup(name: Any, captions: list[str], slots: int, device: Any) -> tuple[Any, int, int]:
+    """Vectors of all captions, from a cache of ``cinepoet embed`` or an encoder.
+
+    Args:
+        name: folder of the cache, or name or folder of the encoder.
+        captions: all texts.
+        slots: places for text.
+        device: of the encoder.
+
+    Returns:
+        The lookup, the width of the vectors, and how many captions are cut.
+
+    Raises:
+        ValueError: if the cache lacks a caption.
+    """
     from functools import partial
 
     import mmtok
@@ -86,12 +100,12 @@ def _captions(name: Any, data: Any, config: Any, device: Any) -> tuple[Any, int,
 
     if (Path(name) / "cache.json").is_file():
         cache = EmbeddingCache.open(name)
-        cache.require(data.captions, slots=config.text_slots)
-        return partial(cache, slots=config.text_slots), cache.identity.dim, 0
+        cache.require(captions, slots=slots)
+        return partial(cache, slots=slots), cache.identity.dim, 0
     text = mmtok.load(name, device=device)
-    text.max_length = min(text.max_length, config.text_slots)
-    cut = sum(bool(text.tokenize(caption).cut) for caption in data.captions)
-    return CaptionVectors(data.captions, text, slots=config.text_slots), text.dim, cut
+    text.max_length = min(text.max_length, slots)
+    cut = sum(bool(text.tokenize(caption).cut) for caption in captions)
+    return CaptionVectors(captions, text, slots=slots), text.dim, cut
 
 
 def _start(name: str, wanted: Any, code_vectors: tuple[Any, Any], seed: int) -> Any:

@@ -13,6 +13,7 @@ from mmtok.text import t5
 from mmtok.visual.larp import PRESETS as LARPS
 from mmtok.visual.larp import Larp
 from mmtok.visual.magvit2 import PRESETS, Magvit2, Magvit2Params
+from recipes.bench import superres as superres_bench
 from recipes.bench import text
 from recipes.bench.measure import in_fresh_process, median_seconds, peak_gb, table
 from recipes.bench.plain_larp import PlainLarp, PlainLarpAR
@@ -260,3 +261,26 @@ def test_the_cost_of_fewer_bits_is_measured_on_the_default_model(tmp_path):
     fp32, int8 = json.loads(out.read_text())["rows"]
     assert fp32["same best id %"] == 100 and 90 < int8["same best id %"] <= 100
     assert 0 < abs(float(int8["change"])) < 0.05 < float(fp32["loss"]) < 6
+
+
+def test_superres_cases_are_measured_and_published_sizes_want_a_gpu(tmp_path, capsys):
+    small = ("--preset", "nano", "--grid", "2,8,8", "--runs", "1", "--steps", "2")
+
+    def measured(kind, case, *words):
+        assert superres_bench.main([kind, "--case", case, *small, *words]) == 0
+        return json.loads(capsys.readouterr().out.splitlines()[-1])
+
+    rows = [measured("windows", case) for case in (*superres_bench.AXES, "full")]
+    assert [row["tokens a window"] for row in rows] == [64, 64, 128, 128] and all(row["us a token"] > 0 for row in rows)
+    superres_bench.draw(rows, tmp_path / "plot.png")
+    assert (tmp_path / "plot.png").stat().st_size > 1000
+    logits = []
+    for mode in superres_bench.MODES:
+        assert measured("modes", mode, "--keep", str(tmp_path / "logits.pt"))["mode"] == mode
+        logits.append(torch.load(tmp_path / "logits.pt", weights_only=True))
+    assert all(a.equal(b) for a, b in zip(logits[0], logits[1], strict=True)), "a kept context changes nothing"
+    assert not logits[0][0].equal(logits[2][0])
+    for guidance in superres_bench.GUIDANCE:
+        assert measured("clip", guidance)["s a clip"] > 0
+    assert superres_bench.main(["full"]) == 2
+    assert capsys.readouterr().err == superres_bench.NO_GPU + "\n"

@@ -30,6 +30,7 @@ from recipes.train_larp import LarpTrainConfig
 from recipes.train_larp_ar import LarpARTrainConfig
 from recipes.train_lm import LMTrainConfig
 from recipes.train_soundstream import SoundStreamTrainConfig
+from recipes.train_superres import PixelTrainConfig
 from recipes.train_tiny import TinyConfig
 
 ROOT = Path(__file__).parents[2]
@@ -257,7 +258,7 @@ def test_models_lists_parts_sizes_and_families(cinepoet: Cinepoet, bundle: Path)
         assert re.search(rf"^    {part} .*M parameters", shown, re.M), shown
     code, shown, _ = cinepoet("models")
     assert code == 0
-    for word in ("magvit2-base", "soundstream-16k", "8b", "stage1", "families"):
+    for word in ("magvit2-base", "soundstream-16k", "8b", "sr1-1b", "families"):
         assert word in shown
 
 
@@ -496,6 +497,7 @@ def test_every_shipped_config_loads() -> None:
         "larp_ar_tiny": LarpARTrainConfig,
         "larp_prior_study": StudyConfig,
         **{f"lm_{size}": LMTrainConfig for size in ("tiny", "300m", "1b", "8b")},
+        **{f"superres_{size}": PixelTrainConfig for size in ("tiny", "1b", "500m")},
         "soundstream_16k": SoundStreamTrainConfig,
         "soundstream_spectral": SoundStreamTrainConfig,
         "soundstream_tiny": SoundStreamTrainConfig,

@@ -12,7 +12,7 @@ from superres.model import SuperResTransformer
 
 @pytest.mark.parametrize(
     ("name", "low", "high"),
-    [("stage1", 0.95e9, 1.05e9), ("stage2", 0.48e9, 0.52e9), ("tiny", 1.5e6, 3.0e6)],
+    [("sr1-1b", 0.95e9, 1.05e9), ("sr2-500m", 0.48e9, 0.52e9), ("tiny", 1.5e6, 3.0e6)],
 )
 def test_named_sizes_have_the_stated_parameter_counts(name, low, high):
     with torch.device("meta"):
@@ -26,7 +26,8 @@ def test_every_named_size_resolves():
     for name in PRESETS:
         config = preset(name)
         assert config.codebook_size == math.prod(config.factor_sizes)
-    assert preset("stage1").low_grid == (5, 28, 16)
+    assert preset("sr1-1b").low_grid == (5, 28, 16)
+    assert preset("sr2-500m").windows == ((1, 112, 2), (1, 4, 64), (5, 8, 8))
     assert preset("tiny", grid=(5, 32, 32)).windows == ((1, 32, 8), (1, 8, 32), (5, 8, 8))
 
 
@@ -46,7 +47,7 @@ def test_factors_are_balanced():
         ({"num_blocks": 0}, "num_blocks must be positive, got 0"),
         ({"factor_sizes": (64, 1)}, r"factors of at least 2 values, got \(64, 1\)"),
         ({"grid": (5, 15, 16)}, r"height and width of \(5, 15, 16\) must be even"),
-        ({"grid": (5, 24, 16)}, "do not tile"),
+        ({"grid": (5, 24, 16)}, r"windows of \(1, 16, 8\) tokens do not tile the grid \(5, 24, 16\)"),
         ({"grid": (1, 16, 16)}, r"the window \(5, 8, 8\) is larger than the grid"),
         ({"windows": ((1, 16, 8), (1, 8, 16), (5, 1, 8))}, r"height and width of \(5, 1, 8\) must be even"),
         ({"windows": ((1, 16, 8), (1, 8, 16))}, "windows must be vertical, horizontal and temporal"),
@@ -58,5 +59,5 @@ def test_bad_sizes_raise(changes, message):
 
 
 def test_unknown_size_raises_with_the_known_ones():
-    with pytest.raises(ValueError, match="unknown super-resolution size 'huge'; known: nano, tiny, stage1, stage2"):
+    with pytest.raises(ValueError, match="unknown super-resolution size 'huge'; known: nano, tiny, sr1-1b, sr2-500m"):
         preset("huge")

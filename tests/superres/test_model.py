@@ -2,7 +2,9 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 
+from recipes.bundle import open_bundle
 from superres.config import preset
 from superres.model import AxisLayer, SuperResTransformer, attend, merge_codes, split_codes
 from superres.windows import low_size, merge_windows, partition
@@ -88,7 +90,8 @@ def test_a_layer_sees_its_window_and_nothing_else(axis):
     x = torch.randn(1, *GRID, 16, requires_grad=True)
     low = torch.randn(1, *low_size(GRID), 16, requires_grad=True)
     text, mask = torch.randn(1, 3, 16), torch.ones(1, 3, dtype=torch.bool)
-    y = merge_windows(layer(partition(x, window), partition(low, low_size(window)), text, mask), window, GRID)
+    context = layer.keys_values(partition(low, low_size(window)), text)
+    y = merge_windows(layer(partition(x, window), *context, mask), window, GRID)
     t, h, w = at = (1, 5, 2)
     y[0, t, h, w].sum().backward()
 
@@ -185,8 +188,16 @@ def test_weights_go_to_disk_and_back(tmp_path):
 def test_shapes_that_disagree_raise():
     model = make_model()
     codes, masked, low, text, mask = make_inputs()
-    with pytest.raises(ValueError, match=r"low must have shape \(2, 2, 4, 4\), got \(2, 1, 4, 4\)"):
+    with pytest.raises(
+        ValueError, match=r"codes of \(2, 2, 8, 8\) do not lie on 2 clips of .* whose grid is \(1, 8, 8\)"
+    ):
         model(codes, masked, low[:, :1])
+    with pytest.raises(ValueError, match=r"codes of \(1, 2, 8, 8\) do not lie on 2 clips"):
+        model.decode(codes[:1], masked[:1], model.encode_context(low))
+    with pytest.raises(ValueError, match=r"low must be integers \(b, t, h, w\), got torch.float32"):
+        model(codes, masked, low.float())
+    with pytest.raises(ValueError, match=r"text_mask must have shape \(2, 5\), got \(2, 4\)"):
+        model(codes, masked, low, text, mask[:, 1:])
     with pytest.raises(ValueError, match="masked must be bool"):
         model(codes, masked.float(), low)
     with pytest.raises(ValueError, match=r"codes must be integers \(b, t, h, w\)"):
@@ -216,3 +227,135 @@ def test_low_residual_shows_the_code_underneath_without_attention():
         expected = torch.zeros_like(change)
         expected[2, 6:8, 8:10] = low_residual
         assert torch.equal(change, expected)
+
+
+# A slow reference: every layer attends over the whole clip under a mask that says who shares a window with whom.
+
+
+def window_numbers(grid, window):
+    """Which window each token of a grid lies in, tokens in raster order."""
+    t, h, w = torch.meshgrid(*(torch.arange(n) // size for n, size in zip(grid, window, strict=True)), indexing="ij")
+    return (t * 10_000 + h * 100 + w).flatten()
+
+
+def normalised(x, weight):
+    return x / (x.square().mean(-1, keepdim=True) + 1e-6).sqrt() * weight
+
+
+def full_attention(weights, name, x, context, allowed, num_heads):
+    """Each head by itself, over everything, with minus infinity where ``allowed`` (b, n, m) is False."""
+    q = x @ weights[f"{name}.q_proj.weight"].T
+    k, v = (context @ weights[f"{name}.kv_proj.weight"].T).chunk(2, -1)
+    e = q.shape[-1] // num_heads
+    heads = []
+    for head in range(num_heads):
+        part = slice(head * e, (head + 1) * e)
+        queries = normalised(q[..., part], weights[f"{name}.q_norm.weight"])
+        keys = normalised(k[..., part], weights[f"{name}.k_norm.weight"])
+        scores = (queries @ keys.transpose(1, 2) / e**0.5).masked_fill(~allowed, -torch.inf)
+        heads.append(scores.softmax(-1) @ v[..., part])
+    return torch.cat(heads, -1) @ weights[f"{name}.o_proj.weight"].T
+
+
+def full_model(model, codes, masked, low, text, text_mask):
+    """The same network written down without windows, from its weights' names alone."""
+    weights, config = model.state_dict(), model.config
+    batch, *grid = codes.shape
+
+    def embedded(name, codes, known):
+        size = config.factor_sizes[0]
+        x = weights[f"{name}.factors.0.weight"][codes % size] + weights[f"{name}.factors.1.weight"][codes // size]
+        x = torch.where(known[..., None], x, weights[f"{name}.replacement"])
+        for axis, letter in enumerate("thw"):
+            place = torch.arange(codes.shape[1 + axis]).view([-1 if i == axis else 1 for i in range(3)])
+            x = x + weights[f"{name}.position_{letter}"][place]
+        return x
+
+    x = embedded("embed", codes, ~masked)
+    below = embedded("low_embed", low, torch.ones_like(low, dtype=torch.bool))
+    if config.low_residual:
+        for t, h, w in torch.cartesian_prod(*(torch.arange(n) for n in grid)).tolist():
+            x[:, t, h, w] += below[:, t, h // 2, w // 2]
+    x = x.flatten(1, 3)
+    below = normalised(below, weights["low_norm.weight"]).flatten(1, 3)
+    null = normalised(weights["null_text"], weights["text_norm.weight"]).expand(batch, 1, -1)
+    words = normalised(text @ weights["text_proj.weight"].T, weights["text_norm.weight"])
+    words, seen = torch.cat((null, words), 1), torch.cat((~text_mask.any(1, keepdim=True), text_mask), 1)
+
+    for i in range(3 * config.num_blocks):
+        window = tuple(min(n, size) for n, size in zip(grid, config.windows[i % 3], strict=True))
+        own, under = window_numbers(grid, window), window_numbers(low.shape[1:], low_size(window))
+        for branch, context, allowed in (
+            ("self", None, (own[:, None] == own).expand(batch, -1, -1)),
+            ("low", below, (own[:, None] == under).expand(batch, -1, -1)),
+            ("text", words, seen[:, None].expand(-1, len(own), -1)),
+        ):
+            inside = normalised(x, weights[f"layers.{i}.{branch}_norm.weight"])
+            context = inside if context is None else context
+            x = x + full_attention(weights, f"layers.{i}.{branch}_attn", inside, context, allowed, config.num_heads)
+        inside = normalised(x, weights[f"layers.{i}.mlp_norm.weight"])
+        gate, up = (inside @ weights[f"layers.{i}.mlp.gate_up_proj.weight"].T).chunk(2, -1)
+        x = x + (F.silu(gate) * up) @ weights[f"layers.{i}.mlp.down_proj.weight"].T
+    x = normalised(x, weights["norm.weight"])
+    return tuple((x @ weights[f"heads.{i}.weight"].T).unflatten(1, grid) for i in range(2))
+
+
+@pytest.mark.parametrize(
+    ("grid", "shown"),
+    [
+        ((2, 8, 8), (2, 8, 8)),
+        ((5, 14, 8), (5, 14, 8)),  # a portrait of an eighth
+        ((5, 28, 16), (1, 28, 16)),  # a picture, half as large as those of stage 1
+        ((3, 8, 14), (3, 8, 14)),
+        ((5, 14, 8), (5, 8, 8)),  # a square clip through the model of portraits
+    ],
+)
+def test_windows_equal_full_attention_under_a_mask(grid, shown):
+    torch.manual_seed(3)
+    model = SuperResTransformer(preset("nano", grid=grid, low_residual=shown[0] == 3)).eval().double()
+    with torch.no_grad():
+        for weight in model.parameters():  # norms and small tables too must matter
+            weight.add_(torch.randn_like(weight), alpha=0.2)
+        codes, masked, low, text, mask = make_inputs(grid=shown)
+        text = text.double()
+        mask[1] = False  # a clip without text
+        fast, slow = model(codes, masked, low, text, mask), full_model(model, codes, masked, low, text, mask)
+    for a, b in zip(fast, slow, strict=True):
+        assert float(b.std()) > 0.1
+        torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)  # norms are float32 inside
+
+
+def test_a_context_made_once_gives_the_logits_of_every_step():
+    model = make_model()
+    codes, masked, low, text, mask = make_inputs()
+    drops = {"keep_low": torch.tensor([True, False]), "keep_text": torch.tensor([False, True])}
+    for options in ({}, drops):
+        context = model.encode_context(low, text, mask, **options)
+        for seed in (1, 2):
+            codes, masked = make_inputs(seed=seed)[:2]
+            for a, b in zip(
+                model.decode(codes, masked, context), model(codes, masked, low, text, mask, **options), strict=True
+            ):
+                assert a.equal(b)
+
+
+def test_recomputed_layers_have_the_same_gradients():
+    gradients = []
+    for recompute in (False, True):
+        model = make_model()
+        model.recompute = recompute
+        sum(logits.square().sum() for logits in model(*make_inputs())).backward()
+        gradients.append([weight.grad for weight in model.parameters()])
+    for a, b in zip(*gradients, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-7, rtol=1e-5)
+
+
+def test_the_embedded_weights_are_this_network():
+    model = SuperResTransformer.from_pretrained(open_bundle("tiny").part("superres"))
+    codes, masked, low, _, mask = make_inputs(batch=1, grid=(2, *model.config.grid[1:]))
+    text = torch.randn(1, 5, model.config.text_dim, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        fast, slow = model(codes, masked, low, text, mask), full_model(model, codes, masked, low, text, mask)
+    for a, b in zip(fast, slow, strict=True):
+        assert float(b.std()) > 0.5
+        torch.testing.assert_close(a, b, atol=2e-3, rtol=2e-3)

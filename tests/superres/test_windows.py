@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from superres import windows
 from superres.windows import (
     AXES,
     WINDOWS,
@@ -73,6 +74,25 @@ def test_a_shorter_clip_gets_windows_cut_to_it():
     assert windows_for((2, 8, 8)) == ((1, 8, 8), (1, 8, 8), (2, 8, 8))
 
 
+def test_what_is_listed_follows_the_rule_for_other_grids(monkeypatch):
+    listed = dict(WINDOWS)
+    monkeypatch.setattr(windows, "WINDOWS", {})
+    assert {grid: windows_for(grid) for grid in listed} == listed
+
+
+def test_longer_clips_get_temporal_windows_over_all_their_slices():
+    assert windows_for((11, 56, 32)) == ((1, 56, 4), (1, 8, 32), (11, 8, 8))
+    assert windows_for((11, 32, 32)) == ((1, 32, 8), (1, 8, 32), (11, 8, 8))
+
+
+@pytest.mark.parametrize("grid", [(5, 32, 56), (1, 128, 2), (3, 12, 10), (5, 2, 2), (11, 34, 62), (41, 90, 160 // 2)])
+def test_any_even_grid_up_to_128_has_windows_that_tile_it(grid):
+    for window in windows_for(grid):
+        assert partition(torch.zeros(1, *grid, 1), window).shape[1] >= 1
+        low_size(window)
+        assert window[0] == grid[0] or window[1] * window[2] <= 256
+
+
 def test_sizes_that_do_not_tile_raise():
     with pytest.raises(ValueError, match=r"windows of \(5, 8, 8\) tokens do not tile the grid \(5, 16, 12\)"):
         partition(torch.zeros(1, 5, 16, 12, 1), (5, 8, 8))
@@ -80,7 +100,9 @@ def test_sizes_that_do_not_tile_raise():
         merge_windows(torch.zeros(1, 1, 15, 1), (1, 5, 3), (1, 16, 16))
     with pytest.raises(ValueError, match=r"height and width of \(5, 7, 8\) must be even"):
         low_size((5, 7, 8))
-    with pytest.raises(ValueError, match=r"no windows are listed for the grid \(9, 16, 16\); known: \(5, 56, 32\)"):
-        windows_for((9, 16, 16))
-    with pytest.raises(ValueError, match=r"no windows are listed for the grid \(5, 12, 10\)"):
-        windows_for((5, 12, 10))
+    with pytest.raises(ValueError, match=r"height and width of \(5, 15, 16\) must be even"):
+        windows_for((5, 15, 16))
+    with pytest.raises(
+        ValueError, match=r"no windows are known for the grid \(5, 130, 16\): along a side of 130 tokens"
+    ):
+        windows_for((5, 130, 16))
