@@ -150,7 +150,7 @@ def test_codes_go_from_stage_to_stage(cascade: CinePoetPipeline, monkeypatch: py
         lambda self, codes, masked, low, *a, **k: (lows.append(low), forward(self, codes, masked, low, *a, **k))[1],
     )
     passes = cascade.plan_film((32, 32))
-    first, second = passes
+    first = passes[0]
     low = cascade.encode_sharp(film(17))
     middle = cascade.upsample(low, None, seeded(), passes=(first,))
     lows.clear()
@@ -170,7 +170,7 @@ def test_a_cascade_serves_every_length(cascade: CinePoetPipeline) -> None:
 def test_stages_of_other_tokens_are_refused(bundle: Path, tmp_path: Path) -> None:
     folder = second_stage(bundle, tmp_path / "other", factor_sizes=(8, 16))
     broken = CinePoetPipeline.from_pretrained(folder, device="cpu")
-    with pytest.raises(ValueError, match="superres2 of .* speaks 128 codes and the tokenizer under it 64"):
+    with pytest.raises(ValueError, match=r"superres2 of .* speaks 128 codes and the tokenizer under it 64"):
         broken(PROMPT)
 
 
