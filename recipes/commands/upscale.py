@@ -51,12 +51,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     decoding.add_argument("--text-scale", type=number(float), metavar="X", help="strength of the prompt, 1 is neutral")
     decoding.add_argument("--low-scale", type=number(float), metavar="X", help="strength of the film, 1 is neutral")
-    decoding.add_argument(
-        "--temperature", type=number(float, 0), metavar="X", help="of the codes; 0: the likeliest"
-    )
-    decoding.add_argument(
-        "--schedule", metavar="NAME", help="codes shown by each step: cosine, linear, square, root"
-    )
+    decoding.add_argument("--temperature", type=number(float, 0), metavar="X", help="of the codes; 0: the likeliest")
+    decoding.add_argument("--schedule", metavar="NAME", help="codes shown by each step: cosine, linear, square, root")
     parser.add_argument("--sheet", type=Path, metavar="F.png", help="also a sheet: bicubic beside ours, with crops")
     parser.add_argument("--profile", action="store_true", help="print a table of times and the peak memory")
     add_seed(parser)
