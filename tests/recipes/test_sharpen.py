@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -113,6 +114,21 @@ def test_blocks_of_any_length_give_the_same_film(pipe: CinePoetPipeline) -> None
     assert whole.shape == (1, 3, 20, 64, 64)
     assert stream(20, 1).equal(whole) and stream(20, 18).equal(whole)
     assert stream(17, 5).equal(whole[:, :, :17]), "a longer film begins like a shorter one"
+
+
+def test_a_film_is_read_no_further_than_it_is_needed(pipe: CinePoetPipeline) -> None:
+    read: list[int] = []
+
+    def source() -> Iterator[torch.Tensor]:
+        for block in blocks_of(film(41), 5):
+            read.append(block.shape[2])
+            yield block
+
+    yielded = 0
+    for piece in pipe.sharpen_stream(source(), None, seeded(), passes=pipe.plan_film((32, 32))):
+        yielded += piece.shape[2]
+        assert sum(read) < yielded + 5, "a block beyond the window at most"
+    assert yielded == sum(read) == 41
 
 
 def test_a_window_keeps_the_codes_of_the_end_before(pipe: CinePoetPipeline, monkeypatch: pytest.MonkeyPatch) -> None:
