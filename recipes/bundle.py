@@ -100,7 +100,7 @@ class BundleConfig:
     depth: str = "saturation"
 
     def __post_init__(self) -> None:
-        for name, least in (("size", 1), ("num_frames", 1), ("upscaled_size", 0), ("sr_steps", 1)):
+        for name, least in (("size", 1), ("num_frames", 1), ("upscaled_size", 0), ("sr_steps", 1), ("sr2_steps", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
         if not self.fps > 0:

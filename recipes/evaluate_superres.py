@@ -35,6 +35,8 @@ from recipes.request import film_generators
 from recipes.run import write_atomically
 from recipes.sharpen import Pass, describe_passes, resized
 
+Figures = dict[str, float | None]
+
 METHODS = ("bicubic", "lanczos", "bicubic_of_tokens", "ours", "ceiling")
 SHOWN = ("bicubic", "ours", "ceiling", "original")  # columns of the sheet
 ROWS_SHOWN = 4  # of each set
@@ -102,14 +104,14 @@ class _Tally:
         for name, vectors in clip_features(self.backbones, made).items():
             self.gaussians.setdefault(name, Gaussian(vectors.shape[1])).update(vectors)
 
-    def figures(self, original: _Tally) -> dict[str, float]:
-        out = {"psnr_db": round(_mean(self.psnr_db), 3)}
+    def figures(self, original: _Tally) -> Figures:
+        out = {"psnr_db": _figure(_mean(self.psnr_db), 3)}
         if self.lpips:
-            out["lpips"] = round(_mean(self.lpips), 4)
-        out["sharpness"] = round(self.energy / original.energy, 4) if original.energy else math.nan
+            out["lpips"] = _figure(_mean(self.lpips), 4)
+        out["sharpness"] = _figure(self.energy / original.energy if original.energy else math.nan, 4)
         for name, gaussian in self.gaussians.items():
             other = original.gaussians[name]
-            out[name] = round(gaussian_distance(gaussian, other), 4) if gaussian.count > 1 else math.nan
+            out[name] = _figure(gaussian_distance(gaussian, other), 4) if gaussian.count > 1 else None
         return out
 
 
@@ -117,13 +119,19 @@ def _mean(values: list[float]) -> float:
     return sum(values) / len(values) if values else math.nan
 
 
-def _closed(figures: dict[str, dict[str, float]], ours: dict[str, float]) -> dict[str, float]:
-    """Share of the way from bicubic to the ceiling, in per cent, where the ceiling is better at all."""
-    out = {}
+def _figure(value: float, digits: int) -> float | None:
+    """A number as JSON knows it: None for what cannot be told."""
+    return round(value, digits) if math.isfinite(value) else None
+
+
+def _closed(figures: dict[str, Figures], ours: Figures) -> Figures:
+    """Share of the way from bicubic to the ceiling, in per cent; None where the ceiling is no better."""
+    out: Figures = {}
     for name, value in ours.items():
         if name.startswith(("frechet", "rfvd", "lpips")):
             low, high = figures["bicubic"][name], figures["ceiling"][name]
-            out[name] = round(100 * (low - value) / (low - high), 1) if low > high else math.nan
+            told = value is not None and low is not None and high is not None and low > high
+            out[name] = round(100 * (low - value) / (low - high), 1) if told else None  # type: ignore[operator]
     return out
 
 
@@ -325,7 +333,7 @@ def _seams(
     return {
         "protocol": f"{len(material.clips)} films of {t} frames in {pipe.num_windows(t)} windows that share "
         f"{pipe.overlap()}; {material.protocol}",
-        "seams": {name: {side: round(_mean(v), 3) for side, v in sides.items()} for name, sides in ratios.items()},
+        "seams": {name: {side: _figure(_mean(v), 3) for side, v in sides.items()} for name, sides in ratios.items()},
     }
 
 
@@ -349,8 +357,10 @@ def plot_steps(result: dict[str, Any], path: Path) -> None:
             counts = sorted(measured["steps"], key=int)
             values = [measured["steps"][count][name] for count in counts]
             axis.plot([int(count) for count in counts], values, marker="o", color=f"C{number}", label=told)
-            for method, style in (("bicubic", ":"), ("ceiling", "--")) if name in measured["methods"]["ours"] else ():
-                axis.axhline(measured["methods"][method][name], color=f"C{number}", linestyle=style, linewidth=1)
+            for method, style in (("bicubic", ":"), ("ceiling", "--")):
+                level = measured["methods"][method].get(name)
+                if level is not None:
+                    axis.axhline(level, color=f"C{number}", linestyle=style, linewidth=1)
         axis.set_title(name, fontsize=9)
         axis.set_xlabel("decoding steps", fontsize=8)
         axis.grid(alpha=0.3)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -72,7 +71,7 @@ def test_every_method_is_measured_on_the_same_clips(pipe: CinePoetPipeline, tmp_
     assert shapes["steps"]["1"]["frechet_squeezenet_frames"] != ours["frechet_squeezenet_frames"]
     seams = result["films"]["shapes"]
     assert "2 films of 20 frames in 2 windows that share 9" in seams["protocol"]
-    assert set(seams["seams"]) == {"time"} and math.isfinite(seams["seams"]["time"]["original"])
+    assert set(seams["seams"]) == {"time"} and seams["seams"]["time"]["original"] < 2
     assert "32x32 -> 64x64 (superres, 2 steps)" in result["protocol"]["way"]
     for name in ("superres.png", "superres_steps.png"):
         assert Image.open(tmp_path / name).size[0] > 100
@@ -92,7 +91,7 @@ def test_the_closed_share_goes_from_bicubic_to_the_ceiling() -> None:
     }
     assert _closed(figures, figures["ours"]) == {"frechet_x": 62.5}
     figures["ceiling"] = {"frechet_x": 11.0}
-    assert math.isnan(_closed(figures, figures["ours"])["frechet_x"]), "nothing lies between"
+    assert _closed(figures, figures["ours"]) == {"frechet_x": None}, "nothing lies between"
 
 
 def test_lanczos_is_that_of_pillow() -> None:

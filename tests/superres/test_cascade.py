@@ -46,10 +46,18 @@ def test_a_side_that_windows_do_not_tile_takes_smaller_tiles():
         cut_axis(7, most=16, windows=(16, 8, 8))
 
 
-def test_published_grids_go_in_one_piece_and_portrait_takes_square():
-    for name, size in (("stage1", (56, 32)), ("stage2", (112, 64)), ("stage1", (32, 32))):
-        config = preset(name)
-        assert [len(cut.starts) for cut in cut_grid(config, size)] == [1, 1], name
+@pytest.mark.parametrize(
+    ("grid", "size", "tiles"),
+    [
+        ((5, 56, 32), (56, 32), [1, 1]),  # the published portrait stages go in one piece
+        ((5, 112, 64), (112, 64), [1, 1]),
+        ((5, 56, 32), (32, 32), [1, 1]),  # and take smaller squares
+        ((5, 32, 32), (56, 32), [2, 1]),
+        ((5, 16, 16), (32, 32), [3, 3]),
+    ],
+)
+def test_grids_are_cut_where_they_are_larger_than_the_model_s(grid, size, tiles):
+    assert [len(cut.starts) for cut in cut_grid(preset("nano", grid=grid), size)] == tiles
 
 
 def test_a_grid_that_fits_is_sampled_as_ever():
