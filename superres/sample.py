@@ -133,17 +133,33 @@ def guided_logits(
     Returns:
         (b, t, h, w, size) float32, one tensor a factor.
     """
+    return _guided(model, low, text, text_mask, text_scale, low_scale)(codes, masked)
+
+
+def _guided(
+    model: SuperResTransformer,
+    low: Tensor,
+    text: Tensor | None,
+    text_mask: Tensor | None,
+    text_scale: float,
+    low_scale: float,
+) -> Callable[[Tensor, Tensor], tuple[Tensor, ...]]:
+    """The guided logits as a function of codes and mask; what stays the same in every step is laid out once."""
     terms = guidance_terms(text_scale, low_scale, has_text=text is not None)
-    passes, batch = len(terms), len(codes)
-    kept = torch.tensor(list(terms), device=codes.device).repeat_interleave(batch, dim=0)  # (passes * b, 2)
-    logits = model(
-        *(x.repeat(passes, 1, 1, 1) for x in (codes, masked, low)),
+    passes, weights = len(terms), tuple(terms.values())
+    kept = torch.tensor(list(terms), device=low.device).repeat_interleave(len(low), dim=0)  # (passes * b, 2)
+    conditions = (
+        low.repeat(passes, 1, 1, 1),
         None if text is None else text.repeat(passes, 1, 1),
         None if text_mask is None else text_mask.repeat(passes, 1),
-        keep_low=kept[:, 0],
-        keep_text=kept[:, 1],
     )
-    return tuple(_weighted(factor_logits.float().chunk(passes), tuple(terms.values())) for factor_logits in logits)
+
+    def logits_of(codes: Tensor, masked: Tensor) -> tuple[Tensor, ...]:
+        shown = (x.repeat(passes, 1, 1, 1) for x in (codes, masked))
+        logits = model(*shown, *conditions, keep_low=kept[:, 0], keep_text=kept[:, 1])
+        return tuple(_weighted(factor_logits.float().chunk(passes), weights) for factor_logits in logits)
+
+    return logits_of
 
 
 def _weighted(parts: tuple[Tensor, ...], weights: tuple[float, ...]) -> Tensor:
@@ -233,8 +249,9 @@ def sample(
         codes, masked = torch.where(pinned_mask, pinned, codes), ~pinned_mask
     at_start = masked.flatten(1).sum(1, keepdim=True)  # (b, 1)
 
+    logits_of = _guided(model, low, text, text_mask, text_scale, low_scale)
     for step in range(num_steps):
-        logits = guided_logits(model, codes, masked, low, text, text_mask, text_scale=text_scale, low_scale=low_scale)
+        logits = logits_of(codes, masked)
         warmth = settings.temperature_at(step)
         drawn, log_probs = zip(*(_draw(logit, warmth, generator) for logit in logits), strict=True)
         codes = torch.where(masked, merge_codes(drawn, model.config.factor_sizes), codes)
