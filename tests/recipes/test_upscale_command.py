@@ -37,7 +37,8 @@ def test_clocks_sound_and_form_stay(cinepoet: Cinepoet, bundle: Path, tmp_path: 
     assert (after.num_frames, after.fps, after.sample_rate, after.channels) == (20, 12.5, 22050, 2)
     assert (after.height, after.width) == (64, 112)  # 80 over 48 of 32 pixels, to the nearest token of eight
     heard, was = (read_audio(path, sample_rate=22050, channels=2).samples for path in (out, film))
-    assert heard.shape == was.shape and float((heard - was).abs().max()) < 0.1  # stored as AAC twice
+    assert heard.shape == was.shape
+    assert float((heard - was)[:, 4096:-4096].abs().max()) < 0.05  # stored as AAC twice, which blurs the ends
     assert "56x32 -> 112x64 (superres in 2 tiles, 1 steps), 2 windows" in shown
     assert "80x48 is shrunk to 56x32" in err and "the prompt is empty" in err
     assert Image.open(sheet).width > 700
