@@ -38,6 +38,7 @@ from recipes.sharpen import Pass, describe_passes, resized
 Figures = dict[str, float | None]
 
 METHODS = ("bicubic", "lanczos", "bicubic_of_tokens", "ours", "ceiling")
+STARTS = ("bicubic", "bicubic_of_tokens")  # from which the way to the ceiling is measured
 SHOWN = ("bicubic", "ours", "ceiling", "original")  # columns of the sheet
 ROWS_SHOWN = 4  # of each set
 ATTRIBUTES = ("colour", "shape", "motion")
@@ -47,7 +48,7 @@ PROTOCOL = {
     "sharpness": "gradient energy (squared differences to the right and lower neighbour) over the originals'",
     "methods": "bicubic and lanczos enlarge the shrunk clip itself, bicubic_of_tokens what its tokens decode to; ours "
     "samples from those tokens; ceiling decodes the tokens of the original",
-    "closed_share_percent": "(bicubic - ours) / (bicubic - ceiling)",
+    "closed_share_percent": "(start - ours) / (start - ceiling) from each bicubic; null where the ceiling is no better",
     "text_following_percent": "scenes whose attribute the analyzers read right; before: what the small tokens show",
     "seams": "mean absolute change over joints (of windows along time; of tiles along rows and columns) over that "
     "elsewhere, mean over films; 1 is none; compare with the original's own ratio at the same places",
@@ -124,14 +125,15 @@ def _figure(value: float, digits: int) -> float | None:
     return round(value, digits) if math.isfinite(value) else None
 
 
-def _closed(figures: dict[str, Figures], ours: Figures) -> Figures:
-    """Share of the way from bicubic to the ceiling, in per cent; None where the ceiling is no better."""
-    out: Figures = {}
-    for name, value in ours.items():
-        if name.startswith(("frechet", "rfvd", "lpips")):
-            low, high = figures["bicubic"][name], figures["ceiling"][name]
-            told = value is not None and low is not None and high is not None and low > high
-            out[name] = round(100 * (low - value) / (low - high), 1) if told else None  # type: ignore[operator]
+def _closed(figures: dict[str, Figures], ours: Figures) -> dict[str, Figures]:
+    """Share of the way from each kind of bicubic to the ceiling, in per cent; None where the ceiling is no better."""
+    out: dict[str, Figures] = {start: {} for start in STARTS}
+    for start, shares in out.items():
+        for name, value in ours.items():
+            if name.startswith(("frechet", "rfvd", "lpips")):
+                low, high = figures[start][name], figures["ceiling"][name]
+                told = value is not None and low is not None and high is not None and low > high
+                shares[name] = round(100 * (low - value) / (low - high), 1) if told else None  # type: ignore[operator]
     return out
 
 

@@ -85,13 +85,13 @@ def test_tiles_have_seams_too(pipe: CinePoetPipeline) -> None:
 
 
 def test_the_closed_share_goes_from_bicubic_to_the_ceiling() -> None:
-    figures = {
-        name: {"frechet_x": value, "psnr_db": value}
-        for name, value in (("bicubic", 10.0), ("ours", 5.0), ("ceiling", 2.0))
-    }
-    assert _closed(figures, figures["ours"]) == {"frechet_x": 62.5}
+    values = {"bicubic": 10.0, "bicubic_of_tokens": 14.0, "ours": 5.0, "ceiling": 2.0}
+    figures: dict[str, dict[str, float | None]] = {n: {"frechet_x": v, "psnr_db": v} for n, v in values.items()}
+    shares = _closed(figures, figures["ours"])
+    assert shares == {"bicubic": {"frechet_x": 62.5}, "bicubic_of_tokens": {"frechet_x": 75.0}}
     figures["ceiling"] = {"frechet_x": 11.0}
-    assert _closed(figures, figures["ours"]) == {"frechet_x": None}, "nothing lies between"
+    shares = _closed(figures, figures["ours"])
+    assert shares == {"bicubic": {"frechet_x": None}, "bicubic_of_tokens": {"frechet_x": 300.0}}
 
 
 def test_lanczos_is_that_of_pillow() -> None:
