@@ -2,6 +2,7 @@
 
 cinepoet.json                      clip geometry, sampling defaults, where each part lies
 visual/ audio/ text/ lm/ superres/ each with config.json and model.safetensors
+superres2/                         a second stage, which doubles again what the first one made, in the same tokens
 superres_visual/                   super-resolution's own tokenizer, where the language model speaks another one
 README.md                          the model card
 """
@@ -19,12 +20,14 @@ from mmtok.conditions.structure import FLOW_METHODS
 from mmtok.pretrained import resolve_folder
 from recipes.config import from_dict
 from recipes.run import write_atomically
+from superres.sample import Decoding
 
 EMBEDDED = Path(__file__).parent / "pretrained"
 BUNDLE_FILE = "cinepoet.json"
 FORMAT = 1  # of that file
 PARTS = ("visual", "audio", "text", "lm", "superres")
-OPTIONAL_PARTS = ("superres_visual",)
+OPTIONAL_PARTS = ("superres_visual", "superres2")
+SHARPENERS = ("superres", "superres2")  # the stages of super-resolution, the first one first
 # Name of a picture's form to its <resolution> token, None for the one that needs none, and height over width.
 ASPECTS: dict[str, tuple[int | None, float]] = {"square": (None, 1.0), "portrait": (0, 1.75)}
 # What bundles know that were written before they said so.
@@ -47,7 +50,8 @@ class BundleConfig:
         size: width of the pictures the language model speaks, pixels; their height follows from the aspect.
         num_frames: pictures a clip.
         fps: pictures per second.
-        upscaled_size: width after super-resolution, pixels; 0 when the bundle has none.
+        upscaled_size: width after super-resolution, pixels: ``size`` doubled once or several times; 0 when the bundle
+            has none.
         guidance_scale: default of the language model.
         temperature: default of the language model.
         top_k: default of the language model, or None.
@@ -56,6 +60,11 @@ class BundleConfig:
         sr_text_scale: guidance of super-resolution by the text.
         sr_low_scale: guidance of super-resolution by the low-resolution codes.
         sr_temperature: scale of the noise on super-resolution's confidence.
+        sr_draw_temperature: of super-resolution's codes.
+        sr_schedule: how many codes stay hidden after each step, a name of ``superres.sample.SCHEDULES``.
+        sr2_steps: decoding steps of the second stage; what is not said of it is as in the first.
+        sr2_text_scale: guidance of the second stage by the text.
+        sr2_low_scale: guidance of the second stage by the codes of the first.
         negative_prompt: default, or None for the empty text branch.
         tasks: tasks that the language model was trained on.
         more_num_frames: further lengths of clips, each with the <duration> token of its place here.
@@ -77,6 +86,11 @@ class BundleConfig:
     sr_text_scale: float = 1.0
     sr_low_scale: float = 1.0
     sr_temperature: float = 4.5
+    sr_draw_temperature: float = 1.0
+    sr_schedule: str = "cosine"
+    sr2_steps: int = 24
+    sr2_text_scale: float = 1.0
+    sr2_low_scale: float = 1.0
     negative_prompt: str | None = None
     tasks: tuple[str, ...] = FIRST_TASKS
     more_num_frames: tuple[int, ...] = ()
@@ -86,7 +100,7 @@ class BundleConfig:
     depth: str = "saturation"
 
     def __post_init__(self) -> None:
-        for name, least in (("size", 1), ("num_frames", 1), ("upscaled_size", 0), ("sr_steps", 1)):
+        for name, least in (("size", 1), ("num_frames", 1), ("upscaled_size", 0), ("sr_steps", 1), ("sr2_steps", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
         if not self.fps > 0:
@@ -101,6 +115,30 @@ class BundleConfig:
             raise ValueError(f"unknown aspects {unknown if self.aspects else '()'}; known: {', '.join(ASPECTS)}")
         if self.flow not in FLOW_METHODS:
             raise ValueError(f"unknown flow method {self.flow!r}; known: {', '.join(FLOW_METHODS)}")
+        for part in SHARPENERS:
+            self.decoding(part)
+
+    def decoding(self, part: str) -> Decoding:
+        """How a stage of super-resolution fills its grid.
+
+        Args:
+            part: one of ``SHARPENERS``.
+
+        Returns:
+            The settings.
+
+        Raises:
+            ValueError: if a number is out of range or the schedule is unknown.
+        """
+        first = part == SHARPENERS[0]
+        return Decoding(
+            num_steps=self.sr_steps if first else self.sr2_steps,
+            text_scale=self.sr_text_scale if first else self.sr2_text_scale,
+            low_scale=self.sr_low_scale if first else self.sr2_low_scale,
+            temperature=self.sr_draw_temperature,
+            choice_temperature=self.sr_temperature,
+            schedule=self.sr_schedule,
+        )
 
     def picture_size(self, aspect: str, *, upscaled: bool = False) -> tuple[int, int]:
         """Height and width of pictures.

@@ -163,12 +163,10 @@ def evaluate_tokenizer(
         if min(video.shape[-2:]) >= 11:
             rows.setdefault("ssim", []).extend(ssim(again, video).tolist())
         if backbones.lpips is not None:
-            pairs = zip(_frames(again).split(16), _frames(video).split(16), strict=True)
-            rows.setdefault("lpips", []).extend(d for a, b in pairs for d in backbones.lpips(a, b).tolist())
-        for name, pair in _vectors(backbones, video, again).items():
-            kept = features.setdefault(name, ([], []))
-            for side, vectors in zip(kept, pair, strict=True):
-                side.append(vectors)
+            rows.setdefault("lpips", []).extend(lpips_of_frames(backbones, again, video))
+        for side, clip in enumerate((video, again)):
+            for name, vectors in clip_features(backbones, clip).items():
+                features.setdefault(name, ([], []))[side].append(vectors)
         if len(shown) < 4:
             picked = torch.linspace(0, video.shape[2] - 1, min(5, video.shape[2])).round().long()
             shown += [torch.cat([torch.cat(list(v[0][:, picked].unbind(1)), -1) for v in (video, again)], 1)]
@@ -192,9 +190,7 @@ def evaluate_tokenizer(
     for name, (real, fake) in features.items():
         a, b = torch.cat(real), torch.cat(fake)
         result[name] = round(frechet_distance(a, b), 4) if len(a) > 1 else math.nan
-        source = backbones.i3d_source
-        if name != "rfvd" and backbones.squeezenet is not None:
-            source = f"{backbones.squeezenet.source}, frames resized to 227 (bicubic)"
+        source = frechet_protocol(backbones, name)
         result[f"{name}_protocol"] = f"Frechet distance of {len(a)} + {len(b)} vectors of width {a.shape[1]}, {source}"
     if sheet is not None:
         write_png(sheet, torch.cat(shown, 1))
@@ -210,15 +206,53 @@ def _passes(tokenizer: Any, clips: Tensor, batch_size: int, device: Any) -> Iter
         yield video, decode_clip(tokenizer, codes, size).float().cpu(), codes
 
 
-def _vectors(backbones: Backbones, video: Tensor, again: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
-    """Feature vectors of originals and reconstructions, by metric."""
-    out: dict[str, tuple[Tensor, Tensor]] = {}
+def clip_features(backbones: Backbones, video: Tensor) -> dict[str, Tensor]:
+    """Feature vectors of clips, by the metric that compares them.
+
+    Args:
+        backbones: networks.
+        video: (b, 3, t, h, w) in [-1, 1].
+
+    Returns:
+        Name to (n, d): a vector a frame, a difference of frames, or a clip (I3D).
+    """
+    out: dict[str, Tensor] = {}
     if backbones.squeezenet is not None:
-        network = backbones.squeezenet
-        out["frechet_squeezenet_frames"] = (network.features(_frames(video)), network.features(_frames(again)))
+        out["frechet_squeezenet_frames"] = backbones.squeezenet.features(_frames(video))
         if video.shape[2] > 1:
-            pair = tuple(network.features(_frames(v.diff(dim=2) / 2)) for v in (video, again))
-            out["frechet_squeezenet_differences"] = (pair[0], pair[1])
+            out["frechet_squeezenet_differences"] = backbones.squeezenet.features(_frames(video.diff(dim=2) / 2))
     if backbones.i3d is not None:
-        out["rfvd"] = (i3d_features(backbones.i3d, video), i3d_features(backbones.i3d, again))
+        out["rfvd"] = i3d_features(backbones.i3d, video)
     return out
+
+
+def frechet_protocol(backbones: Backbones, name: str) -> str:
+    """Which network a Fréchet distance stands on.
+
+    Args:
+        backbones: networks.
+        name: of ``clip_features``.
+
+    Returns:
+        Its source and how pictures are brought to it.
+    """
+    if name != "rfvd" and backbones.squeezenet is not None:
+        return f"{backbones.squeezenet.source}, frames resized to 227 (bicubic)"
+    return backbones.i3d_source
+
+
+def lpips_of_frames(backbones: Backbones, made: Tensor, video: Tensor) -> list[float]:
+    """LPIPS of every frame; none without the network.
+
+    Args:
+        backbones: networks.
+        made: (b, 3, t, h, w) in [-1, 1].
+        video: the same shape.
+
+    Returns:
+        b * t distances, or none.
+    """
+    if backbones.lpips is None:
+        return []
+    pairs = zip(_frames(made).split(16), _frames(video).split(16), strict=True)
+    return [d for a, b in pairs for d in backbones.lpips(a, b).tolist()]

@@ -17,6 +17,7 @@ from torch import Tensor
 
 import mmtok
 from mmtok.conditions.structure import DepthEstimator, FlowEstimator, OpenCVFlow, depth_estimator
+from mmtok.pretrained import read_config
 from mmtok.visual.holistic import as_grid
 from recipes.bundle import Bundle
 from recipes.device import Compute, choose_compute
@@ -90,8 +91,15 @@ class Parts:
     def text(self) -> Any:
         """The text encoder, limited to the positions that the language model reserves."""
         encoder = self._tokenizer("text")
-        encoder.max_length = min(encoder.max_length, self.lm.config.text_slots)
+        encoder.max_length = min(encoder.max_length, self.text_slots)
         return encoder
+
+    @cached_property
+    def text_slots(self) -> int:
+        """Positions that the language model reserves for text; its weights are not loaded for that."""
+        from llm.model import FAMILY
+
+        return int(read_config(self.bundle.part("lm"), FAMILY)["params"]["text_slots"])
 
     @cached_property
     def lm(self) -> Any:
@@ -105,13 +113,21 @@ class Parts:
 
     @cached_property
     def superres(self) -> Any:
-        """The super-resolution transformer."""
+        """The super-resolution transformer, of the first stage where there are two."""
+        return self._sharpener("superres")
+
+    @cached_property
+    def superres2(self) -> Any:
+        """The second stage's transformer."""
+        return self._sharpener("superres2")
+
+    def _sharpener(self, part: str) -> Any:
         from superres.model import SuperResTransformer
 
-        if not self.bundle.has("superres"):
+        if not self.bundle.has(part):
             raise ValueError(f"the model {self.bundle.folder} has no super-resolution part; ask for no upscaling")
-        with self._timed("load superres"):
-            return SuperResTransformer.from_pretrained(self.bundle.part("superres")).to(self.compute.device).eval()
+        with self._timed(f"load {part}"):
+            return SuperResTransformer.from_pretrained(self.bundle.part(part)).to(self.compute.device).eval()
 
     @contextlib.contextmanager
     def _timed(self, stage: str) -> Iterator[None]:
@@ -178,7 +194,7 @@ class Parts:
         if prompts is None:
             return None
         with self._timed("text"):
-            slots = self.lm.config.text_slots
+            slots = self.text_slots
             kept = read_prompts(self.text.tokenizer, prompts, most=min(slots, self.text.max_length), notes=notes)
             vectors, mask = self.text.encode(kept, pad_to=slots)
         return vectors.to(self.compute.device), mask.to(self.compute.device)

@@ -269,7 +269,7 @@ class CinePoetPipeline(Sharpener):
                         f"given_frames is {request.given_frames}, the video has {media['video'].shape[2]} pictures"
                     )
         if plan.sharp_size is not None:
-            self.require_sharp(plan.sharp_size)
+            self.require_sharp(plan.size)
         if plan.task in STYLIZING:
             _ = self.flow, self.depth  # what is not installed is told now
         inputs = _Inputs()
@@ -586,10 +586,7 @@ class CinePoetPipeline(Sharpener):
         new = window.shape[2] - past.shape[2]
         frames = shown = window[:, :, -new:]
         if job.plan.sharp_size is not None:
-            pinned = self.visual.encode(tail.shown)
-            sharp = self.upsample(codes["low"], job.text, job.generators, job.request.on_step, pinned=pinned)
-            with self._timed("decode sharp picture"):
-                shown = self.visual.decode(sharp)[:, :, -new:]
+            shown = self.sharpen_next(codes["low"], window, tail.shown, job.text, job.generators, job.request.on_step)
         samples = None
         if "audio" in codes:
             wanted = self._samples(tail.num_frames + new) - self._samples(tail.num_frames)

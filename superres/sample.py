@@ -8,6 +8,8 @@ takes 24 steps with text scale 4.0 and low-resolution scale 1.0 in its first sta
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -15,6 +17,73 @@ from torch import Tensor
 from llm.sampling import Generators, noise
 from superres.corrupt import mask_ratio
 from superres.model import SuperResTransformer, merge_codes
+
+# Name to (text scale, low-resolution scale): no guidance, and the two published settings.
+GUIDANCE: dict[str, tuple[float, float]] = {"none": (1.0, 1.0), "stage1": (4.0, 1.0), "stage2": (8.0, 2.0)}
+# Name to the hidden share at a progress in [0, 1]. The first three are MaskGIT's; "root" shows many codes early.
+SCHEDULES: dict[str, Callable[[Tensor], Tensor]] = {
+    "cosine": mask_ratio,
+    "linear": lambda progress: 1 - progress,
+    "square": lambda progress: 1 - progress**2,
+    "root": lambda progress: 1 - progress**0.5,
+}
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How a grid is filled; the defaults are those of VideoPoet's first stage.
+
+    Attributes:
+        num_steps: decoding steps.
+        text_scale: strength of the text, 1.0 is neutral.
+        low_scale: strength of the low-resolution codes, 1.0 is neutral.
+        temperature: of the codes' distribution in the first step; 0.0 takes the likeliest.
+        final_temperature: in the last step, on a straight line between; None stays at ``temperature``.
+        choice_temperature: scale of the noise on the scores in the first step; 0.0 makes the order certain.
+        schedule: how many codes stay hidden after each step, a name of ``SCHEDULES``.
+    """
+
+    num_steps: int = 24
+    text_scale: float = 4.0
+    low_scale: float = 1.0
+    temperature: float = 1.0
+    final_temperature: float | None = None
+    choice_temperature: float = 4.5
+    schedule: str = "cosine"
+
+    def __post_init__(self) -> None:
+        if self.num_steps < 1:
+            raise ValueError(f"num_steps must be positive, got {self.num_steps}")
+        temperatures = [self.temperature, self.choice_temperature]
+        temperatures += [] if self.final_temperature is None else [self.final_temperature]
+        if any(value < 0 for value in temperatures):
+            raise ValueError(f"temperatures must not be negative, got {' and '.join(map(str, temperatures))}")
+        if self.schedule not in SCHEDULES:
+            raise ValueError(f"unknown schedule {self.schedule!r}; known: {', '.join(SCHEDULES)}")
+
+    def hidden_share(self, step: int) -> float:
+        """Share of the codes that is hidden behind a step.
+
+        Args:
+            step: from 0.
+
+        Returns:
+            1.0 down to 0.0.
+        """
+        return float(SCHEDULES[self.schedule](torch.tensor((step + 1) / self.num_steps)))
+
+    def temperature_at(self, step: int) -> float:
+        """Temperature of the draws of a step.
+
+        Args:
+            step: from 0.
+
+        Returns:
+            ``temperature`` in the first, ``final_temperature`` in the last.
+        """
+        if self.final_temperature is None or self.num_steps == 1:
+            return self.temperature
+        return self.temperature + (self.final_temperature - self.temperature) * step / (self.num_steps - 1)
 
 
 def guidance_terms(text_scale: float, low_scale: float, *, has_text: bool) -> dict[tuple[bool, bool], float]:
@@ -64,17 +133,34 @@ def guided_logits(
     Returns:
         (b, t, h, w, size) float32, one tensor a factor.
     """
+    return _guided(model, low, text, text_mask, text_scale, low_scale)(codes, masked)
+
+
+def _guided(
+    model: SuperResTransformer,
+    low: Tensor,
+    text: Tensor | None,
+    text_mask: Tensor | None,
+    text_scale: float,
+    low_scale: float,
+) -> Callable[[Tensor, Tensor], tuple[Tensor, ...]]:
+    """The guided logits as a function of codes and mask; what stays the same in every step is laid out once."""
     terms = guidance_terms(text_scale, low_scale, has_text=text is not None)
-    passes, batch = len(terms), len(codes)
-    kept = torch.tensor(list(terms), device=codes.device).repeat_interleave(batch, dim=0)  # (passes * b, 2)
-    logits = model(
-        *(x.repeat(passes, 1, 1, 1) for x in (codes, masked, low)),
+    passes, weights = len(terms), tuple(terms.values())
+    kept = torch.tensor(list(terms), device=low.device).repeat_interleave(len(low), dim=0)  # (passes * b, 2)
+    context = model.encode_context(
+        low.repeat(passes, 1, 1, 1),
         None if text is None else text.repeat(passes, 1, 1),
         None if text_mask is None else text_mask.repeat(passes, 1),
         keep_low=kept[:, 0],
         keep_text=kept[:, 1],
     )
-    return tuple(_weighted(factor_logits.float().chunk(passes), tuple(terms.values())) for factor_logits in logits)
+
+    def logits_of(codes: Tensor, masked: Tensor) -> tuple[Tensor, ...]:
+        logits = model.decode(codes.repeat(passes, 1, 1, 1), masked.repeat(passes, 1, 1, 1), context)
+        return tuple(_weighted(factor_logits.float().chunk(passes), weights) for factor_logits in logits)
+
+    return logits_of
 
 
 def _weighted(parts: tuple[Tensor, ...], weights: tuple[float, ...]) -> Tensor:
@@ -109,15 +195,18 @@ def sample(
     text_scale: float = 4.0,
     low_scale: float = 1.0,
     temperature: float = 1.0,
+    final_temperature: float | None = None,
     choice_temperature: float = 4.5,
+    schedule: str = "cosine",
     pinned: Tensor | None = None,
     pinned_mask: Tensor | None = None,
     generator: Generators = None,
+    on_step: Callable[[int, int], None] | None = None,
 ) -> Tensor:
     """High-resolution codes for low-resolution ones.
 
     Every step draws the factors of all hidden codes independently, scores a code by the sum of its factors'
-    log-probabilities plus Gumbel noise that fades out, and hides the lowest-scored again, as many as the cosine
+    log-probabilities plus Gumbel noise that fades out, and hides the lowest-scored again, as many as the
     schedule says; a code is shown or hidden with all its factors. Run it under autocast for low precision.
 
     Args:
@@ -125,25 +214,25 @@ def sample(
         low: (b, t, h, w) low-resolution codes.
         text: (b, n, d) text embeddings, or None for no text.
         text_mask: (b, n) bool, True where ``text`` holds a token, or None for everywhere.
-        num_steps: decoding steps.
-        text_scale: strength of the text, 1.0 is neutral.
-        low_scale: strength of the low-resolution codes, 1.0 is neutral.
-        temperature: of the codes' distribution; 0.0 takes the likeliest.
-        choice_temperature: scale of the noise on the scores in the first step; 0.0 makes the order certain.
+        num_steps: as in ``Decoding``, and the next six.
+        text_scale: see there.
+        low_scale: see there.
+        temperature: see there.
+        final_temperature: see there.
+        choice_temperature: see there.
+        schedule: see there.
         pinned: (b, t, 2h, 2w) codes that are already known, or None.
         pinned_mask: the same shape, bool, True where ``pinned`` is to be kept.
         generator: source of all draws, one for the batch or one a row; None takes torch's global one.
+        on_step: called with (steps done, steps in all).
 
     Returns:
         (b, t, 2h, 2w) int64 codes.
 
     Raises:
-        ValueError: for fewer than one step, negative temperatures, or a grid or pinned codes of the wrong shape.
+        ValueError: for settings that ``Decoding`` refuses, or a grid or pinned codes of the wrong shape.
     """
-    if num_steps < 1:
-        raise ValueError(f"num_steps must be positive, got {num_steps}")
-    if temperature < 0 or choice_temperature < 0:
-        raise ValueError(f"temperatures must not be negative, got {temperature} and {choice_temperature}")
+    settings = Decoding(num_steps, text_scale, low_scale, temperature, final_temperature, choice_temperature, schedule)
     if (pinned is None) != (pinned_mask is None):
         raise ValueError("pinned and pinned_mask must be given together")
     if low.ndim != 4:
@@ -161,10 +250,14 @@ def sample(
         codes, masked = torch.where(pinned_mask, pinned, codes), ~pinned_mask
     at_start = masked.flatten(1).sum(1, keepdim=True)  # (b, 1)
 
+    logits_of = _guided(model, low, text, text_mask, text_scale, low_scale)
     for step in range(num_steps):
-        logits = guided_logits(model, codes, masked, low, text, text_mask, text_scale=text_scale, low_scale=low_scale)
-        drawn, log_probs = zip(*(_draw(logit, temperature, generator) for logit in logits), strict=True)
+        logits = logits_of(codes, masked)
+        warmth = settings.temperature_at(step)
+        drawn, log_probs = zip(*(_draw(logit, warmth, generator) for logit in logits), strict=True)
         codes = torch.where(masked, merge_codes(drawn, model.config.factor_sizes), codes)
+        if on_step is not None:
+            on_step(step + 1, num_steps)
         if step == num_steps - 1:
             break
 
@@ -175,8 +268,7 @@ def sample(
         score = sum(log_probs) + choice_temperature * (1 - progress) * gumbel
         score = score.masked_fill(~masked, math.inf).flatten(1)
         now = masked.flatten(1).sum(1, keepdim=True)
-        ratio = float(mask_ratio(torch.tensor(progress)))
-        hide = torch.minimum((at_start * ratio).floor().long().clamp(min=1), now - 1)
+        hide = torch.minimum((at_start * settings.hidden_share(step)).floor().long().clamp(min=1), now - 1)
         rank = score.argsort(1).argsort(1)
         masked = (rank < hide).view(shape)
     return codes

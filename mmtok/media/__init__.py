@@ -5,7 +5,7 @@ from mmtok.media.container import MediaInfo, probe, require_writable
 from mmtok.media.errors import MediaError
 from mmtok.media.image import read_image, write_png
 from mmtok.media.preview import contact_sheet, spectrogram_image, write_preview
-from mmtok.media.video import FILM_SUFFIXES, FilmWriter, VideoClip, read_video, write_film
+from mmtok.media.video import FILM_SUFFIXES, FilmWriter, VideoClip, read_video, stream_video, write_film
 
 __all__ = [
     "FILM_SUFFIXES",
@@ -22,6 +22,7 @@ __all__ = [
     "require_writable",
     "spectrogram_image",
     "stream_audio",
+    "stream_video",
     "write_film",
     "write_png",
     "write_preview",

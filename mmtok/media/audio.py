@@ -115,9 +115,14 @@ def read_audio(
 
 
 def stream_audio(
-    path: str | os.PathLike[str], *, sample_rate: int = 16000, block_s: float = 8.0, most_s: float | None = None
+    path: str | os.PathLike[str],
+    *,
+    sample_rate: int = 16000,
+    block_s: float = 8.0,
+    most_s: float | None = None,
+    channels: int = 1,
 ) -> Iterator[Tensor]:
-    """Read the first sound track of a file block by block, as ``read_audio`` reads the whole of it with one channel.
+    """Read the first sound track of a file block by block, as ``read_audio`` reads the whole of it.
 
     Memory does not grow with the length, so this is for recordings of hours.
 
@@ -126,21 +131,24 @@ def stream_audio(
         sample_rate: samples per second wanted.
         block_s: length of a block, in seconds.
         most_s: stop after so many seconds; None reads to the end.
+        channels: as of ``read_audio``.
 
     Yields:
-        (1, n) float32 in [-1, 1], every block but the last ``block_s`` long.
+        (channels, n) float32 in [-1, 1], every block but the last ``block_s`` long.
 
     Raises:
         MediaError: as ``read_audio``.
-        ValueError: if an argument is not positive.
+        ValueError: if an argument is out of range.
     """
     if sample_rate < 1 or block_s <= 0 or (most_s is not None and most_s <= 0):
         raise ValueError(f"sample_rate, block_s and most_s must be positive, got {sample_rate}, {block_s}, {most_s}")
+    if channels not in (1, 2):
+        raise ValueError(f"channels must be 1 or 2, got {channels}")
     block = max(1, round(block_s * sample_rate))
     left = None if most_s is None else max(1, round(most_s * sample_rate))
     waiting: list[np.ndarray] = []
     held = 0
-    for piece in _resampled(_sound_pieces(path, most_s=most_s), sample_rate):
+    for piece in _resampled(_sound_pieces(path, most_s=most_s, channels=channels), sample_rate):
         waiting.append(piece)
         held += len(piece)
         while held >= block and (left is None or left > block):
@@ -150,26 +158,28 @@ def stream_audio(
             left = None if left is None else left - block
         if left is not None and held >= left:
             break
-    joined = np.concatenate([np.zeros(0, dtype=np.float32), *waiting])[:left]
+    joined = np.concatenate([np.zeros((0, channels), dtype=np.float32), *waiting])[:left]
     if len(joined):
         yield _as_block(joined)
 
 
 def _as_block(samples: np.ndarray) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(samples)).clamp_(-1.0, 1.0)[None]
+    return torch.from_numpy(samples.T.copy()).clamp_(-1.0, 1.0)
 
 
-def _sound_pieces(path: str | os.PathLike[str], *, most_s: float | None) -> Iterator[tuple[np.ndarray, int]]:
-    """Mono samples (n,) at the file's own rate, and that rate; what only fills up a last AAC frame is cut."""
+def _sound_pieces(
+    path: str | os.PathLike[str], *, most_s: float | None, channels: int
+) -> Iterator[tuple[np.ndarray, int]]:
+    """Samples (n, channels) at the file's own rate, and that rate; what only fills up a last AAC frame is cut."""
     with open_media(path) as container:
         track = _sound_track(path, container)
         wanted_s = None if most_s is None else most_s + _MARGIN_S
-        filled, tail = 0, np.zeros(0, dtype=np.float32)
+        filled, tail = 0, np.zeros((0, channels), dtype=np.float32)
         for piece in _lay(
-            path, track.frames, track.stream, start=track.zero, start_s=0.0, wanted_s=wanted_s, channels=1
+            path, track.frames, track.stream, start=track.zero, start_s=0.0, wanted_s=wanted_s, channels=channels
         ):
             filled += piece.shape[1]
-            tail = np.concatenate([tail, piece[0]])
+            tail = np.concatenate([tail, piece.T])
             yield tail[:-_LONGEST_FRAME], track.rate
             tail = tail[-_LONGEST_FRAME:]
         surplus = _encoder_padding(container, track.stream, filled, track.zero, track.rate)
@@ -204,18 +214,19 @@ def _sound_track(path: str | os.PathLike[str], container: InputContainer) -> _Tr
 
 
 def _resampled(pieces: Iterator[tuple[np.ndarray, int]], sample_rate: int) -> Iterator[np.ndarray]:
-    """Mono pieces at another rate; the filter's state goes from piece to piece."""
+    """Pieces (n, c) at another rate; the filter's state goes from piece to piece."""
     resampler = None
     for samples, rate in pieces:
         if rate == sample_rate:
             yield samples
             continue
         if resampler is None:
-            resampler = soxr.ResampleStream(rate, sample_rate, 1, dtype="float32", quality="HQ")
+            channels = samples.shape[1]
+            resampler = soxr.ResampleStream(rate, sample_rate, channels, dtype="float32", quality="HQ")
         if len(samples):
-            yield resampler.resample_chunk(samples)
+            yield resampler.resample_chunk(np.ascontiguousarray(samples)).reshape(-1, channels)
     if resampler is not None:
-        yield resampler.resample_chunk(np.zeros(0, dtype=np.float32), last=True)
+        yield resampler.resample_chunk(np.zeros((0, channels), np.float32), last=True).reshape(-1, channels)
 
 
 def _decode_sound(

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from types import TracebackType
 
@@ -50,7 +50,7 @@ from mmtok.media.container import (
 from mmtok.media.errors import MediaError
 from mmtok.media.image import FITS, fit_picture, over_white, resolve_size, to_bytes, to_signed
 
-__all__ = ["FILM_SUFFIXES", "FilmWriter", "MediaInfo", "VideoClip", "probe", "read_video", "write_film"]
+__all__ = ["FILM_SUFFIXES", "FilmWriter", "MediaInfo", "VideoClip", "probe", "read_video", "stream_video", "write_film"]
 
 FILM_SUFFIXES = (".mp4", ".mov", ".gif")
 _SEEK_FROM_S = 1  # an earlier start is reached sooner by decoding than by a jump
@@ -139,10 +139,60 @@ def read_video(
             )
         break
 
-    if end <= start:
+    if end is not None and end <= start:
         raise MediaError(path, f"ends at {float(end - zero):.2f} s, before the requested start of {start_s:g} s")
     frames = to_signed(torch.stack(shots, dim=1))  # (3, t, h, w)
     return VideoClip(frames=frames, fps=float(rate), info=info, held_frames=held_frames)
+
+
+def stream_video(
+    path: str | os.PathLike[str],
+    *,
+    fps: float | Fraction = 8.0,
+    block: int = 16,
+    num_frames: int | None = None,
+    size: int | tuple[int, int] | None = None,
+    fit: str = "crop",
+) -> Iterator[Tensor]:
+    """Read a film from its beginning block by block, the pictures of ``read_video``; memory is that of a block.
+
+    Args:
+        path: as of ``read_video``.
+        fps: pictures per second wanted.
+        block: pictures a block.
+        num_frames: pictures at most; a film that ends before is not held. None reads to the end.
+        size: as of ``read_video``.
+        fit: as of ``read_video``.
+
+    Yields:
+        (3, n, h, w) float32 in [-1, 1], n = ``block`` but for the last one.
+
+    Raises:
+        MediaError: if the file cannot be opened, has no pictures, or none decodes.
+        ValueError: if an argument is out of range.
+    """
+    if fps <= 0 or block < 1 or (num_frames is not None and num_frames < 1):
+        raise ValueError(f"fps, block and num_frames must be positive, got {fps}, {block}, {num_frames}")
+    if fit not in FITS:
+        raise ValueError(f"unknown fit {fit!r}; known: {', '.join(FITS)}")
+    wanted_size, rate = resolve_size(size), Fraction(fps).limit_denominator(100_000)
+    with open_media(path) as container:
+        found = first_picture(container)
+        if found is None:
+            raise MediaError(path, _no_picture(container))
+        stream, first, following = found
+        start = time_of(first, stream) or Fraction(0)
+        shots = _shots(chain([first], following), stream, start=start, rate=rate, size=wanted_size, fit=fit)
+        waiting: list[Tensor] = []
+        for number, (shot, end) in enumerate(islice(shots, num_frames)):
+            if end is not None and number:  # a film of one short picture has that one
+                break
+            waiting.append(shot)
+            if len(waiting) == block:
+                yield to_signed(torch.stack(waiting, dim=1))
+                waiting = []
+        if waiting:
+            yield to_signed(torch.stack(waiting, dim=1))
 
 
 def _no_picture(container: InputContainer) -> str:
@@ -177,31 +227,58 @@ def _pick(
     count: int | None,
     size: tuple[int, int] | None,
     fit: str,
-) -> tuple[list[Tensor], int, Fraction]:
-    """Pictures (3, h, w) uint8 on show at ``start + i / rate``; how many of them are held; when the last one is over.
+) -> tuple[list[Tensor], int, Fraction | None]:
+    """Pictures (3, h, w) uint8 on show at ``start + i / rate``; how many are held; the film's end where that was met.
 
     Without ``count``, as many as there are before the end; at least one picture in any case.
+    """
+    shots: list[Tensor] = []
+    held_frames, end = 0, None
+    for shot, end in islice(_shots(run, stream, start=start, rate=rate, size=size, fit=fit), count):
+        if end is not None and count is None and shots:
+            break
+        held_frames += end is not None
+        shots.append(shot)
+    return shots, held_frames, end
+
+
+def _shots(
+    run: Iterator[VideoFrame],
+    stream: VideoStream,
+    *,
+    start: Fraction,
+    rate: Fraction,
+    size: tuple[int, int] | None,
+    fit: str,
+) -> Iterator[tuple[Tensor, Fraction | None]]:
+    """Pictures (3, h, w) uint8 on show at ``start + i / rate``, without end: behind the film's, its last one.
+
+    With each stands None, or behind the end of the film the time of that end.
     """
     assert stream.time_base is not None, "a stream that decoded has a clock"
     half_tick = stream.time_base / 2
     usual = 1 / (stream.average_rate or stream.guessed_rate or Fraction(25))  # of a picture without a duration
     aspect = float(pixel_aspect(stream))
-    shots: list[Tensor] = []
+    placement, aspect_shown = Placement(), aspect
     current: VideoFrame | None = None
-    shown_from = start
+    shown_from, count = start, 0
 
-    def show_until(time: Fraction) -> None:
-        """Fill the wanted times before ``time`` with the current picture."""
+    def shot_of(picture: VideoFrame) -> Tensor:
         nonlocal size
+        shot = fit_picture(_upright(picture, placement), size, fit=fit, pixel_aspect=aspect_shown)
+        size = (shot.shape[1], shot.shape[2])  # a film that changes its size keeps the first one
+        return shot
+
+    def until(time: Fraction) -> Iterator[Tensor]:
+        """The current picture at the wanted times before ``time``."""
+        nonlocal count
         assert current is not None, "a picture is on show"
         shot: Tensor | None = None
-        while start + len(shots) / rate < time and (count is None or len(shots) < count):
-            if shot is None:
-                shot = fit_picture(_upright(current, placement), size, fit=fit, pixel_aspect=aspect_shown)
-                size = (shot.shape[1], shot.shape[2])  # a film that changes its size keeps the first one
-            shots.append(shot)
+        while start + count / rate < time:
+            shot = shot_of(current) if shot is None else shot
+            count += 1
+            yield shot
 
-    placement, aspect_shown = Placement(), aspect
     for picture in run:
         time = time_of(picture, stream)
         if time is None:
@@ -210,18 +287,17 @@ def _pick(
             placement = placement_of(picture)
             aspect_shown = 1 / aspect if placement.transpose else aspect
         else:
-            show_until(time - half_tick)
-            if count is not None and len(shots) >= count:
-                return shots, 0, time
+            for shot in until(time - half_tick):
+                yield shot, None
         current, shown_from = picture, time
     assert current is not None, "there was at least one picture"
     lasts = current.duration * (current.time_base or stream.time_base) if current.duration else usual
     end = shown_from + lasts
-    show_until(end - half_tick)
-    shown = len(shots)
-    if count is not None or not shots:  # hold the last picture
-        show_until(start + Fraction(count or 1) / rate)
-    return shots, len(shots) - shown, end
+    for shot in until(end - half_tick):
+        yield shot, None
+    last = shot_of(current)
+    while True:
+        yield last, end
 
 
 def _upright(picture: VideoFrame, placement: Placement) -> Tensor:

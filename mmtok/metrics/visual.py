@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -67,6 +68,46 @@ def ssim(reconstruction: Tensor, video: Tensor) -> Tensor:
     similarity = (2 * mean_x * mean_y + c1) * (2 * covariance + c2)
     similarity = similarity / ((mean_x**2 + mean_y**2 + c1) * (var_x + var_y + c2))
     return similarity.reshape(b, -1).mean(dim=1)
+
+
+def gradient_energy(video: Tensor) -> Tensor:
+    """Squared differences to the right and the lower neighbour: a map of how sharp a picture is.
+
+    Args:
+        video: (b, c, t, h, w).
+
+    Returns:
+        (b, t, h, w), the mean over channels; the last row and column have the difference of one neighbour.
+    """
+    video = video.float()
+    across = F.pad(video.diff(dim=-1), (0, 1)).square()
+    down = F.pad(video.diff(dim=-2), (0, 0, 0, 1)).square()
+    return (across + down).mean(1)
+
+
+def seam_ratio(video: Tensor, joints: Sequence[int], *, dim: int = 2) -> Tensor:
+    """Change over the joints of a film or picture that was made piece by piece, over the change elsewhere.
+
+    1.0 is no seam. What is shown may change by itself at a joint: compare with the ratio of the original there.
+
+    Args:
+        video: (b, c, t, h, w).
+        joints: first places of new pieces along ``dim``, each at least 1.
+        dim: 2 for pictures of a film, 3 for rows, 4 for columns.
+
+    Returns:
+        (b,) mean absolute difference to the place before, at joints over elsewhere; NaN where nothing changes.
+
+    Raises:
+        ValueError: if there is no joint, none lies elsewhere, or one is out of range.
+    """
+    changes = video.float().diff(dim=dim).abs().transpose(1, dim).flatten(2).mean(2)  # (b, places - 1)
+    places = sorted(set(joints))
+    if not places or places[0] < 1 or places[-1] > changes.shape[1] or len(places) == changes.shape[1]:
+        raise ValueError(f"joints must be some of the places 1 to {changes.shape[1]}, got {places}")
+    at = torch.zeros(changes.shape[1], dtype=torch.bool, device=video.device)
+    at[torch.tensor(places, device=video.device) - 1] = True
+    return changes[:, at].mean(1) / changes[:, ~at].mean(1)
 
 
 def codebook_use(codes: Tensor, codebook_size: int) -> tuple[float, float]:

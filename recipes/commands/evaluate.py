@@ -20,11 +20,17 @@ EXAMPLES = """\
   cinepoet evaluate tokenizer --tokenizer cosmos-dv --media my_clips --squeezenet squeezenet_v1_0.npz --out results
   cinepoet evaluate tokenizer --tokenizer my_soundstream --media my_sounds --yamnet yamnet_int8.npz --out results
   cinepoet evaluate tokenizer --tokenizer tiny --part audio   # level by level, on made-up scenes
+  cinepoet evaluate superres --media my_clips --squeezenet squeezenet_v1_0.npz --steps 4 8 12 24 --out results
   cinepoet evaluate card --model runs/tiny/bundle --results results   # writes README.md from both
 """
-KINDS = ("shapes", "tasks", "reconstruction", "tokenizer", "card")
+_FILM_FRAMES = 41  # of the films whose seams are measured
+KINDS = ("shapes", "tasks", "reconstruction", "tokenizer", "superres", "card")
 
 _VISUAL_OPTIONS = ("size", "frames", "fps", "tile", "squeezenet", "vgg", "lpips", "i3d", "batch_size")
+_SUPERRES_OPTIONS = (
+    *("model", "seed", "scenes", "media", "media_list", "every_file", "to", "films", "steps", "batch_size", "out"),
+    *("squeezenet", "vgg", "lpips", "i3d"),
+)
 _AUDIO_OPTIONS = ("yamnet", "seconds", "pieces", "levels", "rate")
 _TOKENIZER_OPTIONS = (
     *("tokenizer", "part", "media", "media_list", "every_file", "scenes", "out"),
@@ -76,6 +82,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     heard.add_argument(
         "--rate", type=number(int, 8000), metavar="HZ", help="rate of the comparison (default: the tokenizer's)"
     )
+    sharp = parser.add_argument_group(
+        "superres: beside bicubic, Lanczos and its ceiling; made-up scenes, --media, or both"
+    )
+    sharp.add_argument("--to", type=number(int, 1), metavar="PX", help="side of the result (default: the model's)")
+    sharp.add_argument("--films", type=number(int, 0), metavar="N", help="films of 41 frames, for seams (default: 4)")
+    sharp.add_argument("--steps", type=number(int, 1), nargs="+", metavar="N", help="compare numbers of decoding steps")
     parser.set_defaults(model=None, seed=None)  # so that a kind which does not read them can say so
     card = parser.add_argument_group("card: the model's README.md from both measurements")
     card.add_argument("--results", type=Path, metavar="FOLDER", help="the --out of the measurements")
@@ -102,6 +114,7 @@ def run(args: argparse.Namespace) -> int:
         "tasks": ("model", "seed", "scenes", "batch_size", "out"),
         "reconstruction": ("model", "media", "media_list", "scenes", "size", "out"),
         "tokenizer": _TOKENIZER_OPTIONS,
+        "superres": _SUPERRES_OPTIONS,
         "card": ("model", "results", "notes"),
     }
     for name in sorted({n for names in own.values() for n in names} - set(own[args.kind])):
@@ -120,7 +133,8 @@ def run(args: argparse.Namespace) -> int:
     from recipes.pipeline import CinePoetPipeline
 
     pipe = CinePoetPipeline(open_bundle(args.model or "tiny"), compute_of(args))
-    result = {"shapes": _shapes, "tasks": _tasks, "reconstruction": _reconstruction}[args.kind](args, pipe)
+    kinds = {"shapes": _shapes, "tasks": _tasks, "reconstruction": _reconstruction, "superres": _superres}
+    result = kinds[args.kind](args, pipe)
     print(json.dumps(result, indent=1))
     return 0
 
@@ -294,3 +308,59 @@ def _reconstruction(args: argparse.Namespace, pipe: Any) -> dict[str, Any]:
     if args.out is not None:
         write_reconstruction(result, args.out / "reconstruction.json")
     return result
+
+
+def _superres(args: argparse.Namespace, pipe: Any) -> dict[str, Any]:
+    import torch
+
+    from recipes.corpora.folder import MediaFolder, clip_pool
+    from recipes.corpora.shapes import ShapesCorpus, render_video
+    from recipes.evaluate_superres import Material, evaluate_superres
+    from recipes.evaluate_tokenizer import load_backbones
+
+    if args.every_file and args.media is None:
+        raise ValueError("--every-file is for --media")
+    config = pipe.config
+    backbones = load_backbones(squeezenet=args.squeezenet, vgg=args.vgg, lpips=args.lpips, i3d=args.i3d)
+    size = min(pipe.plan_film((config.size, config.size), to=args.to)[-1].high)  # refuses sizes before the work
+    most = 4 if args.films is None else args.films
+    sets, films = {}, {}
+    if args.media is None or args.scenes is not None:
+        corpus, count = ShapesCorpus(0, "heldout"), args.scenes or 50
+        scenes = tuple(corpus.scene(i) for i in range(max(count, most)))
+
+        def drawn(number: int, frames: int) -> Any:
+            clips = [render_video(s, size=size, num_frames=frames) for s in scenes[:number]]
+            return ((torch.stack(clips) + 1) * 127.5).round().to(torch.uint8)
+
+        told = "held-out scenes of corpus shapes at 8 fps, their captions as prompts"
+        sets["shapes"] = Material(drawn(count, config.num_frames), told, scenes[:count])
+        if most:
+            films["shapes"] = Material(drawn(most, _FILM_FRAMES), told, scenes[:most])
+    if args.media is not None:
+        folder = MediaFolder.open(args.media, args.media_list)
+        files = folder.measure_video + (folder.train_video if args.every_file else ())
+        if not files:
+            raise ValueError(
+                f"{args.media} has no film that is kept out (every third one is); name some in --media-list, "
+                "or take all with --every-file"
+            )
+        told = (
+            f"windows of {len(files)} files {'in the folder' if args.every_file else 'kept out of training'}, "
+            f"{config.fps:g} fps, shorter side resized (bicubic, antialiased), centre crop, 8 bits, no prompt"
+        )
+        sets["real"] = Material(clip_pool(files, size=size, num_frames=config.num_frames, fps=config.fps), told)
+        if most:
+            long = clip_pool(files[:most], size=size, num_frames=_FILM_FRAMES, clips_per_file=1, fps=config.fps)
+            films["real"] = Material(long, told)
+    return evaluate_superres(
+        pipe,
+        sets,
+        films=films,
+        steps=tuple(args.steps or ()),
+        to=args.to,
+        seed=args.seed or 0,
+        batch_size=args.batch_size or 4,
+        backbones=backbones,
+        folder=args.out,
+    )

@@ -1,27 +1,24 @@
-"""``cinepoet upscale``: any film through the super-resolution transformer."""
+"""``cinepoet upscale``: any film through the super-resolution transformer, window by window."""
 
 from __future__ import annotations
 
 import argparse
+import time
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
-from recipes.commands.common import (
-    add_model,
-    add_seed,
-    check_outputs,
-    compute_of,
-    describe_film,
-    note,
-    number,
-    prompt_of,
-)
+from recipes.commands.common import add_model, add_seed, check_outputs, compute_of, describe_film, note, number
 
 SUMMARY = "sharpen a film with the super-resolution model"
 EXAMPLES = """\
   cinepoet upscale film.mp4 --out sharp.mp4
-  cinepoet upscale clip.mp4 --prompt "a red circle moves left" --seconds 10 --out sharp.mp4
+  cinepoet upscale film.mp4 --to 256 --sheet sharp.png --profile --out sharp.mp4
+  cinepoet upscale clip.mp4 --prompt "a red circle moves left" --guidance stage1 --steps 12 --out sharp.mp4
+  cinepoet upscale phone.mov --aspect portrait --seconds 10 --fps 8 --out sharp.mp4
 """
-_SOUND_HZ = 48000
+_SOUND_HZ = 48000  # of a sound track that does not say
+_SHOWN = 4  # pictures on the sheet
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,11 +27,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     Args:
         parser: of the command.
     """
-    parser.add_argument("video", metavar="VIDEO", help="a film; it is brought to the model's size and rate first")
+    parser.add_argument("video", metavar="VIDEO", help="a film of any size, length and rate, or a picture")
     parser.add_argument("--out", required=True, type=Path, metavar="F", help=".mp4, .mov, or .gif without sound")
-    parser.add_argument("--prompt", metavar="TEXT", help="what is seen")
-    parser.add_argument("--seconds", type=number(float, 0.1), default=20.0, metavar="S", help="longest piece (20)")
+    parser.add_argument(
+        "--to",
+        type=number(int, 1),
+        metavar="PX",
+        help="shorter side of the result: the model's size doubled 1 to 4 times",
+    )
+    parser.add_argument(
+        "--aspect", default="own", metavar="A", help="own (the film's), or square or portrait, cropped (default: own)"
+    )
+    parser.add_argument("--fps", type=number(float, 0.1), metavar="R", help="pictures per second (default: the film's)")
+    parser.add_argument("--seconds", type=number(float, 0.1), metavar="S", help="longest piece (default: all of it)")
     parser.add_argument("--no-sound", action="store_true", help="leave the film's sound out")
+    parser.add_argument("--prompt", metavar="TEXT", help="what is seen")
+    decoding = parser.add_argument_group("decoding (default: what the model says)")
+    decoding.add_argument("--steps", type=number(int, 1), metavar="N", help="steps of each window (24 is published)")
+    decoding.add_argument(
+        "--guidance",
+        metavar="NAME",
+        help="both scales by name: none (1, 1) or the published stage1 (4, 1), stage2 (8, 2)",
+    )
+    decoding.add_argument("--text-scale", type=number(float), metavar="X", help="strength of the prompt, 1 is neutral")
+    decoding.add_argument("--low-scale", type=number(float), metavar="X", help="strength of the film, 1 is neutral")
+    decoding.add_argument("--temperature", type=number(float, 0), metavar="X", help="of the codes; 0: the likeliest")
+    decoding.add_argument("--schedule", metavar="NAME", help="codes shown by each step: cosine, linear, square, root")
+    parser.add_argument("--sheet", type=Path, metavar="F.png", help="also a sheet: bicubic beside ours, with crops")
+    parser.add_argument("--profile", action="store_true", help="print a table of times and the peak memory")
     add_seed(parser)
     add_model(parser)
 
@@ -48,37 +68,170 @@ def run(args: argparse.Namespace) -> int:
     Returns:
         The exit code.
     """
-    prompt = prompt_of(args.prompt)
+    started = time.monotonic()
+    if args.text_scale is not None and not (args.prompt or "").strip():
+        raise ValueError("--text-scale is the strength of --prompt; give that too")
     import torch
 
-    from mmtok.media.audio import read_audio
-    from mmtok.media.video import FILM_SUFFIXES, probe, read_video, write_film
+    from mmtok.media.video import FILM_SUFFIXES, FilmWriter, probe, stream_video
     from recipes.bundle import open_bundle
+    from recipes.device import give_back_freed_memory
     from recipes.pipeline import CinePoetPipeline
+    from recipes.progress import counting
+    from recipes.request import film_generators
+    from recipes.sharpen import describe_passes
 
-    check_outputs({"--out": (args.out, FILM_SUFFIXES)}, [args.video])
+    spent = {"imports": time.monotonic() - started}
+    sheet: dict[str, tuple[Path, tuple[str, ...]]] = {} if args.sheet is None else {"--sheet": (args.sheet, (".png",))}
+    check_outputs({"--out": (args.out, FILM_SUFFIXES)} | sheet, [args.video])
     pipe = CinePoetPipeline(open_bundle(args.model), compute_of(args))
     if not pipe.config.upscaled_size:
         raise ValueError(f"the model {args.model} has no super-resolution")
-    info, fps = probe(args.video), pipe.config.fps
+    info = probe(args.video)
+    if info.height is None or info.width is None:
+        raise ValueError(f"{args.video} has sound but no pictures")
     with_sound = info.has_audio and not args.no_sound
     if with_sound and args.out.suffix.lower() == ".gif":
         raise ValueError("a .gif holds no sound; add --no-sound or choose .mp4")
-    if info.duration_s and info.duration_s > args.seconds + 0.05:
+    passes = pipe.plan_film((info.height, info.width), to=args.to, aspect=args.aspect, changes=_changes(args))
+    _tell_about_size(args, info, passes)
+    fps = args.fps or info.fps or pipe.config.fps
+    most = None if args.seconds is None else max(1, round(args.seconds * fps))
+    if most is not None and info.duration_s and info.duration_s > args.seconds + 0.05:
         note(f"{args.video}: {info.duration_s:.1f} s long, the first {args.seconds:g} s are taken (--seconds)")
-    most = max(1, round(args.seconds * fps))
-    clip = read_video(args.video, fps=fps, num_frames=most, size=pipe.config.size)
-    frames = clip.frames[:, : most - clip.held_frames]
-    sound = None
-    if with_sound:
-        samples = round(frames.shape[1] / fps * _SOUND_HZ)
-        channels = 2 if (info.channels or 1) > 1 else 1
-        sound = read_audio(args.video, sample_rate=_SOUND_HZ, num_samples=samples, channels=channels).samples
+    sound = _sound_beside(args.video, info, args.seconds) if with_sound else None
     notes: list[str] = []
-    generator = torch.Generator().manual_seed(args.seed)
-    sharp = pipe.upscale(frames, prompt=prompt, generator=generator, notes=notes)[0]
+    text = pipe.read_prompt(args.prompt, notes)
     for line in notes:
         note(line)
-    write_film(args.out, sharp, fps=fps, audio=sound, sample_rate=_SOUND_HZ)
-    print(describe_film(args.out, sharp, fps, sound is not None))
+
+    count = max(1, round((info.duration_s or 0) * fps))
+    count = count if most is None else min(count, most)
+    generators = film_generators(torch.Generator().manual_seed(args.seed), 1, 1)
+    shown = _Shown(count)
+    frames = _timed(stream_video(args.video, fps=fps, num_frames=most, size=passes[0].low), spent, "read")
+    give_back_freed_memory()
+    steps = sum(step.num_steps for step in passes)
+    with (
+        counting(title="steps", total=pipe.num_windows(count) * steps, done=0, unit="steps") as advance,
+        FilmWriter(args.out, fps=fps, sample_rate=info.sample_rate or _SOUND_HZ) as film,
+    ):
+        blocks = (shown.keep(block, "before")[None] for block in frames)
+        for piece in pipe.sharpen_stream(
+            blocks, text, generators, lambda _, done, of: advance(int(done > 0)), passes=passes
+        ):
+            begun = time.monotonic()
+            made = film.num_frames + piece.shape[2]
+            film.add(shown.keep(piece[0], "after"), None if sound is None else sound(made / fps))
+            spent["write"] = spent.get("write", 0.0) + time.monotonic() - begun
+    print(describe_film(args.out, (film.num_frames, *passes[-1].high), fps, with_sound))
+    print(f"{describe_passes(passes)}, {pipe.num_windows(film.num_frames)} windows")
+    if args.sheet is not None:
+        from recipes.comparison import write_comparison
+
+        write_comparison(args.sheet, shown.columns(passes[-1].high))
+        print(f"{args.sheet}: bicubic beside super-resolution")
+    if args.profile:
+        from recipes.commands.generate import profile_table
+
+        print(
+            profile_table(
+                spent | {_STAGES.get(k, k): v for k, v in pipe.seconds.items()}, time.monotonic() - args.started
+            )
+        )
     return 0
+
+
+_STAGES = {"encode picture": "encode", "super-resolution": "transformer", "decode sharp picture": "decode"}
+
+
+def _changes(args: argparse.Namespace) -> dict[str, Any]:
+    """What differs from the model's own settings."""
+    from superres.sample import GUIDANCE
+
+    changes = {"num_steps": args.steps, "temperature": args.temperature, "schedule": args.schedule}
+    if args.guidance is not None:
+        if args.guidance not in GUIDANCE:
+            raise ValueError(f"unknown guidance {args.guidance!r}; known: {', '.join(GUIDANCE)}")
+        changes["text_scale"], changes["low_scale"] = GUIDANCE[args.guidance]
+    changes |= {name: given for name in ("text_scale", "low_scale") if (given := getattr(args, name)) is not None}
+    return {name: value for name, value in changes.items() if value is not None}
+
+
+def _tell_about_size(args: argparse.Namespace, info: Any, passes: Any) -> None:
+    """A note where the film is shrunk before it is sharpened."""
+    (high, wide), low = passes[-1].high, passes[0].low
+    if min(info.height, info.width) <= min(low):
+        return
+    text = f"{args.video}: {info.width}x{info.height} is shrunk to {low[1]}x{low[0]} before it is sharpened"
+    if min(info.height, info.width) >= min(high, wide):
+        text += "; the result is no larger than the film (--to)"
+    note(text)
+
+
+def _timed(items: Iterable[Any], spent: dict[str, float], stage: str) -> Iterator[Any]:
+    """The items; the time that they take to come is added to a stage."""
+    source = iter(items)
+    while True:
+        begun = time.monotonic()
+        item = next(source, None)
+        spent[stage] = spent.get(stage, 0.0) + time.monotonic() - begun
+        if item is None:
+            return
+        yield item
+
+
+def _sound_beside(path: str, info: Any, seconds: float | None) -> Callable[[float], Any]:
+    """What gives the next samples (c, n) up to a time; it is read block by block. A fault shows now."""
+    import torch
+
+    from mmtok.media.audio import stream_audio
+
+    rate, channels = info.sample_rate or _SOUND_HZ, 2 if (info.channels or 1) > 1 else 1
+    blocks = stream_audio(path, sample_rate=rate, block_s=1.0, most_s=seconds, channels=channels)
+    waiting = [block for block in (next(blocks, None),) if block is not None]
+    given = 0
+
+    def until(time_s: float) -> Any:
+        nonlocal given
+        taken = [torch.zeros(channels, 0), *waiting]
+        waiting.clear()
+        given += sum(block.shape[1] for block in taken)
+        while given < time_s * rate and (block := next(blocks, None)) is not None:
+            taken.append(block)
+            given += block.shape[1]
+        return torch.cat(taken, 1)
+
+    return until
+
+
+class _Shown:
+    """A few pictures of a film before and after, for the sheet."""
+
+    def __init__(self, count: int):
+        from recipes.comparison import spread
+
+        self._wanted = set(spread(count, _SHOWN))
+        self._kept: dict[str, dict[int, Any]] = {"before": {}, "after": {}}
+        self._seen = {"before": 0, "after": 0}
+
+    def keep(self, frames: Any, side: str) -> Any:
+        """The frames (3, t, h, w) as they came."""
+        for index in range(frames.shape[1]):
+            if self._seen[side] + index in self._wanted:
+                self._kept[side][self._seen[side] + index] = frames[:, index].clone()
+        self._seen[side] += frames.shape[1]
+        return frames
+
+    def columns(self, size: tuple[int, int]) -> dict[str, Any]:
+        """Columns of a ``comparison_sheet``."""
+        import torch
+
+        from recipes.sharpen import resized
+
+        before, after = self._kept["before"], self._kept["after"]
+        small = torch.stack([before[index] for index in sorted(after)], 1)[None]
+        return {
+            "bicubic": resized(small, size)[0].transpose(0, 1),
+            "super-resolution": torch.stack([after[index] for index in sorted(after)]),
+        }

@@ -69,6 +69,9 @@ def test_damaged_bundle_file(tmp_path: Path, content: str, message: str) -> None
         ({"more_num_frames": [17]}, "more_num_frames must be other lengths than 17"),
         ({"aspects": ["wide"]}, "unknown aspects .'wide'.; known: square, portrait"),
         ({"aspects": []}, "unknown aspects"),
+        ({"sr2_steps": 0}, "sr2_steps must be at least 1, got 0"),
+        ({"sr_schedule": "cubic"}, "unknown schedule 'cubic'; known: cosine"),
+        ({"sr_draw_temperature": -1.0}, "temperatures must not be negative"),
         ({"flow": "raft"}, "unknown flow method 'raft'; known: dis, farneback"),
     ],
 )
@@ -84,7 +87,8 @@ def test_wrong_values(tmp_path: Path, change: dict, message: str) -> None:
 def test_a_bundle_that_does_not_say_what_it_can_do_has_the_first_seven_tasks(tmp_path: Path) -> None:
     write_bundle(tmp_path, CONFIG, {})
     stored = json.loads((tmp_path / BUNDLE_FILE).read_text())
-    for name in ("tasks", "more_num_frames", "aspects", "sources", "flow", "depth"):
+    newer = ("sr_draw_temperature", "sr_schedule", "sr2_steps", "sr2_text_scale", "sr2_low_scale")
+    for name in ("tasks", "more_num_frames", "aspects", "sources", "flow", "depth", *newer):
         del stored["config"][name]
     (tmp_path / BUNDLE_FILE).write_text(json.dumps(stored))
     config = open_bundle(tmp_path).config

@@ -6,7 +6,7 @@ import torch
 from superres.config import preset
 from superres.loss import superres_loss
 from superres.model import SuperResTransformer
-from superres.sample import guidance_terms, guided_logits, sample
+from superres.sample import GUIDANCE, SCHEDULES, Decoding, guidance_terms, guided_logits, sample
 
 GRID = (2, 8, 8)
 
@@ -31,9 +31,9 @@ def generator(seed=0):
 class CountedModel(SuperResTransformer):
     """Notes the batch of each call and the codes it was shown."""
 
-    def forward(self, codes, masked, *args, **kwargs):
+    def decode(self, codes, masked, context):
         self.calls = [*getattr(self, "calls", []), (codes.clone(), masked.clone())]
-        return super().forward(codes, masked, *args, **kwargs)
+        return super().decode(codes, masked, context)
 
 
 def counted(model):
@@ -106,6 +106,52 @@ def test_hidden_counts_follow_the_cosine():
     assert hidden == [128, 118, 90, 48]  # floor(128 cos(pi i / 8))
 
 
+@pytest.mark.parametrize(
+    ("name", "expected"), [("linear", [96, 64, 32]), ("square", [120, 96, 56]), ("root", [64, 37, 17])]
+)
+def test_other_schedules_hide_other_counts(name, expected):
+    model = counted(make_model())
+    _, _, low, _ = make_inputs(batch=1)
+    sample(model, low, num_steps=4, schedule=name, generator=generator())
+    assert [int(masked.sum()) for _, masked in model.calls] == [128, *expected]
+
+
+def test_schedules_fall_from_all_to_none():
+    progress = torch.linspace(0, 1, 9)
+    for name, schedule in SCHEDULES.items():
+        hidden = schedule(progress)
+        assert hidden[0] == 1 and abs(float(hidden[-1])) < 1e-6 and (hidden.diff() < 0).all(), name
+
+
+def test_temperature_goes_on_a_straight_line():
+    settings = Decoding(num_steps=5, temperature=1.0, final_temperature=0.2)
+    assert [settings.temperature_at(step) for step in range(5)] == pytest.approx([1.0, 0.8, 0.6, 0.4, 0.2])
+    assert Decoding(num_steps=1, temperature=0.7, final_temperature=0.0).temperature_at(0) == 0.7
+    model = make_model()
+    _, _, low, _ = make_inputs()
+    same = {"num_steps": 4, "temperature": 1.0}
+    plain, cooled, flat = (
+        sample(model, low, **same, **more, generator=generator())
+        for more in ({}, {"final_temperature": 0.0}, {"final_temperature": 1.0})
+    )
+    assert plain.equal(flat) and not plain.equal(cooled)
+
+
+def test_published_guidance_has_names():
+    assert GUIDANCE["stage1"] == (4.0, 1.0) and GUIDANCE["stage2"] == (8.0, 2.0)
+    assert Decoding().num_steps == 24 and (Decoding().text_scale, Decoding().low_scale) == GUIDANCE["stage1"]
+    for has_text in (True, False):
+        assert len(guidance_terms(*GUIDANCE["none"], has_text=has_text)) == 1
+
+
+def test_every_step_is_reported():
+    model = make_model()
+    _, _, low, _ = make_inputs()
+    steps = []
+    sample(model, low, num_steps=3, generator=generator(), on_step=lambda *step: steps.append(step))
+    assert steps == [(1, 3), (2, 3), (3, 3)]
+
+
 def test_same_seed_same_codes():
     model = make_model()
     _, _, low, text = make_inputs()
@@ -143,7 +189,7 @@ def test_draws_follow_the_distribution():
     model = make_model()
     logits = torch.full((64,), -20.0)
     logits[:2] = torch.tensor([1.0, 3.0]).log()  # P(1) = 3 / 4 in each factor
-    model.forward = lambda codes, *_, **__: (logits.expand(*codes.shape, 64),) * 2
+    model.decode = lambda codes, *_: (logits.expand(*codes.shape, 64),) * 2
     low = torch.zeros(16, 2, 4, 4, dtype=torch.int64)
     for temperature, odds in ((1.0, 3.0), (0.5, 9.0)):
         codes = sample(model, low, num_steps=1, temperature=temperature, generator=generator())
@@ -160,11 +206,11 @@ def test_the_most_confident_code_is_kept_first():
     sharp[0, 0, 2, 2, 7] = 6.0
     seen = []
 
-    def forward(codes, masked, *_, **__):
+    def decode(codes, masked, _context):
         seen.append(masked.clone())
         return sharp, torch.zeros_like(sharp)
 
-    model.forward = forward
+    model.decode = decode
     low = torch.zeros(1, 2, 4, 4, dtype=torch.int64)
     sample(model, low, num_steps=12, temperature=0.0, choice_temperature=0.0, generator=generator())
     first_known = ~seen[1]
@@ -190,6 +236,10 @@ def test_wrong_arguments_raise():
         sample(model, low, num_steps=0)
     with pytest.raises(ValueError, match=r"temperatures must not be negative, got -1\.0 and 4\.5"):
         sample(model, low, temperature=-1.0)
+    with pytest.raises(ValueError, match="unknown schedule 'cubic'; known: cosine, linear, square, root"):
+        sample(model, low, schedule="cubic")
+    with pytest.raises(ValueError, match=r"temperatures must not be negative, got 1\.0 and 4\.5 and -0\.5"):
+        sample(model, low, final_temperature=-0.5)
     with pytest.raises(ValueError, match="must be given together"):
         sample(model, low, pinned=codes)
     with pytest.raises(ValueError, match=r"pinned codes must have shape \(2, 2, 8, 8\)"):

@@ -208,6 +208,17 @@ def test_blocks_of_films_are_those_of_the_whole(tmp_path):
     assert joined.shape == whole.shape and torch.allclose(joined, whole, atol=1e-5)
 
 
+def test_blocks_keep_left_and_right(tmp_path):
+    file = tmp_path / "two.wav"
+    soundfile.write(file, np.stack([tone(22050), 0.3 * tone(22050, hz=300)], 1), 22050)
+    whole = read_audio(file, channels=2).samples
+    joined = torch.cat(list(stream_audio(file, block_s=0.1, channels=2)), 1)
+    assert joined.shape == whole.shape == (2, 8000)
+    torch.testing.assert_close(joined, whole, atol=1e-4, rtol=0)
+    with pytest.raises(ValueError, match="channels must be 1 or 2, got 3"):
+        next(stream_audio(file, channels=3))
+
+
 def test_blocks_become_one_file_or_none(tmp_path):
     sound = 0.5 * torch.sin(torch.arange(3001) * 0.1)[None].repeat(2, 1)
     file, whole = tmp_path / "blocks.wav", tmp_path / "whole.wav"

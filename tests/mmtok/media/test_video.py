@@ -14,7 +14,16 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from mmtok.media import MediaError, probe, read_audio, read_video, require_writable, write_film, write_wav
+from mmtok.media import (
+    MediaError,
+    probe,
+    read_audio,
+    read_video,
+    require_writable,
+    stream_video,
+    write_film,
+    write_wav,
+)
 from mmtok.media import video as video_module
 
 Paint = Callable[[int], np.ndarray]
@@ -166,6 +175,28 @@ def test_start_by_a_jump_equals_decoding_everything(tmp_path: Path, monkeypatch:
     jumped = read_video(film, num_frames=8, start_s=3.33)
     monkeypatch.setattr(video_module, "_SEEK_FROM_S", 100)
     assert torch.equal(jumped.frames, read_video(film, num_frames=8, start_s=3.33).frames)
+
+
+@pytest.mark.parametrize(
+    ("fps", "block", "most"), [(25.0, 7, None), (8.0, 3, None), (60.0, 100, None), (8.0, 3, 5), (0.5, 1, None)]
+)
+def test_blocks_are_the_pictures_of_the_whole(tmp_path: Path, fps: float, block: int, most: int | None) -> None:
+    pts = [0, 40, 80, 200, 240, 280, 320, 600, 640, 680, 720, 760, 1000]  # a hole, and another rate in places
+    path = make_film(tmp_path / "a.mkv", grey(), pts)
+    whole = read_video(path, fps=fps, num_frames=None, size=16).frames[:, :most]
+    blocks = list(stream_video(path, fps=fps, block=block, num_frames=most, size=16))
+    assert torch.cat(blocks, 1).equal(whole)
+    assert {b.shape[1] for b in blocks[:-1]} <= {block}
+
+
+def test_blocks_are_refused_like_the_whole(tmp_path: Path) -> None:
+    (tmp_path / "text.mp4").write_text("no film")
+    with pytest.raises(MediaError, match=r"text\.mp4"):
+        next(stream_video(tmp_path / "text.mp4"))
+    with pytest.raises(ValueError, match="fps, block and num_frames must be positive"):
+        next(stream_video(tmp_path / "text.mp4", block=0))
+    with pytest.raises(ValueError, match="unknown fit 'zoom'"):
+        next(stream_video(tmp_path / "text.mp4", fit="zoom"))
 
 
 def test_gif_and_picture_files_are_films(tmp_path: Path) -> None:

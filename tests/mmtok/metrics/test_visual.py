@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from mmtok.metrics.visual import CodebookUse, codebook_use, psnr_db, ssim
+from mmtok.metrics.visual import CodebookUse, codebook_use, gradient_energy, psnr_db, seam_ratio, ssim
 
 
 def test_psnr_of_a_known_error():
@@ -73,3 +73,24 @@ def test_wrong_inputs_are_refused():
         psnr_db(torch.zeros(1, 3, 1, 4, 4), torch.zeros(1, 3, 2, 4, 4))
     with pytest.raises(ValueError, match="at least 11 x 11"):
         ssim(torch.zeros(1, 3, 1, 8, 8), torch.zeros(1, 3, 1, 8, 8))
+
+
+def test_gradient_energy_of_an_edge():
+    video = torch.zeros(1, 3, 2, 4, 4)
+    video[:, :, 1, :, 2:] = 0.5
+    energy = gradient_energy(video)
+    assert energy.shape == (1, 2, 4, 4) and not energy[:, 0].any()
+    assert energy[0, 1].tolist() == [[0.0, 0.25, 0.0, 0.0]] * 4
+
+
+@pytest.mark.parametrize("dim", [2, 3, 4])
+def test_seams_are_found_along_any_axis(dim):
+    steady = torch.arange(8.0).view(1, 1, 8, 1, 1).expand(2, 3, 8, 8, 8).transpose(2, dim) * 0.1
+    torch.testing.assert_close(seam_ratio(steady, [3, 6], dim=dim), torch.ones(2), atol=1e-5, rtol=0)
+    jump = steady.clone()
+    jump[1].narrow(dim - 1, 3, 5).add_(0.2)  # the third change of the second film is three times as large
+    torch.testing.assert_close(seam_ratio(jump, [3], dim=dim), torch.tensor([1.0, 3.0]), atol=1e-5, rtol=0)
+    torch.testing.assert_close(seam_ratio(jump, [3, 6], dim=dim), torch.tensor([1.0, 2.0]), atol=1e-5, rtol=0)
+    for wrong in ([], [0], [8], range(1, 8)):
+        with pytest.raises(ValueError, match="joints must be some of the places 1 to 7"):
+            seam_ratio(steady, list(wrong), dim=dim)
