@@ -73,6 +73,8 @@ TOKENIZER_STAGES = ("text", "visual", "decoder", "audio")
 SHARED_STAGES = ("visual", "decoder", "audio", "larp")  # several processes can train these together
 STAGES = ("text", "visual", "decoder", "audio", "larp", "tokens", "lm", "tasks", "superres", "bundle")
 SPOKEN = ("magvit2", "larp")
+# Numbers of a language model's run that a run which goes on cannot change.
+SHAPING = ("size", "visual_codes", "audio_codes", "visual_factors", "audio_order", "text_slots")
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,8 @@ class TinyConfig:
         lm_tokens: scenes encoded for the language model.
         superres_tokens: scenes encoded for super-resolution.
         lm: language model training; ``audio_codes`` follows ``sound_tokenizer``.
-        tasks: the language model goes on from there with these numbers, as in task adaptation; None leaves it.
+        tasks: the language model goes on from there with these numbers, as in task adaptation; None leaves it. What
+            shapes the model (``SHAPING``) is taken from ``lm``.
         superres: super-resolution training.
         bundle: geometry and sampling defaults.
     """
@@ -346,7 +349,8 @@ def _num_frames(config: TinyConfig) -> int:
 
 def _tokens(config: TinyConfig, folder: Path, compute: Compute, *, sharp: bool) -> None:
     audio = _stored(folder, "audio", compute)
-    wanted = {"lm_tokens": (config.lm_tokens, _spoken(config, folder, compute))}
+    spoken = config.lm_tokens if config.tokenizer == "magvit2" else replace(config.lm_tokens, conditions=())
+    wanted = {"lm_tokens": (spoken, _spoken(config, folder, compute))}
     if sharp:
         wanted["superres_tokens"] = (config.superres_tokens, _stored(folder, "visual", compute))
     for name, (encode, visual) in wanted.items():
@@ -357,14 +361,17 @@ def _tokens(config: TinyConfig, folder: Path, compute: Compute, *, sharp: bool) 
 def _lm_config(config: TinyConfig, folder: Path, stage: str) -> LMTrainConfig:
     """The language model's numbers, with the sizes of a codec's codebooks where there is one.
 
-    The tasks that need slices of a clip are left out where the tokens have none.
+    The tasks that need slices of a clip, or films drawn for them, are left out where the tokens have none.
     """
-    lm, sound = getattr(config, stage), folder / "audio" / "model" / "config.json"
+    lm, sound = config.lm, folder / "audio" / "model" / "config.json"
+    if stage == "tasks" and config.tasks is not None:
+        lm = replace(config.tasks, **{name: getattr(lm, name) for name in SHAPING})
     if sound.is_file() and "codebook_size" in (values := json.loads(sound.read_text())):  # of transformers
         lm = replace(lm, audio_codes=values["codebook_size"])
     if config.tokenizer != "larp":
         return lm
-    kept = {name: weight for name, weight in lm.task_weights.items() if not find_task(name).cuts}
+    tasks = {name: find_task(name) for name in lm.task_weights}
+    kept = {name: w for name, w in lm.task_weights.items() if not (tasks[name].cuts or tasks[name].condition)}
     codes = larp_params(config.larp).codebook_size
     return replace(lm, task_weights=kept, image_share=None, first_slice_weight=1.0, visual_codes=codes)
 

@@ -20,7 +20,7 @@ from mmtok.visual.magvit2 import Magvit2
 from recipes.bundle import PARTS, open_bundle
 from recipes.cli import main
 
-STAGES = (*PARTS, "decoder")
+STAGES = (*PARTS, "decoder", "tasks")
 Command = Callable[..., tuple[int, str, str]]
 
 
@@ -42,6 +42,20 @@ def test_one_command_makes_a_model_that_makes_films(trained: Path, cinepoet: Com
     code, _, _ = cinepoet("generate", "a red circle moves left", "--model", trained / "bundle", "--out", film)
     info = probe(film)
     assert code == 0 and (info.width, info.height, info.has_audio) == (64, 64, True)
+
+
+def test_the_language_model_goes_on_with_more_tasks(trained: Path) -> None:
+    first, then, kept = (
+        dict(PrefixLM.from_pretrained(trained / folder).named_parameters())
+        for folder in ("lm/model", "tasks/model", "bundle/lm")
+    )
+    norm = "model.layers.0.input_layernorm.weight"
+    assert not first[norm].equal(then[norm]) and (kept[norm] - then[norm]).abs().max() < 1e-3
+    for name, tensor in kept.items():  # a byte a weight
+        assert (tensor - then[name]).abs().max() <= 0.02 * then[name].abs().max() + 1e-6, name
+    bundle = open_bundle(trained / "bundle")
+    assert "inpaint" in bundle.config.tasks and "inpaint" not in bundle.card["training"]["lm"]["task_weights"]
+    assert bundle.card["training"]["tasks"]["task_text_dropout"]["video_to_audio"] == 0.7
 
 
 def test_the_same_command_repeats_nothing(trained: Path, cinepoet: Command) -> None:
@@ -130,6 +144,13 @@ def test_tokenizers_of_a_finished_model_serve_another(trained: Path, cinepoet: C
         assert card["training"][stage] == first["training"][stage]
         assert card["minutes"][stage] == first["minutes"][stage]
     assert card["training"]["lm"]["steps"] == 2
+
+    # its language model too, which goes on
+    words = ("train", "smoke", "tasks.steps=1", "--stages", "tasks", "--tokenizers", trained / "bundle")
+    shutil.copytree(tmp_path / "lm_tokens", tmp_path / "more" / "lm_tokens")
+    code, shown, fault = cinepoet(*words, "--out", tmp_path / "more")
+    assert code == 0 and "lm: taken from bundle" in shown, fault
+    assert (tmp_path / "more" / "tasks" / "model" / "model.safetensors").exists()
     assert card["command"].startswith("cinepoet train smoke; then cinepoet train smoke lm.steps=2")
 
 
@@ -222,6 +243,6 @@ def test_one_config_line_lets_the_model_speak_larp(trained: Path, cinepoet: Comm
     code, _, _ = cinepoet("upscale", film, "--model", run / "bundle", "--out", tmp_path / "sharp.mp4")
     assert code == 0
     code, shown, _ = cinepoet("train", "smoke", "tokenizer=larp", "--tokenizers", trained / "bundle", "--out", run)
-    assert code == 0 and shown.count("finished before, kept") == 2
+    assert code == 0 and shown.count("finished before, kept") == 3
     code, _, fault = cinepoet("train", "smoke", "tokenizer=vqgan", "--out", tmp_path / "no")
     assert code == 2 and "known: magvit2, larp" in fault
