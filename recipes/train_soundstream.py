@@ -73,6 +73,8 @@ class SoundStreamTrainConfig:
         evaluation_size: crops of the evaluation.
         save_every_s: seconds between checkpoints.
         adversarial_start_step: first step with discriminators, or None for never.
+        adversarial_examples: at most so many crops of a batch are judged by discriminators, which cost far more than the codec;
+            None judges all.
         adversarial_weight: weight of the adversarial term; ratios to mel and features are DAC's (arXiv 2306.06546).
         feature_weight: weight of the feature term.
         balanced: let EnCodec's balancer scale the terms' gradients, so that weights are shares of the whole.
@@ -116,6 +118,7 @@ class SoundStreamTrainConfig:
     evaluation_size: int = 8
     save_every_s: float = 120.0
     adversarial_start_step: int | None = None
+    adversarial_examples: int | None = None
     adversarial_weight: float = 0.067
     feature_weight: float = 0.133
     balanced: bool = False
@@ -145,6 +148,8 @@ class SoundStreamTrainConfig:
             faults.append(
                 "mel_weight and waveform_weight are both 0: nothing teaches the codec before discriminators do"
             )
+        if self.adversarial_examples is not None and self.adversarial_examples < 1:
+            faults.append(f"adversarial_examples must be at least 1, got {self.adversarial_examples}")
         if faults:
             raise ValueError("; ".join(faults))
 
@@ -348,6 +353,7 @@ def train_soundstream(
     *,
     sound_source: SoundSource | None = None,
     compute: Compute,
+    start: SoundStream | None = None,
     ranks: Ranks = ALONE,
 ) -> Path:
     """Run the training, or go on with it.
@@ -357,6 +363,7 @@ def train_soundstream(
         folder: run folder; the model is written to ``folder / "model"``.
         sound_source: gives (b, 1, n) for (generator, batch_size, num_samples); None plays the shapes corpus.
         compute: device and precision.
+        start: a trained codec of the preset's sizes that goes on, codebooks too; None starts from noise.
         ranks: this process among those that train together; the first one writes.
 
     Returns:
@@ -380,7 +387,10 @@ def train_soundstream(
         start_vectors=config.start_vectors,
         level_dropout=config.level_dropout,
     )
-    model = build_soundstream(config.preset, learning=learning).to(device).train()
+    model = build_soundstream(config.preset, learning=learning)
+    if start is not None:
+        model.load_state_dict(start.state_dict())
+    model.to(device).train()
     if config.num_samples % model.hop_length:
         raise ValueError(f"num_samples ({config.num_samples}) must be a multiple of the hop of {model.hop_length}")
     mel_loss = MultiScaleMelLoss(
@@ -418,6 +428,8 @@ def train_soundstream(
         writes=ranks.is_main,
     )
     first = run.resume(parts)
+    judged = min(config.adversarial_examples or config.batch_size, config.batch_size)
+    num_judged = len(ranks.share(judged))  # the first of this process' examples, since these are shared in turn
     held = sound_source(step_generator(config.seed + 1, 0), config.evaluation_size, config.num_samples).to(device)
     clock, clock_step = time.monotonic(), first
 
@@ -438,9 +450,12 @@ def train_soundstream(
                 "commitment": result.commitment_loss,
             }
         if critics is not None and step >= (config.adversarial_start_step or 0):
-            terms["discriminator"] = critics.learn(audio, restored.detach(), compute=compute, ranks=ranks)
+            judged = slice(0, num_judged)
+            terms["discriminator"] = critics.learn(
+                audio[judged], restored[judged].detach(), compute=compute, ranks=ranks
+            )
             with compute.autocast():
-                terms |= critics.opinion(audio, restored)
+                terms |= critics.opinion(audio[judged], restored[judged])
 
         optimizer.zero_grad(set_to_none=True)
         loss = backward(terms, restored, config=config, balancer=balancer, ranks=ranks)

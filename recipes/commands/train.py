@@ -24,6 +24,7 @@ EXAMPLES = """\
   torchrun --nproc-per-node 8 -m recipes.cli train superres --config recipes/configs/superres_1b.yaml --media films \
     --tokenizers runs/magvit2_base/visual/model --text t5_vectors --out runs/sr1
   cinepoet train soundstream --media my_sounds --out runs/soundstream           # WAV, FLAC, MP3, the sound of films
+  cinepoet train soundstream --media speech --init runs/soundstream/model --out runs/speech lr=1e-3    # goes on
   cinepoet train larp --out runs/larp                         # LARP's tokenizer and its prior, an hour
   cinepoet train larp-ar --tokenizers runs/larp/model --out runs/larp_ar        # its class-conditional generator
   cinepoet train larp --config recipes/configs/larp_l_long.yaml --media ucf101 --out runs/larp_l_long   # as published
@@ -70,7 +71,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     lm.add_argument(
         "--init",
         metavar="MODEL",
-        help="weights or a bundle that go on; for lm also a Qwen3 or Llama to start from, for superres of any grid",
+        help="weights or a bundle that go on; for lm also a Qwen3 or Llama to start from, for superres of any grid; "
+        "soundstream goes on too",
     )
     lm.add_argument("--captions", type=Path, metavar="F", help="superres: CSV or JSONL with path and caption of films")
     add_device(parser)
@@ -100,8 +102,9 @@ def run(args: argparse.Namespace) -> int:
 
         return run_superres(args)
     for option in ("data", "text", "init"):
-        if getattr(args, option) is not None:
-            raise ValueError(f"--{option} is for cinepoet train lm and superres")
+        if getattr(args, option) is not None and (option, args.preset) != ("init", SOUNDSTREAM):
+            also = ", superres and soundstream" if option == "init" else " and superres"
+            raise ValueError(f"--{option} is for cinepoet train lm{also}")
     if args.preset in LARP:
         from recipes.commands.train_larp import run_larp
 

@@ -36,6 +36,7 @@ def run_soundstream(args: argparse.Namespace) -> int:
         raise ValueError("soundstream trains a tokenizer; leave --tokenizers out")
     config = load_config(SoundStreamTrainConfig, args.config or _CONFIG, args.changes)
     rate = sample_rate_of(config)  # an unknown preset is told before the files are read
+    start = None if args.init is None else _start(args.init, config.preset)
     compute, ranks = join_training(args)
     out = args.out or Path("runs") / args.preset
     tell_config(config, out, ranks)
@@ -54,8 +55,26 @@ def run_soundstream(args: argparse.Namespace) -> int:
             hours = sum(sound.numel() for sound in recordings) / rate / 3600
             kept = len(media.measure_audio) + len(media.measure_video)
             print(f"{len(recordings)} recordings, {hours:.2f} h; {kept} files are kept out for measuring")
+    told += [f"init {args.init}"] if args.init is not None else []
     same_data(out, told, ranks)
-    model = train_soundstream(config, out, sound_source=source, compute=compute, ranks=ranks)
+    model = train_soundstream(config, out, sound_source=source, compute=compute, start=start, ranks=ranks)
     if ranks.is_main:
         print(f"{model}: ready; its curves are in {out / 'curves.png'}")
     return 0
+
+
+def _start(name: str, preset: str) -> Any:
+    """A trained codec of a preset's sizes, alone or of a model."""
+    import torch
+
+    from mmtok.audio.soundstream import PRESETS, SoundStream
+    from recipes.commands.tokenizers import load_tokenizers
+
+    found = load_tokenizers(name, torch.device("cpu")).audio
+    if not isinstance(found, SoundStream):
+        raise ValueError(f"{name} holds no SoundStream to go on from")
+    if found.params != PRESETS[preset]:
+        fits = [known for known, params in PRESETS.items() if params == found.params]
+        advice = f"use preset={fits[0]}" if fits else "no preset has them"
+        raise ValueError(f"{name} has other sizes than the preset {preset}; {advice}")
+    return found

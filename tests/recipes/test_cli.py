@@ -500,6 +500,7 @@ def test_every_shipped_config_loads() -> None:
         **{f"superres_{size}": PixelTrainConfig for size in ("tiny", "1b", "500m")},
         "soundstream_16k": SoundStreamTrainConfig,
         "soundstream_spectral": SoundStreamTrainConfig,
+        "soundstream_spectral_adversarial": SoundStreamTrainConfig,
         "soundstream_tiny": SoundStreamTrainConfig,
     }
     for file in files:

@@ -177,6 +177,7 @@ def test_a_crop_that_is_no_multiple_of_the_hop_is_refused(tmp_path: Path) -> Non
         ({"batch_size": 0, "log_every": 0, "lr": 1e-3}, "batch_size must be at least 1, got 0; log_every must be"),
         ({"steps": 0}, "steps must be at least 1, got 0"),
         ({"spectral_channels": 0}, "spectral_channels must be at least 1"),
+        ({"adversarial_examples": 0}, "adversarial_examples must be at least 1, got 0"),
         ({"warmup_steps": -1, "mel_weight": -0.5}, "mel_weight must not be negative, got -0.5; warmup_steps must not"),
         ({"recording_s": 0.0}, "recording_s must be positive, got 0.0"),
         ({"mel_weight": 0.0, "waveform_weight": 0.0}, "both 0: nothing teaches the codec before discriminators do"),
@@ -217,6 +218,7 @@ TOGETHER = replace(
     start_vectors=60,
     log_every=1,
     adversarial_start_step=3,
+    adversarial_examples=2,
     balanced=True,
     level_dropout=0.8,
     lr=1e-3,
@@ -269,6 +271,15 @@ def test_the_command_trains_on_a_folder_and_keeps_files_out(
     assert "broken.wav: is not a media file" in told
     assert (tmp_path / "run" / "data.txt").read_text() == "0.wav\n1.wav\n3.wav\nbroken.wav\n"
     assert SoundStream.from_pretrained(tmp_path / "run" / "model").sample_rate == 16_000
+
+    first = tmp_path / "run" / "model"  # goes on, with its codebooks
+    more = [*words[:5], tmp_path / "more", *words[6:], "--init", first, "lr=1e-9", "weight_decay=0"]
+    code, _, fault = cinepoet(*more)
+    assert code == 0, fault
+    one, two = (load_file(folder / "model.safetensors") for folder in (first, tmp_path / "more" / "model"))
+    assert all(torch.allclose(one[name], two[name], atol=1e-6) for name in one if name.startswith("decoder"))
+    code, _, fault = cinepoet(*words[:5], tmp_path / "no", "preset=tiny", "--init", first)
+    assert code == 2 and "has other sizes than the preset tiny; use preset=smoke" in fault
     code, _, fault = cinepoet(*words[:4], "--out", tmp_path / "other", "--stages", "audio")
     assert code == 2 and "leave --stages out" in fault
     code, _, fault = cinepoet("train", "soundstream", "--tokenizers", "tiny", "--out", tmp_path / "other")
