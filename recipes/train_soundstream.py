@@ -73,8 +73,8 @@ class SoundStreamTrainConfig:
         evaluation_size: crops of the evaluation.
         save_every_s: seconds between checkpoints.
         adversarial_start_step: first step with discriminators, or None for never.
-        adversarial_examples: at most so many crops of a batch are judged by discriminators, which cost far more than the codec;
-            None judges all.
+        adversarial_examples: at most so many crops of a batch are judged by discriminators, which may cost far more
+            than the codec; None judges all.
         adversarial_weight: weight of the adversarial term; ratios to mel and features are DAC's (arXiv 2306.06546).
         feature_weight: weight of the feature term.
         balanced: let EnCodec's balancer scale the terms' gradients, so that weights are shares of the whole.
