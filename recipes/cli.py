@@ -27,6 +27,7 @@ COMMANDS = {
     "train": "recipes.commands.train",
     "evaluate": "recipes.commands.evaluate",
     "convert": "recipes.commands.convert",
+    "assemble": "recipes.commands.assemble",
     "models": "recipes.commands.models",
     "doctor": "recipes.doctor",
 }

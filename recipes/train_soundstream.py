@@ -450,12 +450,10 @@ def train_soundstream(
                 "commitment": result.commitment_loss,
             }
         if critics is not None and step >= (config.adversarial_start_step or 0):
-            judged = slice(0, num_judged)
-            terms["discriminator"] = critics.learn(
-                audio[judged], restored[judged].detach(), compute=compute, ranks=ranks
-            )
+            real, fake = audio[:num_judged], restored[:num_judged]
+            terms["discriminator"] = critics.learn(real, fake.detach(), compute=compute, ranks=ranks)
             with compute.autocast():
-                terms |= critics.opinion(audio[judged], restored[judged])
+                terms |= critics.opinion(real, fake)
 
         optimizer.zero_grad(set_to_none=True)
         loss = backward(terms, restored, config=config, balancer=balancer, ranks=ranks)

@@ -1,0 +1,155 @@
+"""A complete model out of parts that were trained apart."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from llm.tasks import TASKS, find_task
+from mmtok.pretrained import resolve_folder
+from mmtok.visual.holistic import is_holistic
+from recipes.bundle import OPTIONAL_PARTS, PARTS, Bundle, BundleConfig, open_bundle, write_bundle
+from recipes.config import from_dict, merge, to_dict
+from recipes.parts import Parts
+
+NAMES = (*PARTS, *OPTIONAL_PARTS)
+
+
+def assemble(parts: dict[str, str], out: Path, *, base: Bundle, config: BundleConfig, command: str = "") -> Bundle:
+    """Copy parts into one folder, check that they understand each other, and only then give it its name.
+
+    With another visual tokenizer super-resolution keeps the one it was trained on, as ``superres_visual``.
+
+    Args:
+        parts: names of ``NAMES`` to folders or hub ids; what is not named is taken from ``base``.
+        out: the new folder.
+        base: a complete model.
+        config: what binds the parts.
+        command: what was typed, for the card.
+
+    Returns:
+        The new model.
+
+    Raises:
+        ValueError: for an unknown part, or parts that do not fit.
+        FileExistsError: if ``out`` exists.
+        FileNotFoundError: if a part does not.
+    """
+    if unknown := sorted(set(parts) - set(NAMES)):
+        raise ValueError(f"unknown parts {', '.join(unknown)}; known: {', '.join(NAMES)}")
+    if out.exists():
+        raise FileExistsError(f"{out} exists; name another folder")
+    folders = {name: _folder(name, place) for name, place in parts.items()}
+    if "visual" in folders and "superres" not in folders and base.has("superres"):
+        folders.setdefault("superres_visual", base.part("superres_visual" if base.has("superres_visual") else "visual"))
+    for name in NAMES:
+        # a second stage, and a tokenizer of its own, belong to the super-resolution they came with
+        apart = name in OPTIONAL_PARTS and "superres" in parts
+        if name not in folders and base.has(name) and not apart:
+            folders[name] = base.part(name)
+    card = {"name": out.name, "parts": {name: str(place) for name, place in parts.items()}, "command": command}
+    card["licence"] = f"that of its parts; the rest is {base.card.get('name', base.folder.name)}'s"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as temporary:
+        whole = Path(temporary) / out.name
+        for name, folder in folders.items():
+            shutil.copytree(folder, whole / name)
+        write_bundle(whole, config, card)
+        require_fit(Parts(open_bundle(whole)))
+        whole.rename(out)
+    return open_bundle(out)
+
+
+def _folder(name: str, place: str) -> Path:
+    """A part's folder: itself, or inside a model."""
+    folder = resolve_folder(place)
+    inside = folder / name
+    if not (folder / "config.json").is_file() and (inside / "config.json").is_file():
+        return inside
+    if not (folder / "config.json").is_file():
+        raise FileNotFoundError(f"{place} holds no {name} part: it has no config.json")
+    return folder
+
+
+def trained_tasks(lm: Path) -> tuple[str, ...] | None:
+    """The tasks of a language model that ``cinepoet train`` left in a run folder.
+
+    Args:
+        lm: its folder, ``RUN/model``.
+
+    Returns:
+        Their names, or None if the run's numbers are not beside it.
+    """
+    file = lm.parent / "config.json"
+    if not file.is_file():
+        return None
+    weights = json.loads(file.read_text()).get("task_weights", {})
+    return tuple(name for name in TASKS if weights.get(name, 0) > 0) or None
+
+
+def require_fit(parts: Parts) -> None:
+    """Load every part and compare what they say of each other.
+
+    Args:
+        parts: of the model.
+
+    Raises:
+        ValueError: if they do not fit; the first reason.
+    """
+    config, lm, visual = parts.config, parts.lm, parts.visual  # the vocabulary is compared in ``lm``
+    if lm.config.text_dim != parts.text.dim:
+        raise ValueError(f"the language model reads text vectors of {lm.config.text_dim}, text gives {parts.text.dim}")
+    for aspect in config.aspects:
+        grid = visual.grid(config.num_frames, *config.picture_size(aspect))
+        if any(side > most for side, most in zip(grid, lm.config.max_grid, strict=True)):
+            raise ValueError(
+                f"{aspect} clips are {grid} tokens, the language model has places for {lm.config.max_grid}"
+            )
+    frames = int(config.num_frames / config.fps * parts.audio.frame_rate)
+    if lm.config.audio_levels and frames > lm.config.max_audio_frames:
+        raise ValueError(
+            f"the sound of {config.num_frames} pictures is {frames} frames, the language model has places for "
+            f"{lm.config.max_audio_frames}"
+        )
+    holistic = is_holistic(visual)
+    for name in config.tasks:
+        task = find_task(name)
+        if holistic and (task.cuts or task.condition):
+            raise ValueError(f"{name} needs tokens that lie in a grid, which this visual tokenizer's do not")
+    if config.upscaled_size:
+        if config.upscaled_size % config.size or (times := config.upscaled_size // config.size) & (times - 1):
+            raise ValueError(f"upscaled_size {config.upscaled_size} is not {config.size} doubled once or several times")
+        for stage in ("superres", "superres2"):
+            if parts.bundle.has(stage):
+                _require_stage(stage, getattr(parts, stage), parts)
+
+
+def _require_stage(name: str, model: Any, parts: Parts) -> None:
+    codes, spoken = model.config.codebook_size, parts.sharp_visual.codebook_size
+    if codes != spoken:
+        raise ValueError(f"{name} speaks {codes} codes, its tokenizer {spoken}")
+    if model.config.text_dim != parts.text.dim:
+        raise ValueError(f"{name} reads text vectors of {model.config.text_dim}, text gives {parts.text.dim}")
+
+
+def config_for(base: Bundle, parts: dict[str, str], changes: list[str]) -> BundleConfig:
+    """The base's numbers, with the tasks of a new language model and with changes.
+
+    Args:
+        base: a complete model.
+        parts: as in ``assemble``.
+        changes: ``key=value`` words.
+
+    Returns:
+        The config.
+
+    Raises:
+        ValueError: for unknown keys or values that cannot be.
+    """
+    values = to_dict(base.config)
+    if "lm" in parts and (tasks := trained_tasks(_folder("lm", parts["lm"]))) is not None:
+        values["tasks"] = list(tasks)
+    return from_dict(BundleConfig, merge(values, changes))

@@ -1,0 +1,74 @@
+"""cinepoet assemble: parts of several models become one that works, or nothing is written."""
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from llm.model import PrefixLM
+from mmtok.audio.soundstream import build_soundstream
+from mmtok.visual.magvit2 import Magvit2
+from recipes.bundle import open_bundle
+
+Command = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run_folder(bundle: Path, tmp_path: Path) -> Path:
+    """A language model as cinepoet train lm leaves it."""
+    shutil.copytree(bundle / "lm", tmp_path / "run" / "model")
+    weights = {"text_to_video": 0.5, "inpaint": 0.5, "stylize": 0}
+    (tmp_path / "run" / "config.json").write_text(json.dumps({"task_weights": weights}))
+    return tmp_path / "run" / "model"
+
+
+def test_a_trained_language_model_becomes_a_model_that_makes_films(
+    bundle: Path, run_folder: Path, cinepoet: Command, tmp_path: Path
+) -> None:
+    words = ("assemble", "--from", bundle, "--lm", run_folder, "--out", tmp_path / "mine", "temperature=0.5")
+    code, shown, fault = cinepoet(*words)
+    assert code == 0 and "mine" in shown, fault
+    made = open_bundle(tmp_path / "mine")
+    assert made.config.tasks == ("text_to_video", "inpaint") and made.config.temperature == 0.5
+    assert made.card["parts"] == {"lm": str(run_folder)} and "--lm" in made.card["command"]
+    code, _, fault = cinepoet("generate", "a red circle", "--model", tmp_path / "mine", "--out", tmp_path / "film.mp4")
+    assert code == 0, fault
+    code, _, fault = cinepoet(*words)
+    assert code == 2 and "mine exists; name another folder" in fault
+
+
+def test_super_resolution_keeps_its_tokenizer_under_another(bundle: Path, cinepoet: Command, tmp_path: Path) -> None:
+    other = Magvit2.from_pretrained(bundle / "visual")
+    with torch.no_grad():
+        next(other.parameters()).add_(0.01)
+    other.save_pretrained(tmp_path / "visual")
+    code, _, fault = cinepoet("assemble", "--from", bundle, "--visual", tmp_path / "visual", "--out", tmp_path / "mine")
+    assert code == 0, fault
+    made = open_bundle(tmp_path / "mine")
+    kept = (made.part("superres_visual") / "model.safetensors").read_bytes()
+    assert kept == (bundle / "visual" / "model.safetensors").read_bytes()
+    assert kept != (made.part("visual") / "model.safetensors").read_bytes()
+
+
+def test_parts_that_do_not_fit_leave_nothing(bundle: Path, cinepoet: Command, tmp_path: Path) -> None:
+    build_soundstream("tiny").save_pretrained(tmp_path / "audio")  # 1,024 codes a level instead of 16
+    lm = PrefixLM.from_pretrained(bundle / "lm").config
+    PrefixLM(replace(lm, max_grid=(3, 4, 4))).save_pretrained(tmp_path / "short")
+    PrefixLM(replace(lm, text_dim=8)).save_pretrained(tmp_path / "deaf")
+    for words, told in (
+        (("--audio", tmp_path / "audio"), "audio"),
+        (("--lm", tmp_path / "short"), "the language model has places for (3, 4, 4)"),
+        (("--lm", tmp_path / "deaf"), "reads text vectors of 8, text gives 16"),
+        (("--lm", bundle / "visual"), "lm"),
+        (("--lm", tmp_path / "nowhere"), "nowhere"),
+        (("upscaled_size=48",), "48 is not 32 doubled"),
+        (("temprature=2",), "temperature"),
+        ((), "name at least one part"),
+    ):
+        code, _, fault = cinepoet("assemble", "--from", bundle, *words, "--out", tmp_path / "mine")
+        assert code == 2 and told in fault and fault.count("\n") == 1, (words, fault)
+    assert {p.name for p in tmp_path.iterdir()} == {"audio", "short", "deaf"}
