@@ -25,6 +25,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from recipes.config import to_dict
 from recipes.distributed import ALONE, Ranks
+from recipes.tracking import open_tracker
 
 AGREE_EVERY = 10  # steps between two questions to the first process whether it is time to save
 
@@ -185,6 +186,7 @@ class Run:
         self._started = time.monotonic()
         self.elapsed_s = 0.0
         self._shown = ""
+        self._tracker: Any = None
 
     def resume(self, parts: dict[str, Any]) -> int:
         """Load the checkpoint into ``parts`` when there is one.
@@ -228,6 +230,7 @@ class Run:
         if not self.writes:
             yield from range(start, self.total_steps)
             return
+        self._tracker = open_tracker(self.title, self.folder, self._config)
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
         with Progress(*columns, TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[shown]}")) as bar:
             task = bar.add_task(self.title, total=self.total_steps, completed=start, shown="")
@@ -254,6 +257,8 @@ class Run:
         plain["perf/seconds"] = round(self.elapsed_s + time.monotonic() - self._started, 2)
         with self._log.open("a") as file:
             file.write(json.dumps({"step": step, **plain}) + "\n")
+        if self._tracker is not None:
+            self._tracker.log(plain, step=step)
         self._shown = "  ".join(f"{k.split('/')[-1]} {v:.3g}" for k, v in list(plain.items())[:3])
 
     def save(self, next_step: int, parts: dict[str, Any]) -> None:
@@ -291,6 +296,8 @@ class Run:
             parts: as in ``save``.
         """
         self.save(self.total_steps, parts)
+        if self._tracker is not None:
+            self._tracker.finish()
 
     def read_log(self) -> list[dict[str, float]]:
         """All logged lines, oldest first.

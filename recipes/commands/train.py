@@ -75,6 +75,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "soundstream goes on too",
     )
     lm.add_argument("--captions", type=Path, metavar="F", help="superres: CSV or JSONL with path and caption of films")
+    parser.add_argument(
+        "--track",
+        metavar="NAME",
+        help="report to tensorboard, wandb, trackio, ... too (log.jsonl and curves.png are made always)",
+    )
     add_device(parser)
 
 
@@ -93,6 +98,10 @@ def run(args: argparse.Namespace) -> int:
         raise FileNotFoundError(f"media folder {args.media} does not exist")
     if args.captions is not None and args.preset != SUPERRES:
         raise ValueError("--captions is for cinepoet train superres")
+    if args.track is not None:
+        from recipes.tracking import choose_tracker
+
+        choose_tracker(args.track)
     if args.preset == LM:
         from recipes.commands.train_lm import run_lm
 
