@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# test processes at once; a file's tests share what it prepared
+JOBS ?= 2
 
 .PHONY: install demo test lint types clean
 
@@ -20,7 +22,7 @@ demo: $(STAMP)
 	$(BIN)/cinepoet demo --out films
 
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
