@@ -294,30 +294,38 @@ def test_autocast_spares_the_units_at_the_full_sampling_rate(model: SoundStream)
 
 
 @pytest.mark.parametrize(
-    ("params", "left"),
+    ("params", "noise", "steps"),
     [
-        (dataclasses.replace(SMALL, encoder_channels=4, decoder_channels=6, num_codebooks=4), 0.4),
-        # short windows leak between bands, whose silence the loss wants to hear
+        (dataclasses.replace(SMALL, encoder_channels=4, decoder_channels=6, num_codebooks=4), 0.0, 80),
+        # exact silence between tones is hard for windows: their phases must cancel
         (
             dataclasses.replace(
-                SPECTRAL, strides=(8, 10), spectral_window=160, encoder_channels=16, decoder_channels=32, hidden_dim=64
+                SPECTRAL,
+                strides=(16, 20),
+                spectral_window=640,
+                encoder_channels=32,
+                decoder_channels=64,
+                hidden_dim=128,
+                num_codebooks=4,
             ),
-            0.55,
+            0.02,
+            60,
         ),
     ],
     ids=["convolutions", "spectral"],
 )
-def test_one_batch_is_overfitted(params: SoundStreamParams, left: float) -> None:
+def test_one_batch_is_overfitted(params: SoundStreamParams, noise: float, steps: int) -> None:
     torch.manual_seed(0)
     model = SoundStream(params).train()
     model.quantizer.learning = CodebookLearning(decay=0.9, level_dropout=0.0)
-    time_s = torch.arange(1600) / 16_000
+    time_s = torch.arange(5 * 320 if noise == 0 else 12 * 320) / 16_000
     tones = torch.tensor([200.0, 500.0, 900.0, 1500.0])
     audio = 0.5 * torch.sin(2 * torch.pi * tones[:, None, None] * time_s)
+    audio = audio + noise * torch.randn(audio.shape)
     mel_loss = MultiScaleMelLoss(sample_rate=16_000, windows=(256, 1024), num_mels=32)
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
     losses = []
-    for _ in range(80):
+    for _ in range(steps):
         result = model(audio)
         loss = mel_loss(result.audio, audio) + 0.25 * result.commitment_loss
         optimizer.zero_grad()
@@ -325,7 +333,7 @@ def test_one_batch_is_overfitted(params: SoundStreamParams, left: float) -> None
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         losses.append(float(loss.detach()))
-    assert min(losses[-10:]) < left * losses[0], (losses[0], losses[-10:])
+    assert min(losses[-10:]) < 0.4 * losses[0], (losses[0], losses[-10:])
 
     # the codes carry the sound: swapping them between examples is clearly worse
     model.eval()
