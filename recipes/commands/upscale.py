@@ -125,7 +125,8 @@ def run(args: argparse.Namespace) -> int:
             film.add(shown.keep(piece[0], "after"), None if sound is None else sound(made / fps))
             spent["write"] = spent.get("write", 0.0) + time.monotonic() - begun
     print(describe_film(args.out, (film.num_frames, *passes[-1].high), fps, with_sound))
-    print(f"{describe_passes(passes)}, {pipe.num_windows(film.num_frames)} windows")
+    windows = pipe.num_windows(film.num_frames)
+    print(f"{describe_passes(passes)}, {windows} window{'s' if windows > 1 else ''}")
     if args.sheet is not None:
         from recipes.comparison import write_comparison
 
