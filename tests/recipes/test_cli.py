@@ -501,6 +501,7 @@ def test_every_shipped_config_loads() -> None:
         "soundstream_16k": SoundStreamTrainConfig,
         "soundstream_spectral": SoundStreamTrainConfig,
         "soundstream_spectral_adversarial": SoundStreamTrainConfig,
+        "soundstream_spectral_fine": SoundStreamTrainConfig,
         "soundstream_tiny": SoundStreamTrainConfig,
     }
     for file in files:
