@@ -260,6 +260,7 @@ def long_sound(path: str, audio: Any, *, seconds: float, device: Any, decodes: b
         Of each block the original (1, 1, n), its codes (1, k, t) and its reconstruction (1, 1, n) or None, on the CPU;
         a last frame that is not full is filled with silence.
     """
+    import torch
     import torch.nn.functional as F
 
     from mmtok.media.audio import stream_audio
@@ -279,11 +280,19 @@ def long_sound(path: str, audio: Any, *, seconds: float, device: Any, decodes: b
             made.append(part.cpu())
             yield part
 
-    for result in track(
-        audio.decode_stream(codes()) if decodes else codes(), title="sound", total=math.ceil(seconds / block_s)
-    ):
-        original = originals.popleft()
-        yield original, made.popleft(), result[..., : original.shape[-1]].float().cpu() if decodes else None
+    total = math.ceil(seconds / block_s)
+    if not decodes:
+        for _ in track(codes(), title="sound", total=total):
+            yield originals.popleft(), made.popleft(), None
+        return
+    waiting: list[Any] = []  # what is decoded and not yet a whole block: a codec may answer late
+    for result in track(audio.decode_stream(codes()), title="sound", total=total):
+        waiting.append(result.float().cpu())
+        while originals and sum(part.shape[-1] for part in waiting) >= originals[0].shape[-1]:
+            sound, original = torch.cat(waiting, -1), originals.popleft()
+            length = original.shape[-1]
+            waiting = [sound[..., length:]]
+            yield original, made.popleft(), sound[..., :length]
 
 
 def encode_sound(audio: Any, sound: Any) -> Any:
