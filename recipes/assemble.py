@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from llm.tasks import TASKS, find_task
-from mmtok.pretrained import resolve_folder
 from mmtok.visual.holistic import is_holistic
-from recipes.bundle import OPTIONAL_PARTS, PARTS, Bundle, BundleConfig, open_bundle, write_bundle
+from recipes.bundle import OPTIONAL_PARTS, PARTS, Bundle, BundleConfig, open_bundle, part_folder, write_bundle
 from recipes.config import from_dict, merge, to_dict
 from recipes.parts import Parts
 
@@ -65,10 +64,7 @@ def assemble(parts: dict[str, str], out: Path, *, base: Bundle, config: BundleCo
 
 def _folder(name: str, place: str) -> Path:
     """A part's folder: itself, or inside a model."""
-    folder = resolve_folder(place)
-    inside = folder / name
-    if not (folder / "config.json").is_file() and (inside / "config.json").is_file():
-        return inside
+    folder = part_folder(place, name)
     if not (folder / "config.json").is_file():
         raise FileNotFoundError(f"{place} holds no {name} part: it has no config.json")
     return folder

@@ -235,6 +235,23 @@ def open_bundle(name: str | Path) -> Bundle:
     return Bundle(folder, config, values.get("card", {}))
 
 
+def part_folder(name: str | Path, part: str) -> Path:
+    """A part by its own folder or hub id, or as that of a bundle.
+
+    Args:
+        name: an embedded bundle's name, or a folder or hub id of a bundle or of the part alone.
+        part: one of ``PARTS`` or ``OPTIONAL_PARTS``.
+
+    Returns:
+        The part's folder.
+
+    Raises:
+        FileNotFoundError: if there is no such folder.
+    """
+    folder = EMBEDDED / str(name) if str(name) in embedded_names() else resolve_folder(name)
+    return folder / part if (folder / BUNDLE_FILE).is_file() else folder
+
+
 def write_bundle(folder: Path, config: BundleConfig, card: dict[str, Any]) -> None:
     """Write cinepoet.json; the parts are written by their own ``save_pretrained``.
 

@@ -46,7 +46,7 @@ class SoundStreamParams:
         num_codebooks: residual levels.
         codebook_size: codes of one level.
         spectral_window: samples of a spectrum, a multiple of the hop, for ends that work on spectra; 0 for the paper's
-            convolutions. The three lists of the paper's sizes then only give the hop, and these the rest:
+            convolutions. ``strides`` then only give the hop, ``dilations`` nothing, and these the rest:
         hidden_dim: width between the dense layers; ``encoder_channels`` and ``decoder_channels`` are the outer ones.
         encoder_layers: blocks of the encoder.
         decoder_layers: blocks of the decoder.

@@ -141,7 +141,7 @@ def _language_model(args: argparse.Namespace) -> int:
 
     from llm.convert.qwen3 import export_qwen3, import_qwen3, is_export, reads_positions
     from llm.model import PrefixLM
-    from recipes.bundle import BUNDLE_FILE, embedded_names, open_bundle
+    from recipes.bundle import part_folder
 
     _refuse(args, ("family", "version", "config", "no_ema"), "a language model's: its folder says what it is")
     source = args.weights[0]
@@ -157,9 +157,7 @@ def _language_model(args: argparse.Namespace) -> int:
         model.save_pretrained(args.out)
         print(f"{args.out}: prefix-lm, {sum(p.numel() for p in model.parameters()) / 1e6:.1f} M parameters")
         return 0
-    if str(source) in embedded_names() or (source / BUNDLE_FILE).is_file():
-        source = open_bundle(source).part("lm")
-    model = PrefixLM.from_pretrained(source)
+    model = PrefixLM.from_pretrained(part_folder(source, "lm"))
     check_folder(args.out)
     export_qwen3(model, args.out, dtype=getattr(torch, args.dtype) if args.dtype else None)
     print(f"{args.out}: {args.to}, {sum(p.numel() for p in model.model.parameters()) / 1e6:.1f} M parameters")

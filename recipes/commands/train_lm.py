@@ -118,11 +118,9 @@ def _start(name: str, wanted: Any, code_vectors: tuple[Any, Any], seed: int) -> 
     from llm.code_init import start_from_code_vectors
     from llm.convert.qwen3 import body_sizes, warm_start
     from llm.model import FAMILY, PrefixLM
-    from mmtok.pretrained import resolve_folder
-    from recipes.bundle import BUNDLE_FILE, EMBEDDED
+    from recipes.bundle import part_folder
 
-    folder = EMBEDDED / name if (EMBEDDED / name / BUNDLE_FILE).is_file() else resolve_folder(name)
-    folder = folder / "lm" if (folder / BUNDLE_FILE).is_file() else folder
+    folder = part_folder(name, "lm")
     if not (folder / "config.json").is_file():
         raise FileNotFoundError(f"{folder} has no config.json, so it is no model to start from")
     if json.loads((folder / "config.json").read_text()).get("family") == FAMILY:

@@ -26,6 +26,7 @@ def run_superres(args: argparse.Namespace) -> int:
     """
     from dataclasses import replace
 
+    from recipes.bundle import part_folder
     from recipes.commands.train_lm import caption_lookup
     from recipes.config import load_config
     from recipes.encode_dataset import weights_hash
@@ -59,7 +60,8 @@ def run_superres(args: argparse.Namespace) -> int:
     texts = [text for group in groups for text in group.captions()]
     captions, text_dim = None, None
     if texts:
-        captions, text_dim, cut = caption_lookup(args.text or _text("tiny"), texts, config.text_slots, compute.device)
+        text = args.text or part_folder("tiny", "text")
+        captions, text_dim, cut = caption_lookup(text, texts, config.text_slots, compute.device)
         if cut and ranks.is_main:
             note(f"{cut} of {len(texts)} captions are longer than {config.text_slots} tokens; their ends are left out")
     elif args.text is not None:
@@ -95,33 +97,18 @@ def run_superres(args: argparse.Namespace) -> int:
 def _tokenizer(name: str) -> Any:
     """A visual tokenizer, or that of a bundle's super-resolution."""
     import mmtok
-    from recipes.bundle import open_bundle
+    from recipes.bundle import part_folder
 
-    if not _is_bundle(name):
-        return mmtok.load(name)
-    bundle = open_bundle(name)
-    return mmtok.load(bundle.part("superres_visual" if bundle.has("superres_visual") else "visual"))
-
-
-def _text(name: str) -> Path:
-    """The text encoder of a bundle."""
-    from recipes.bundle import open_bundle
-
-    return open_bundle(name).part("text")
+    own = part_folder(name, "superres_visual")
+    return mmtok.load(own if own.is_dir() else part_folder(name, "visual"))
 
 
 def _start(name: str) -> Any:
     """Trained weights, or those of a bundle."""
-    from recipes.bundle import open_bundle
+    from recipes.bundle import part_folder
     from superres.model import SuperResTransformer
 
-    return SuperResTransformer.from_pretrained(open_bundle(name).part("superres") if _is_bundle(name) else name)
-
-
-def _is_bundle(name: str) -> bool:
-    from recipes.bundle import BUNDLE_FILE, embedded_names
-
-    return name in embedded_names() or (Path(name) / BUNDLE_FILE).is_file()
+    return SuperResTransformer.from_pretrained(part_folder(name, "superres"))
 
 
 def _groups(config: Any, args: argparse.Namespace, tokenizer: Any, ranks: Any) -> tuple[list[Any], list[str]]:
