@@ -307,7 +307,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=Path("runs/larp_prior"), metavar="FOLDER")
     parser.add_argument("--variant", choices=sorted(VARIANTS), help="only this one, to share the work")
     parser.add_argument("--device", default="auto")
-    args = parser.parse_args(argv)
+    args = parser.parse_intermixed_args(argv)
     try:
         config = load_config(StudyConfig, args.config, args.changes)
         network = SqueezeNet.from_npz(args.squeezenet).to(memory_format=torch.channels_last)  # type: ignore[call-overload]

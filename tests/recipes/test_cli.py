@@ -22,6 +22,7 @@ from safetensors.torch import load_file, save_file
 
 from mmtok.media.image import write_png
 from mmtok.media.video import write_film
+from recipes import study_tasks
 from recipes.cli import COMMANDS
 from recipes.config import load_config
 from recipes.corpora.shapes import ShapesCorpus, render_audio, render_video
@@ -496,6 +497,7 @@ def test_every_shipped_config_loads() -> None:
         "larp_ar_lp": LarpARTrainConfig,
         "larp_ar_tiny": LarpARTrainConfig,
         "larp_prior_study": StudyConfig,
+        "task_study": study_tasks.StudyConfig,
         **{f"lm_{size}": LMTrainConfig for size in ("tiny", "300m", "1b", "8b")},
         **{f"superres_{size}": PixelTrainConfig for size in ("tiny", "1b", "500m")},
         "soundstream_16k": SoundStreamTrainConfig,
