@@ -17,9 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from mmtok.conditions.commit import PAINTINGS
+from mmtok.media.container import replacing
+from mmtok.media.image import to_bytes
+from mmtok.media.preview import spectrogram_image
 from recipes.corpora.analyzers import read_centres, read_pitch, read_video
 from recipes.corpora.shapes import COLOURS, Scene, ShapesCorpus, render_audio, render_video
 from recipes.encode_dataset import half_size
@@ -29,6 +33,9 @@ from recipes.progress import track
 from recipes.run import write_atomically
 
 Figures = dict[str, float]
+SHOWN = 3  # scenes on the sheet
+_PICTURES = 5  # of a film on the sheet
+_PAPER, _INK, _GAP, _LABEL = (250, 250, 248), (60, 60, 60), 4, 14
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +43,18 @@ class _Batch:
     scenes: list[Scene]
     video: Tensor  # (b, 3, t, h, w)
     audio: Tensor  # (b, 1, n)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Done:
+    """What a task made of a batch; films are (b, 3, t, h, w), sounds (b, 1, n)."""
+
+    figures: list[Figures]
+    given: Tensor
+    made: Tensor
+
+
+Measure = Callable[..., _Done]
 
 
 def _share(values: list[bool]) -> float:
@@ -47,20 +66,24 @@ def _psnr(wrong: Tensor) -> float:
     return 10 * math.log10(4 / max(float(wrong.mean()), 1e-10))
 
 
-def _hear(pipe: CinePoetPipeline, batch: _Batch, **sampling: Any) -> list[Figures]:
+def _hear(pipe: CinePoetPipeline, batch: _Batch, **sampling: Any) -> _Done:
     made = pipe(video=batch.video, task="video_to_audio", upscale=False, **sampling)
     assert made.audio is not None, "the task makes sound"
     heard = [read_pitch(sound, made.sample_rate) for sound in made.audio]
-    return [{"pitch": float(pitch == scene.shape)} for pitch, scene in zip(heard, batch.scenes, strict=True)]
+    figures = [{"pitch": float(pitch == scene.shape)} for pitch, scene in zip(heard, batch.scenes, strict=True)]
+    return _Done(figures, batch.video, made.audio)
 
 
-def _see(pipe: CinePoetPipeline, batch: _Batch, **sampling: Any) -> list[Figures]:
+def _see(pipe: CinePoetPipeline, batch: _Batch, **sampling: Any) -> _Done:
     made = pipe(audio=batch.audio, task="audio_to_video", upscale=False, **sampling)
     seen = [read_video(film) for film in made.frames]
-    return [{"shape": float(reading.shape == scene.shape)} for reading, scene in zip(seen, batch.scenes, strict=True)]
+    figures = [
+        {"shape": float(reading.shape == scene.shape)} for reading, scene in zip(seen, batch.scenes, strict=True)
+    ]
+    return _Done(figures, batch.audio, made.frames)
 
 
-def _go_on(pipe: CinePoetPipeline, batch: _Batch, *, task: str, **sampling: Any) -> list[Figures]:
+def _go_on(pipe: CinePoetPipeline, batch: _Batch, *, task: str, **sampling: Any) -> _Done:
     """Nine pictures are given; the eighth one behind them is compared."""
     given = 9
     audio = batch.audio if task == "continue_av" else None
@@ -70,10 +93,10 @@ def _go_on(pipe: CinePoetPipeline, batch: _Batch, *, task: str, **sampling: Any)
     for film, truth in zip(made.frames, batch.video, strict=True):
         strayed = float((read_centres(film)[given + 7] - read_centres(truth)[given + 7]).norm())
         out.append({"strayed_px": strayed if math.isfinite(strayed) else float(film.shape[-1])})
-    return out
+    return _Done(out, batch.video, made.frames)
 
 
-def _paint(pipe: CinePoetPipeline, batch: _Batch, *, task: str, mask: str, **sampling: Any) -> list[Figures]:
+def _paint(pipe: CinePoetPipeline, batch: _Batch, *, task: str, mask: str, **sampling: Any) -> _Done:
     prompts = [scene.caption for scene in batch.scenes]
     made = pipe(prompts, video=batch.video, mask=mask, task=task, upscale=False, sound=False, **sampling)
     seen = make_mask(
@@ -89,10 +112,10 @@ def _paint(pipe: CinePoetPipeline, batch: _Batch, *, task: str, mask: str, **sam
     for film, fill, truth in zip(made.frames, seen.video, batch.video, strict=True):
         filled, painted = ((x - truth).square()[:, hidden] for x in (fill, film))
         out.append({"psnr_db": _psnr(painted), "fill_psnr_db": _psnr(filled)})
-    return out
+    return _Done(out, seen.video, made.frames)
 
 
-def _stylize(pipe: CinePoetPipeline, batch: _Batch, **sampling: Any) -> list[Figures]:
+def _stylize(pipe: CinePoetPipeline, batch: _Batch, **sampling: Any) -> _Done:
     """The same scene in the next colour."""
     names = list(COLOURS)
     wanted = [
@@ -101,19 +124,20 @@ def _stylize(pipe: CinePoetPipeline, batch: _Batch, **sampling: Any) -> list[Fig
     prompts = [scene.caption for scene in wanted]
     made = pipe(prompts, video=batch.video, task="stylize", upscale=False, sound=False, **sampling)
     seen = [read_video(film) for film in made.frames]
-    return [
+    figures = [
         {"colour": float(reading.colour == scene.colour), "motion": float(reading.motion == scene.motion)}
         for reading, scene in zip(seen, wanted, strict=True)
     ]
+    return _Done(figures, batch.video, made.frames)
 
 
-def measures() -> dict[str, tuple[str, Callable[..., list[Figures]], dict[str, Any]]]:
+def measures() -> dict[str, tuple[str, Measure, dict[str, Any]]]:
     """What is measured.
 
     Returns:
         Name of a row to its task, its function of pipeline and batch, and that function's options.
     """
-    rows: dict[str, tuple[str, Callable[..., list[Figures]], dict[str, Any]]] = {
+    rows: dict[str, tuple[str, Measure, dict[str, Any]]] = {
         "audio_to_video": ("audio_to_video", _see, {}),
         "video_to_audio": ("video_to_audio", _hear, {}),
         "continue_video": ("continue_video", _go_on, {"task": "continue_video"}),
@@ -148,6 +172,47 @@ def _row(figures: list[Figures]) -> dict[str, float]:
     return out
 
 
+def _strip(shown: Tensor, rate: int) -> Image.Image:
+    """Some pictures of a film side by side, or the spectrogram of a sound in as much room."""
+    if shown.ndim == 2:
+        return spectrogram_image(shown, rate, width=_PICTURES * 64, height=64)
+    chosen = torch.linspace(0, shown.shape[1] - 1, _PICTURES).round().long()
+    pixels = to_bytes(torch.cat(list(shown[:, chosen].unbind(1)), -1))
+    strip = Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy())
+    return strip.resize((_PICTURES * 64, round(strip.height * _PICTURES * 64 / strip.width)), Image.Resampling.NEAREST)
+
+
+def write_sheet(path: Path, shown: dict[str, tuple[Tensor, Tensor]], sample_rate: int) -> None:
+    """For each task what was given, or the truth that a film goes on to, and below it what the model made.
+
+    Args:
+        path: PNG to write.
+        shown: row to given and made films (b, 3, t, h, w) in [-1, 1], or sounds (b, 1, n).
+        sample_rate: Hz of the sounds.
+    """
+    font = ImageFont.load_default()
+    rows = []
+    for name, both in shown.items():
+        pairs = [tuple(_strip(one.float().cpu(), sample_rate) for one in pair) for pair in zip(*both, strict=True)]
+        width = max(strip.width for pair in pairs for strip in pair)
+        above, below = (max(pair[half].height for pair in pairs) for half in (0, 1))
+        row = Image.new("RGB", ((width + _GAP) * len(pairs) + _GAP, _LABEL + above + below + 3 * _GAP), _PAPER)
+        ImageDraw.Draw(row).text((_GAP, 1), name, fill=_INK, font=font)
+        for place, (given, made) in enumerate(pairs):
+            x = _GAP + place * (width + _GAP)
+            row.paste(given, (x, _LABEL))
+            row.paste(made, (x, _LABEL + above + _GAP))
+        rows.append(row)
+    sheet = Image.new("RGB", (max(row.width for row in rows), sum(row.height for row in rows)), _PAPER)
+    y = 0
+    for row in rows:
+        sheet.paste(row, (0, y))
+        y += row.height
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary:
+        sheet.save(temporary, format="PNG")
+
+
 @torch.inference_mode()
 def evaluate_tasks(
     pipe: CinePoetPipeline,
@@ -167,7 +232,7 @@ def evaluate_tasks(
         seed: of sampling.
         batch_size: films a call.
         only: names of rows, as in ``measures``; () measures all.
-        folder: receives tasks.json, or None.
+        folder: receives tasks.json and a sheet of the first scenes, tasks.png; or None.
         sampling: further arguments of the pipeline's call.
 
     Returns:
@@ -188,10 +253,13 @@ def evaluate_tasks(
     corpus = ShapesCorpus(0, "heldout")
     figures: dict[str, list[Figures]] = {name: [] for name in trained}
     generator = torch.Generator().manual_seed(seed)
+    shown: dict[str, tuple[Tensor, Tensor]] = {}
     for start in track(range(0, scenes, batch_size), title="tasks"):
         batch = _batch(pipe, [corpus.scene(i) for i in range(start, min(start + batch_size, scenes))])
         for name, (_, measure, options) in trained.items():
-            figures[name] += measure(pipe, batch, generator=generator, **options, **sampling)
+            done = measure(pipe, batch, generator=generator, **options, **sampling)
+            figures[name] += done.figures
+            shown.setdefault(name, (done.given[:SHOWN], done.made[:SHOWN]))
     guidance = sampling.get("guidance_scale", pipe.config.guidance_scale)
     result: dict[str, Any] = {
         "protocol": f"{scenes} scenes of held-out (colour, shape, motion) triples, corpus seed 0, "
@@ -201,4 +269,6 @@ def evaluate_tasks(
     }
     if folder is not None:
         write_atomically(folder / "tasks.json", json.dumps(result, indent=1) + "\n")
+        if shown:
+            write_sheet(folder / "tasks.png", shown, pipe.audio.sample_rate)
     return result

@@ -5,6 +5,7 @@ import json
 
 import pytest
 import torch
+from PIL import Image
 
 import recipes.evaluate_tasks as recipe
 from llm.tasks import TASKS
@@ -83,6 +84,8 @@ def test_the_command_runs_every_trained_task_on_a_real_model(cinepoet, bundle, t
     assert code == 0, notes
     result = json.loads((tmp_path / "tasks.json").read_text())
     assert set(result["tasks"]) == set(recipe.measures()) and result["not_trained"] == []
+    with Image.open(tmp_path / "tasks.png") as sheet:  # one scene, two strips a task
+        assert sheet.width == 5 * 64 + 8 and sheet.height == len(result["tasks"]) * (2 * 64 + 26)
     code, _, notes = cinepoet("evaluate", "tasks", "--prompts", 3)
     assert code == 2 and "--prompts has no meaning for evaluate tasks" in notes
 
