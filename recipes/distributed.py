@@ -11,10 +11,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -111,6 +114,20 @@ class Ranks:
         device = next((v.device for v in values.values() if isinstance(v, Tensor)), torch.device("cpu"))
         stacked = torch.stack([torch.as_tensor(v, dtype=torch.float32, device=device) for v in values.values()])
         return dict(zip(values, self.mean(stacked).unbind(), strict=True))
+
+    def from_first(self, value: T) -> T:
+        """The first process' value, on all of them.
+
+        Args:
+            value: any picklable object; what the other processes give is ignored.
+
+        Returns:
+            The first one's.
+        """
+        box = [value]
+        if self.world > 1:
+            dist.broadcast_object_list(box, src=0)
+        return box[0]
 
     def agree(self, choice: bool) -> bool:
         """The first process' choice, on all of them.

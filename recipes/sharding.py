@@ -48,6 +48,32 @@ def shard(model: PrefixLM) -> PrefixLM:
     return model
 
 
+def shard_from_first(whole: PrefixLM | None, ranks: Ranks, device: torch.device) -> PrefixLM:
+    """Spread a model that the first process holds; the others never have all of its weights.
+
+    Args:
+        whole: on the CPU; None on all processes but the first.
+        ranks: this process among at least two.
+        device: where this process' slices go.
+
+    Returns:
+        A new model.
+    """
+    config = ranks.from_first(None if whole is None else whole.config)
+    assert config is not None, "the first process holds the model"
+    with torch.device("meta"):
+        model = PrefixLM(config)
+    shard(model).to_empty(device=device)
+    if config.tie_embeddings:
+        setattr(model.lm_head, "weight", model.model.embed_tokens.weight)  # noqa: B010 - a property in int8
+    set_model_state_dict(
+        model,
+        {} if whole is None else whole.state_dict(),
+        options=StateDictOptions(full_state_dict=True, broadcast_from_rank0=True),
+    )
+    return model
+
+
 def whole_state(model: nn.Module) -> dict[str, Tensor]:
     """A model's weights in one piece.
 

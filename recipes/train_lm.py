@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -40,7 +40,7 @@ from recipes.distributed import ALONE, Ranks
 from recipes.lm_data import CaptionLookup, LMData
 from recipes.run import Run, step_generator
 from recipes.schedule import follow_weights, warmup_cosine
-from recipes.sharding import ShardedStore, save_whole, shard
+from recipes.sharding import ShardedStore, save_whole, shard_from_first
 from recipes.throughput import peak_flops, sequence_flops
 
 OPTIMIZERS = ("adamw", "muon")
@@ -475,7 +475,7 @@ def train_lm(
     text_dim: int,
     compute: Compute,
     code_vectors: tuple[Tensor | None, list[Tensor] | None] = (None, None),
-    start: PrefixLM | None = None,
+    start: Callable[[], PrefixLM] | None = None,
     ranks: Ranks = ALONE,
 ) -> Path:
     """Train, and write the model to ``folder/model``.
@@ -489,7 +489,8 @@ def train_lm(
         compute: device and precision.
         code_vectors: visual (v, m) and audio (one (v, m) a level) vectors that the embedding rows start from; None
             starts from noise.
-        start: a trained model that goes on, as in task adaptation; None starts anew.
+        start: loads a trained model that goes on, as in task adaptation, on the processes that need it whole; None
+            starts anew.
         ranks: this process among those that train together; the first one writes.
 
     Returns:
@@ -500,16 +501,19 @@ def train_lm(
             batch.
     """
     # model and mixture
+    sharded = config.sharded and ranks.world > 1
     wanted = lm_config(config, data, text_dim)
-    if start is not None:
-        model = start
-        _require_room(model.config, wanted)
-    else:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(config.seed)
-            model = PrefixLM(wanted)
-            start_from_code_vectors(model, *code_vectors, generator=torch.Generator().manual_seed(config.seed))
-    groups = mixture(config, data, model.vocabulary)
+    whole = None
+    if ranks.is_main or not sharded:
+        if start is not None:
+            whole = start()
+            _require_room(whole.config, wanted)
+        else:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(config.seed)
+                whole = PrefixLM(wanted)
+                start_from_code_vectors(whole, *code_vectors, generator=torch.Generator().manual_seed(config.seed))
+    groups = mixture(config, data, wanted.vocabulary)
     for group in groups:
         size = group.batch_size(config.tokens_per_step, config.batch_multiple)
         if size % ranks.world:
@@ -517,8 +521,16 @@ def train_lm(
                 f"a batch of {size} {group.task} sequences cannot be shared by {ranks.world} processes; "
                 f"set batch_multiple={ranks.world}"
             )
-    model.to(compute.device).train().requires_grad_(True)
-    averaged = copy.deepcopy(model).requires_grad_(False) if config.ema else model
+    if sharded:
+        model = shard_from_first(whole, ranks, compute.device)
+        averaged = shard_from_first(whole, ranks, compute.device) if config.ema else model
+        del whole
+    else:
+        assert whole is not None, "every process has made it"
+        model = whole.to(compute.device)
+        averaged = copy.deepcopy(model) if config.ema else model
+    averaged.requires_grad_(False)
+    model.train().requires_grad_(True)
     model.checkpoint_layers(config.recompute_every)
     if config.compiled:
         model.compile_layers()
@@ -526,11 +538,6 @@ def train_lm(
     peak = peak_flops(compute)
 
     # optimizers
-    sharded = config.sharded and ranks.world > 1
-    if sharded:
-        shard(model)
-        if config.ema:
-            shard(averaged)
     optimizers = make_optimizers(model, config)
     parts: dict[str, nn.Module | torch.optim.Optimizer] = {"model": model, **optimizers}
     if config.ema:

@@ -15,6 +15,7 @@ import json
 import os
 import time
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -388,7 +389,7 @@ def _lm(config: TinyConfig, folder: Path, compute: Compute, ranks: Ranks, *, sta
         text_dim=text_encoder.dim,
         compute=compute,
         code_vectors=(visual.code_vectors(), audio.code_vectors()),
-        start=PrefixLM.from_pretrained(folder / "lm" / "model") if stage == "tasks" else None,
+        start=partial(PrefixLM.from_pretrained, folder / "lm" / "model") if stage == "tasks" else None,
         ranks=ranks,
     )
 

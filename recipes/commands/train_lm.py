@@ -24,6 +24,7 @@ def run_lm(args: argparse.Namespace) -> int:
         ValueError: for options that this training does not take, or shards that do not fit the tokenizers.
     """
     from dataclasses import replace
+    from functools import partial
 
     import mmtok
     from recipes.bundle import open_bundle
@@ -69,7 +70,9 @@ def run_lm(args: argparse.Namespace) -> int:
         text_dim=text_dim,
         compute=compute,
         code_vectors=vectors,
-        start=None if args.init is None else _start(args.init, lm_config(config, data, text_dim), vectors, config.seed),
+        start=None
+        if args.init is None
+        else partial(_start, args.init, lm_config(config, data, text_dim), vectors, config.seed),
         ranks=ranks,
     )
     if ranks.is_main:
