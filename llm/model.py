@@ -395,7 +395,7 @@ class PrefixLM(nn.Module):
             if tuple(text.shape) != expected:
                 raise ValueError(f"text must have shape {expected}, got {tuple(text.shape)}")
             at = layout.segment("text")
-            vectors = self.text_proj(text).to(x.dtype)
+            vectors = self.text_proj(text.to(x.dtype))
             x = torch.cat((x[:, : at.start], vectors, x[:, at.stop :]), dim=1)
         return x + self.positions(layout)
 

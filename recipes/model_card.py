@@ -8,9 +8,10 @@ from typing import Any
 
 from mmtok.pretrained import ROW_SCALE
 from recipes.bundle import OPTIONAL_PARTS, PARTS, Bundle
+from recipes.evaluate_shapes import ATTRIBUTES
 from recipes.run import write_atomically
 
-SHAPES_FILE, RECONSTRUCTION_FILE = "result.json", "reconstruction.json"
+SHAPES_FILE, RECONSTRUCTION_FILE, TASKS_FILE = "result.json", "reconstruction.json", "tasks.json"
 _ROWS = {  # of the table of prompt adherence
     "ground_truth": "ground truth, {low}",
     "reconstructed": "ground truth behind the tokenizers, {low}",
@@ -97,12 +98,26 @@ def _reconstruction(result: dict[str, Any]) -> str:
     return _table(["", "measured"], rows)
 
 
+def _tasks(result: dict[str, Any]) -> str:
+    """A row a task and mask, each with its own figures."""
+    rows = []
+    for name, figures in result["tasks"].items():
+        told = [f"{what} {value:.1f} %" for what, value in figures.items() if what in ATTRIBUTES]
+        if "strayed_px_median" in figures:
+            told.append(f"strays {figures['strayed_px_median']:.1f} pixels after eight pictures (median)")
+        if "psnr_db" in figures:
+            told.append(f"hidden region {figures['psnr_db']:.1f} dB, its fill {figures['fill_psnr_db']:.1f} dB")
+        rows.append([name, ", ".join(told)])
+    return _table(["every other task", "measured"], rows)
+
+
 def model_card(bundle: Bundle, results: Path, notes: str = "") -> str:
     """The card as text.
 
     Args:
         bundle: the model.
-        results: folder with what ``cinepoet evaluate shapes`` and ``reconstruction`` wrote under ``--out``.
+        results: folder with what ``cinepoet evaluate shapes`` and ``reconstruction`` wrote under ``--out``, and
+            ``tasks`` where the model has more of them.
         notes: Markdown put behind the figures, such as known limits.
 
     Returns:
@@ -113,6 +128,7 @@ def model_card(bundle: Bundle, results: Path, notes: str = "") -> str:
         ValueError: if one is damaged.
     """
     shapes, reconstruction = _read(results, SHAPES_FILE), _read(results, RECONSTRUCTION_FILE)
+    tasks = _read(results, TASKS_FILE) if (results / TASKS_FILE).is_file() else None
     card, config = bundle.card, bundle.config
     names = {"low": f"{config.size}x{config.size}", "high": f"{config.upscaled_size}x{config.upscaled_size}"}
     seconds = config.num_frames / config.fps
@@ -141,6 +157,7 @@ def model_card(bundle: Bundle, results: Path, notes: str = "") -> str:
         "## Measured",
         shapes["protocol"] + f"; {shapes['seconds_per_film']} s a film in batches.",
         _adherence(shapes, names),
+        *(() if tasks is None else (tasks["protocol"] + ".", _tasks(tasks))),
         reconstruction["protocol"] + ".",
         _reconstruction(reconstruction),
         notes.strip(),

@@ -23,6 +23,8 @@ from recipes.bundle import Bundle
 from recipes.device import Compute, choose_compute
 from recipes.prompts import read_prompts
 
+LM_WEIGHTS = ("float32", "bfloat16", "float16", "int8")  # of the language model in memory
+
 Text = tuple[Tensor, Tensor]
 """Vectors (b or 1, slots, d) and mask (b or 1, slots)."""
 
@@ -46,10 +48,16 @@ class Parts:
     Args:
         bundle: folder and config.
         compute: device and precision; None chooses.
+        lm_weights: of the language model in memory, one of ``LM_WEIGHTS``; docs/language_model.md has what each costs.
+
+    Raises:
+        ValueError: for other ``lm_weights``.
     """
 
-    def __init__(self, bundle: Bundle, compute: Compute | None = None):
-        self.bundle, self.config = bundle, bundle.config
+    def __init__(self, bundle: Bundle, compute: Compute | None = None, *, lm_weights: str = "float32"):
+        if lm_weights not in LM_WEIGHTS:
+            raise ValueError(f"unknown lm_weights {lm_weights!r}; known: {', '.join(LM_WEIGHTS)}")
+        self.bundle, self.config, self.lm_weights = bundle, bundle.config, lm_weights
         self.compute = compute if compute is not None else choose_compute()
         self.seconds: dict[str, float] = {}
         self._inner_s = [0.0]  # seconds spent in stages inside each open stage, so that no second counts twice
@@ -107,7 +115,12 @@ class Parts:
         from llm.model import PrefixLM
 
         with self._timed("load lm"):
-            model = PrefixLM.from_pretrained(self.bundle.part("lm")).to(self.compute.device).eval()
+            model = PrefixLM.from_pretrained(self.bundle.part("lm"))
+            if self.lm_weights == "int8":
+                model.quantize_weights("int8")
+            else:
+                model.to(getattr(torch, self.lm_weights))
+            model.to(self.compute.device).eval()
         model.vocabulary.require(self.visual, self.audio)
         return model
 

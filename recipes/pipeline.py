@@ -111,20 +111,24 @@ class CinePoetPipeline(Sharpener):
     Args:
         bundle: folder and config.
         compute: device and precision; None chooses.
+        lm_weights: as in ``Parts``.
     """
 
     @classmethod
-    def from_pretrained(cls, name: str | Path = "tiny", *, device: str = "auto") -> CinePoetPipeline:
+    def from_pretrained(
+        cls, name: str | Path = "tiny", *, device: str = "auto", lm_weights: str = "float32"
+    ) -> CinePoetPipeline:
         """A pipeline by embedded name, folder or hub id.
 
         Args:
             name: such as "tiny".
             device: "auto" or a torch device.
+            lm_weights: of the language model in memory: "float32", "bfloat16", "float16" or "int8".
 
         Returns:
             The pipeline; its parts are loaded later.
         """
-        return cls(open_bundle(name), choose_compute(device))
+        return cls(open_bundle(name), choose_compute(device), lm_weights=lm_weights)
 
     # The call.
 

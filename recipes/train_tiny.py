@@ -208,6 +208,7 @@ def train_tiny(
         taken = TOKENIZERS if config.tokenizer == "magvit2" else (*TOKENIZERS, "superres")
         taken = tuple(s for s in taken if s != "audio" or config.sound_tokenizer is None)
         taken += ("lm",) if "tasks" in stages and "lm" not in stages else ()
+        taken += ("superres",) if "bundle" in stages and "superres" not in (*taken, *stages) else ()
     say = print if ranks.is_main else _silent
     say(f"training on {compute.reason}")
     started = time.monotonic()
@@ -226,6 +227,9 @@ def train_tiny(
     }
     for stage in STAGES:
         if tokenizers is not None and stage in taken and stage not in stages:
+            if stage not in TOKENIZERS and (folder / stage / "config.json").exists():
+                say(f"{stage}: there before, kept")
+                continue
             _take(tokenizers, stage, folder)
             say(f"{stage}: taken from {tokenizers.folder.name}")
             continue
@@ -486,7 +490,8 @@ def _bundle(
         theirs = tokenizers.card
         card["data"] = theirs.get("data", f"that of {tokenizers.folder.name}")
         card["command"] = f"{theirs.get('command', 'not recorded')}; then {command}"
-        taken = {part: m for part, m in theirs.get("minutes", {}).items() if part in (*TOKENIZER_STAGES, "lm")}
+        of_theirs = (*TOKENIZER_STAGES, "lm", "superres")
+        taken = {part: m for part, m in theirs.get("minutes", {}).items() if part in of_theirs}
         card["minutes"] = taken | card["minutes"]
     weights = card["training"]["tasks" if "tasks" in stages else "lm"]["task_weights"]
     tasks = tuple(name for name in TASKS if weights.get(name, 0) > 0)  # what the language model was trained on

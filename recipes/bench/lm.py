@@ -4,7 +4,7 @@ decode   tokens a second of ``generate`` and of transformers' ``generate`` with 
          taken in turns, with the share of the machine's memory bandwidth that the bytes of a step make up
 loss     time and memory of the cross-entropy behind a large head: plain, ours, torch's ``linear_cross_entropy``
 train    time and memory of a training step: transformers with plain cross-entropy, ours in its forms
-quality  what bfloat16 and int8 weights cost a trained model: loss on unseen scenes, best ids that stay the same
+quality  what 16-bit and int8 weights cost a trained model: loss on unseen scenes, best ids that stay the same
 
 Random weights (seed 0) but for ``quality``. Cases of ``loss`` and ``train`` run in a process each; peaks are of the
 process' resident memory, on CUDA of the device's. "Extra" memory is above weights, inputs and gradients.
@@ -55,6 +55,7 @@ MODES = {
         "ours fp32",
         "ours bf16",
         "ours int8",
+        "ours fp16",
         "transformers bf16",
         "ours bf16 graphs",  # on CUDA
     ),
@@ -66,11 +67,12 @@ MODES = {
         "ours, full softmax, recomputed layers",
         "ours, halved codes",
     ),
-    "quality": ("fp32", "bf16", "int8"),
+    "quality": ("fp32", "bf16", "fp16", "int8"),
 }
+HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 KINDS = tuple(MODES)
 ROWS = 4  # sequences of ``quality`` at a time, few enough for the int8 kernel
-USUAL_DECODING = MODES["decode"][:4]
+USUAL_DECODING = MODES["decode"][:5]
 
 
 def plain_model(model: PrefixLM) -> Any:
@@ -172,7 +174,7 @@ def decode(args: argparse.Namespace) -> tuple[list[dict[str, Any]], str]:
         kind = mode.split()[1]
         if kind not in models:
             models[kind] = copy.deepcopy(model)
-            models[kind].quantize_weights("int8") if kind == "int8" else models[kind].to(torch.bfloat16)
+            models[kind].quantize_weights("int8") if kind == "int8" else models[kind].to(HALVES[kind])
         used = models[kind]
         if mode.startswith("transformers"):
             options = {"max_new_tokens": tokens, "do_sample": False, "cache_implementation": "static"}
@@ -410,7 +412,7 @@ def quality(args: argparse.Namespace) -> tuple[list[dict[str, Any]], str]:
     reference, loss = torch.empty(0), 0.0
     for mode in ("fp32", *(m for m in args.modes or MODES["quality"] if m != "fp32")):
         used = copy.deepcopy(model)
-        dtype = torch.bfloat16 if mode == "bf16" else torch.float32
+        dtype = HALVES.get(mode, torch.float32)
         if mode == "int8":
             used.quantize_weights("int8")
         assert batch.text is not None and batch.text_mask is not None, "the task has a caption"

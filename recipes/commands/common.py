@@ -49,6 +49,19 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     add_device(parser)
 
 
+def add_lm_weights(parser: argparse._ActionsContainer) -> None:
+    """``--lm-weights``.
+
+    Args:
+        parser: of the command.
+    """
+    parser.add_argument(
+        "--lm-weights",
+        choices=("float32", "bfloat16", "float16", "int8"),
+        help="the language model's in memory; fewer bits are quicker (default: float32)",
+    )
+
+
 def add_device(parser: argparse.ArgumentParser) -> None:
     """``--device`` and ``--threads``.
 

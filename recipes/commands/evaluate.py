@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from recipes.commands.common import add_model, add_seed, check_folder, compute_of, number
+from recipes.commands.common import add_lm_weights, add_model, add_seed, check_folder, compute_of, number
 from recipes.commands.tokenizers import add_tile
 
 SUMMARY = "measure a model: prompts and tasks on unseen combinations, reconstruction; write its card"
@@ -48,6 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("kind", choices=KINDS, metavar="|".join(KINDS), help="what is measured")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="also write the figures there as JSON")
     add_model(parser)
+    add_lm_weights(parser)
     shapes = parser.add_argument_group("shapes: films from captions that training never saw, read by analyzers")
     shapes.add_argument("--prompts", type=number(int, 1), metavar="N", help="how many captions (default: 200)")
     shapes.add_argument("--batch-size", type=number(int, 1), metavar="N", help="films at once (default: 10)")
@@ -110,8 +111,8 @@ def run(args: argparse.Namespace) -> int:
         The exit code.
     """
     own = {
-        "shapes": ("model", "seed", "prompts", "batch_size", "no_upscale", "out"),
-        "tasks": ("model", "seed", "scenes", "batch_size", "out"),
+        "shapes": ("model", "lm_weights", "seed", "prompts", "batch_size", "no_upscale", "out"),
+        "tasks": ("model", "lm_weights", "seed", "scenes", "batch_size", "out"),
         "reconstruction": ("model", "media", "media_list", "scenes", "size", "out"),
         "tokenizer": _TOKENIZER_OPTIONS,
         "superres": _SUPERRES_OPTIONS,
@@ -132,7 +133,8 @@ def run(args: argparse.Namespace) -> int:
     from recipes.bundle import open_bundle
     from recipes.pipeline import CinePoetPipeline
 
-    pipe = CinePoetPipeline(open_bundle(args.model or "tiny"), compute_of(args))
+    lm_weights = args.lm_weights or "float32"
+    pipe = CinePoetPipeline(open_bundle(args.model or "tiny"), compute_of(args), lm_weights=lm_weights)
     kinds = {"shapes": _shapes, "tasks": _tasks, "reconstruction": _reconstruction, "superres": _superres}
     result = kinds[args.kind](args, pipe)
     print(json.dumps(result, indent=1))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from recipes.commands.common import (
+    add_lm_weights,
     add_model,
     add_preview,
     add_seed,
@@ -55,6 +56,7 @@ FILM_OPTIONS = (  # of bundles; LARP generators take none of them
     "then",
     "negative_prompt",
     "guidance_interval",
+    "lm_weights",
 )
 
 
@@ -140,6 +142,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_preview(parser)
     parser.add_argument("--profile", action="store_true", help="print a table of times, the peak memory, and the drift")
     add_model(parser)
+    add_lm_weights(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -174,7 +177,7 @@ def run(args: argparse.Namespace) -> int:
         if sheet is not None:
             outputs[f"--preview{which}"] = (sheet, (".png",))
     check_outputs(outputs, [args.image, args.video, args.audio, *(f for _, f in args.then or [])])
-    pipe = CinePoetPipeline(open_bundle(args.model), compute_of(args))
+    pipe = CinePoetPipeline(open_bundle(args.model), compute_of(args), lm_weights=args.lm_weights or "float32")
     options = _options(args, "text_to_image" if picture else args.task)
     plan = make_plan(Request(**options), pipe.config, given=_given(args))
     read_media(args, pipe, plan, options)

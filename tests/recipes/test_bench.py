@@ -200,12 +200,13 @@ def test_decoding_is_told_beside_transformers(capsys, tmp_path, monkeypatch):
     out = tmp_path / "decode.json"
     assert main(["decode", "--tokens", "4", "--runs", "1", "--out", str(out)]) == 0
     told = json.loads(out.read_text())
-    assert [row["case"] for row in told["rows"]] == ["transformers fp32", "ours fp32", "ours bf16", "ours int8"]
-    theirs, fp32, bf16, int8 = told["rows"]
+    ours = ["ours fp32", "ours bf16", "ours int8", "ours fp16"]
+    assert [row["case"] for row in told["rows"]] == ["transformers fp32", *ours]
+    theirs, fp32, bf16, int8, fp16 = told["rows"]
     assert fp32["share of memory %"] == pytest.approx(10 * fp32["GB/s"])
     assert theirs["x"] == 1 and all(row["tokens/s"] > 0 for row in told["rows"])
     assert fp32["GB a step"] < theirs["GB a step"], "our head reads one block"
-    assert bf16["GB a step"] == pytest.approx(fp32["GB a step"] / 2, rel=0.01)
+    assert bf16["GB a step"] == fp16["GB a step"] == pytest.approx(fp32["GB a step"] / 2, rel=0.01)
     assert int8["GB a step"] == pytest.approx(fp32["GB a step"] / 4, rel=0.05)
     assert "4 visual tokens" in told["machine"] and "| ours int8 |" in capsys.readouterr().out
     with pytest.raises(SystemExit):

@@ -134,6 +134,18 @@ def test_numpy_output(pipe: CinePoetPipeline) -> None:
     assert out.frames.min() >= 0 and out.frames.max() <= 1
 
 
+@pytest.mark.parametrize("weights", ["bfloat16", "float16", "int8"])
+def test_the_language_model_runs_with_fewer_bits(bundle: Path, weights: str) -> None:
+    pipe = CinePoetPipeline.from_pretrained(bundle, device="cpu", lm_weights=weights)
+    film = pipe("a red circle moves left", upscale=False, temperature=0.0, generator=torch.Generator().manual_seed(0))
+    assert film.frames.isfinite().all() and film.audio is not None
+    assert pipe.lm.is_quantized == (weights == "int8")
+    table = pipe.lm.model.embed_tokens.weight
+    assert table.dtype == (torch.float32 if weights == "int8" else getattr(torch, weights))
+    with pytest.raises(ValueError, match="unknown lm_weights 'int4'; known: float32"):
+        CinePoetPipeline.from_pretrained(bundle, lm_weights="int4")
+
+
 def test_progress_and_times(pipe: CinePoetPipeline) -> None:
     steps: list[tuple[str, int, int]] = []
     out = pipe(PROMPT, generator=seeded(), on_step=lambda *step: steps.append(step))

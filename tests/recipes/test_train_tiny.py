@@ -146,11 +146,16 @@ def test_tokenizers_of_a_finished_model_serve_another(trained: Path, cinepoet: C
     assert card["training"]["lm"]["steps"] == 2
 
     # its language model too, which goes on
-    words = ("train", "smoke", "tasks.steps=1", "--stages", "tasks", "--tokenizers", trained / "bundle")
+    words = ("train", "smoke", "tasks.steps=1", "--stages", "tasks,bundle", "--tokenizers", trained / "bundle")
     shutil.copytree(tmp_path / "lm_tokens", tmp_path / "more" / "lm_tokens")
     code, shown, fault = cinepoet(*words, "--out", tmp_path / "more")
-    assert code == 0 and "lm: taken from bundle" in shown, fault
+    assert code == 0 and "lm: taken from bundle" in shown and "superres: taken from bundle" in shown, fault
     assert (tmp_path / "more" / "tasks" / "model" / "model.safetensors").exists()
+    sharp = [f / "bundle" / "superres" / "model.safetensors" for f in (trained, tmp_path / "more")]
+    assert sharp[0].read_bytes() == sharp[1].read_bytes()
+    assert {"lm", "tasks", "superres"} <= open_bundle(tmp_path / "more" / "bundle").card["minutes"].keys()
+    code, shown, fault = cinepoet(*words, "--out", tmp_path / "more")
+    assert code == 0 and "lm: there before, kept" in shown and "tasks: finished before, kept" in shown, fault
     assert card["command"].startswith("cinepoet train smoke; then cinepoet train smoke lm.steps=2")
 
 
@@ -208,6 +213,9 @@ def test_the_card_tells_what_was_measured(trained: Path, cinepoet: Command, tmp_
     text = (model / "README.md").read_text()
     measured = json.loads((results / "reconstruction.json").read_text())["shapes/psnr_db"]
     assert text.startswith("# cinepoet smoke\n") and text.endswith("It makes noise.\n")
+    assert "every other task" not in text
+    assert cinepoet("evaluate", "tasks", "--scenes", 1, "--model", model, "--out", results)[0] == 0
+    assert cinepoet(*words)[0] == 0 and "| inpaint central | hidden region " in (model / "README.md").read_text()
     assert f"{measured:.1f} dB" in text and "`cinepoet train smoke`" in text and "| lm | " in text
     assert "| its decoder alone, behind the same codes |  | 4 | " in text
     (results / "result.json").write_text("[]")
