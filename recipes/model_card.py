@@ -141,7 +141,8 @@ def model_card(bundle: Bundle, results: Path, notes: str = "") -> str:
         if stage == "visual" and "decoder" in training:
             rows.append(["its decoder alone, behind the same codes", "", *_stage(card, "decoder")])
         if stage == "lm" and "tasks" in training:
-            rows.append(["it goes on, with every task", "", *_stage(card, "tasks")])
+            runs = (*card.get("adapted_before", []), card)
+            rows += [["it goes on, with every task", "", *_stage(run, "tasks")] for run in runs]
     table = _table(["part", "parameters", "steps", "minutes"], rows)
     size_mb = sum(f.stat().st_size for f in bundle.folder.rglob("*") if f.is_file()) / 1e6
     sections = [

@@ -493,6 +493,13 @@ def _bundle(
         of_theirs = (*TOKENIZER_STAGES, "lm", "superres")
         taken = {part: m for part, m in theirs.get("minutes", {}).items() if part in of_theirs}
         card["minutes"] = taken | card["minutes"]
+        if "tasks" in stages and not (folder / "lm" / "log.jsonl").exists():  # their language model goes on
+            last = {
+                key: {"tasks": theirs[key]["tasks"]}
+                for key in ("training", "minutes")
+                if "tasks" in theirs.get(key, {})
+            }
+            card["adapted_before"] = [*theirs.get("adapted_before", []), *([last] if last else [])]
     weights = card["training"]["tasks" if "tasks" in stages else "lm"]["task_weights"]
     tasks = tuple(name for name in TASKS if weights.get(name, 0) > 0)  # what the language model was trained on
     write_bundle(folder / "bundle", replace(config.bundle, num_frames=_num_frames(config), tasks=tasks), card)
