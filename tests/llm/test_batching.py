@@ -77,6 +77,9 @@ def test_errors():
         make_groups({"text_to_video": -1.0}, VOCABULARY, CLIP, text_slots=4)
     with pytest.raises(ValueError, match="no task has a positive weight"):
         make_groups({"text_to_video": 0.0}, VOCABULARY, CLIP, text_slots=4)
+    for given in ((5,), (1, 9), (0,), ()):  # of 5 slices; pictures are counted by mistake
+        with pytest.raises(ValueError, match="continue_video: given counts slices, from 1 to 4 in clips of 5"):
+            make_groups(WEIGHTS, VOCABULARY, CLIP, text_slots=4, given=given)
     with pytest.raises(ValueError, match="image_share needs at least one image task and one other"):
         group_shares(
             make_groups({"text_to_video": 1.0}, VOCABULARY, CLIP, text_slots=4), progress=0, image_share=(0.9, 0.1)
