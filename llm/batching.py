@@ -106,7 +106,12 @@ class Group:
 CAPTIONED = ("text_to_image", "text_to_video")
 """Tasks that make no sense without a caption; the others with a text span leave it empty."""
 
-CONDITIONS = {"inpaint": "inpaint", "outpaint": "outpaint", "stylize": "structure", "stylize_from_image": "structure"}
+CONDITIONS: dict[str, tuple[str, ...]] = {
+    "inpaint": ("inpaint", "interpolation", "frame_prediction"),
+    "outpaint": ("outpaint",),
+    "stylize": ("structure",),
+    "stylize_from_image": ("structure",),
+}
 """Task to what the names of the conditions that it can read begin with."""
 
 
@@ -132,7 +137,7 @@ def _require_pools(name: str, pools: Sequence[Pool]) -> None:
         (name in CAPTIONED and not any(p.captioned for p in pools), "a clip with a caption"),
         (
             task.condition and not any(_conditions(name, p) for p in pools),
-            f"a clip with a condition named {CONDITIONS.get(name)}...",
+            f"a clip with a condition named {'... or '.join(CONDITIONS.get(name, ()))}...",
         ),
     ]
     what = [text for lacking, text in lacks if lacking] or ["a clip of several slices"]

@@ -1,9 +1,11 @@
 import pytest
 import torch
 
-from llm.batching import draw_group, drop_context, fit_text, group_shares, make_groups
+from llm.batching import Pool, draw_group, drop_context, fit_text, group_shares, make_groups
 from llm.tasks import Clip
+from mmtok.conditions.commit import GEOMETRIES
 from mmtok.vocabulary import Vocabulary
+from recipes.masks import NAMES
 
 VOCABULARY = Vocabulary(visual_codes=50, audio_levels=2, audio_codes=11)
 CLIP = Clip(grid=(5, 4, 4), audio_frames=10)
@@ -66,6 +68,15 @@ def test_text_is_brought_to_the_slots():
     assert out_mask.tolist() == [[True, True, False, False], [True, False, False, False]]
     assert out.sum((1, 2)).tolist() == [10.0, 5.0]
     assert fit_text(vectors, mask, 2)[1].tolist() == [[True, True], [True, False]]
+
+
+def test_every_mask_that_can_be_prepared_is_read_by_a_task():
+    conditions = ("structure", *GEOMETRIES)
+    weights = {"inpaint": 1.0, "outpaint": 1.0, "stylize": 1.0}
+    made = make_groups(weights, VOCABULARY, [Pool(CLIP, conditions=conditions)], text_slots=4)
+    assert sorted(g.condition for g in made) == sorted(conditions)
+    for task, names in NAMES.items():  # with the task that shows it to users
+        assert {g.condition for g in made if g.task == task} == set(names.values())
 
 
 def test_errors():
