@@ -106,7 +106,12 @@ class Group:
 CAPTIONED = ("text_to_image", "text_to_video")
 """Tasks that make no sense without a caption; the others with a text span leave it empty."""
 
-CONDITIONS = {"inpaint": "inpaint", "outpaint": "outpaint", "stylize": "structure", "stylize_from_image": "structure"}
+CONDITIONS: dict[str, tuple[str, ...]] = {
+    "inpaint": ("inpaint", "interpolation", "frame_prediction"),
+    "outpaint": ("outpaint",),
+    "stylize": ("structure",),
+    "stylize_from_image": ("structure",),
+}
 """Task to what the names of the conditions that it can read begin with."""
 
 
@@ -132,11 +137,22 @@ def _require_pools(name: str, pools: Sequence[Pool]) -> None:
         (name in CAPTIONED and not any(p.captioned for p in pools), "a clip with a caption"),
         (
             task.condition and not any(_conditions(name, p) for p in pools),
-            f"a clip with a condition named {CONDITIONS.get(name)}...",
+            f"a clip with a condition named {'... or '.join(CONDITIONS.get(name, ()))}...",
         ),
     ]
     what = [text for lacking, text in lacks if lacking] or ["a clip of several slices"]
     raise ValueError(f"{name} needs {' and '.join(what)}; the data has none, so leave it out or give it the weight 0")
+
+
+def _require_given(name: str, given: tuple[int, ...] | None, pools: Sequence[Pool]) -> None:
+    """Raise for numbers of given slices that no clip has, which would otherwise never be drawn."""
+    longest = max(pool.clip.grid[0] for pool in pools)
+    wrong = [n for n in given or () if not 1 <= n < longest]
+    if wrong or given == ():
+        raise ValueError(
+            f"{name}: given counts slices, from 1 to {longest - 1} in clips of {longest}, got "
+            f"{', '.join(map(str, wrong)) or 'none'}; leave it out for all"
+        )
 
 
 def make_groups(
@@ -170,7 +186,7 @@ def make_groups(
 
     Raises:
         ValueError: for unknown tasks or orders, negative weights, a share outside [0, 1], a task that no pool can
-            serve, or when nothing is left.
+            serve, given slices that no clip has, or when nothing is left.
     """
     for name, share in (("silent_share", silent_share), ("source_dropout", source_dropout)):
         if not 0 <= share <= 1:
@@ -186,11 +202,13 @@ def make_groups(
         fitting = [number for number, pool in enumerate(pools) if _fits(name, pool)]
         if not fitting:
             _require_pools(name, pools)
+        if task.visual_in == "past":
+            _require_given(name, given, [pools[number] for number in fitting])
         rows = sum(pools[number].rows for number in fitting)
         for number in fitting:
             pool = pools[number]
             slices = pool.clip.grid[0]
-            past = tuple(n for n in given or range(1, slices) if n < slices)
+            past = tuple(n for n in given or range(1, slices) if n < slices)  # of a shorter clip those that it has
             choices = [
                 (condition, choice)
                 for condition in (_conditions(name, pool) if task.condition else (None,))

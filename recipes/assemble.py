@@ -70,20 +70,22 @@ def _folder(name: str, place: str) -> Path:
     return folder
 
 
-def trained_tasks(lm: Path) -> tuple[str, ...] | None:
-    """The tasks of a language model that ``cinepoet train`` left in a run folder.
+def trained(lm: Path) -> dict[str, list[str]]:
+    """What a language model that ``cinepoet train`` left in a run folder was trained on.
 
     Args:
         lm: its folder, ``RUN/model``.
 
     Returns:
-        Their names, or None if the run's numbers are not beside it.
+        "tasks" and "sources" (names in the order of their tokens); empty if the run's numbers are not beside it.
     """
     file = lm.parent / "config.json"
     if not file.is_file():
-        return None
-    weights = json.loads(file.read_text()).get("task_weights", {})
-    return tuple(name for name in TASKS if weights.get(name, 0) > 0) or None
+        return {}
+    run = json.loads(file.read_text())
+    weights = run.get("task_weights", {})
+    tasks = [name for name in TASKS if weights.get(name, 0) > 0]
+    return {"tasks": tasks, "sources": list(run.get("sources", ()))} if tasks else {}
 
 
 def require_fit(parts: Parts) -> None:
@@ -98,16 +100,19 @@ def require_fit(parts: Parts) -> None:
     config, lm, visual = parts.config, parts.lm, parts.visual  # the vocabulary is compared in ``lm``
     if lm.config.text_dim != parts.text.dim:
         raise ValueError(f"the language model reads text vectors of {lm.config.text_dim}, text gives {parts.text.dim}")
+    longest = max((config.num_frames, *config.more_num_frames))
     for aspect in config.aspects:
-        grid = visual.grid(config.num_frames, *config.picture_size(aspect))
-        if any(side > most for side, most in zip(grid, lm.config.max_grid, strict=True)):
-            raise ValueError(
-                f"{aspect} clips are {grid} tokens, the language model has places for {lm.config.max_grid}"
-            )
-    frames = int(config.num_frames / config.fps * parts.audio.frame_rate)
+        for num_frames in (config.num_frames, *config.more_num_frames):
+            grid = visual.grid(num_frames, *config.picture_size(aspect))
+            if any(side > most for side, most in zip(grid, lm.config.max_grid, strict=True)):
+                raise ValueError(
+                    f"{aspect} clips of {num_frames} pictures are {grid} tokens, the language model has places for "
+                    f"{lm.config.max_grid}"
+                )
+    frames = int(longest / config.fps * parts.audio.frame_rate)
     if lm.config.audio_levels and frames > lm.config.max_audio_frames:
         raise ValueError(
-            f"the sound of {config.num_frames} pictures is {frames} frames, the language model has places for "
+            f"the sound of {longest} pictures is {frames} frames, the language model has places for "
             f"{lm.config.max_audio_frames}"
         )
     holistic = is_holistic(visual)
@@ -132,7 +137,7 @@ def _require_stage(name: str, model: Any, parts: Parts) -> None:
 
 
 def config_for(base: Bundle, parts: dict[str, str], changes: list[str]) -> BundleConfig:
-    """The base's numbers, with the tasks of a new language model and with changes.
+    """The base's numbers, with the tasks and data sources of a new language model and with changes.
 
     Args:
         base: a complete model.
@@ -146,6 +151,6 @@ def config_for(base: Bundle, parts: dict[str, str], changes: list[str]) -> Bundl
         ValueError: for unknown keys or values that cannot be.
     """
     values = to_dict(base.config)
-    if "lm" in parts and (tasks := trained_tasks(_folder("lm", parts["lm"]))) is not None:
-        values["tasks"] = list(tasks)
+    if "lm" in parts:
+        values |= trained(_folder("lm", parts["lm"]))
     return from_dict(BundleConfig, merge(values, changes))

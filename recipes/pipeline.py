@@ -45,6 +45,7 @@ from recipes.request import (
     film_generators,
     make_plan,
     number_of_films,
+    require_sound,
     texts_of,
     with_own_sound,
 )
@@ -254,6 +255,7 @@ class CinePoetPipeline(Sharpener):
         request = with_own_sound(request)
         plan, config = make_plan(request, self.config), self.config
         media = check_media(request, config)
+        require_sound(plan.task, request.task, media)
         films = number_of_films(plan.prompts, media)
         pictures = []
         for segment in plan.segments:

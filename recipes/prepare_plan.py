@@ -113,6 +113,10 @@ class PrepareConfig:
             raise ValueError(f"validation must lie in [0, 1), got {self.validation}")
         if self.source == SHAPES and self.aspects != ("square",):
             raise ValueError(f"scenes of {SHAPES} are square, got aspects {', '.join(self.aspects)}")
+        told = {name: getattr(self, name) for name in ("captions", "media_column", "caption_column", "skip_dull")}
+        told |= {"split_by=folder": self.split_by == "folder"}
+        if self.source == SHAPES and (idle := [name for name, value in told.items() if value]):
+            raise ValueError(f"{', '.join(idle)}: of films only; scenes of {SHAPES} have their own captions and splits")
 
 
 @dataclass(frozen=True)

@@ -145,11 +145,14 @@ def texts_of(prompt: str | list[str] | None) -> list[str] | None:
         The texts, or None.
 
     Raises:
-        ValueError: if one is empty.
+        ValueError: if one is empty or no text.
     """
     if prompt is None:
         return None
-    prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+    prompts = [prompt] if isinstance(prompt, str) else prompt
+    if not isinstance(prompts, (list, tuple)) or not all(isinstance(text, str) for text in prompts):
+        raise ValueError(f"a prompt is a text or a list of texts, got {prompt!r}")
+    prompts = list(prompts)
     if not all(p.strip() for p in prompts or [""]):
         raise ValueError("the prompt is empty; describe what should be seen or heard")
     return prompts
@@ -228,8 +231,12 @@ def make_plan(request: Request, config: BundleConfig, *, given: frozenset[str] |
     begin, end = request.guidance_interval
     if not 0 <= begin < end <= 1:
         raise ValueError(f"guidance_interval must be two shares with 0 <= first < last <= 1, got {(begin, end)}")
-    if request.temperature is not None and request.temperature < 0:
-        raise ValueError(f"temperature must not be negative, got {request.temperature}")
+    for name, value in (("temperature", request.temperature), ("guidance_scale", request.guidance_scale)):
+        if value is not None and not 0 <= value < float("inf"):  # NaN fails too
+            raise ValueError(f"{name} must be a number that is not negative, got {value}")
+    scale = config.guidance_scale if request.guidance_scale is None else request.guidance_scale
+    if request.negative_prompt and scale == 1:
+        raise ValueError("negative_prompt works through guidance, which guidance_scale 1 turns off; use another scale")
     if request.top_k is not None and request.top_k < 1:
         raise ValueError(f"top_k must be at least 1, got {request.top_k}; None is off")
     if request.top_p is not None and not 0 < request.top_p <= 1:
@@ -322,6 +329,8 @@ def _source(request: Request, config: BundleConfig) -> int | None:
 
 def _segments(request: Request, config: BundleConfig, task: str) -> tuple[Segment, ...]:
     """One segment an extension; those behind the last named one keep its prompt."""
+    if isinstance(request.segments, str):
+        raise ValueError(f"segments is a list, one entry an extension, got the text {request.segments!r}")
     named = [s if isinstance(s, Segment) else Segment(s) for s in request.segments]
     count = len(named) if request.extensions is None else request.extensions
     if count < 0:
@@ -359,6 +368,8 @@ def check_media(request: Request, config: BundleConfig) -> dict[str, Tensor]:
         if value is None:
             continue
         tensor = _of_output(value, name, config) if isinstance(value, Output) else value
+        if not isinstance(tensor, Tensor):
+            raise ValueError(f"{name} must be a tensor of shape {shape} or an output, got {type(value).__name__}")
         channels = tensor.shape[-ndim] if tensor.ndim in (ndim, ndim + 1) else None
         if channels != (1 if name == "audio" else 3) or not tensor.numel() or not tensor.is_floating_point():
             raise ValueError(
@@ -387,6 +398,22 @@ def _of_output(output: Output, name: str, config: BundleConfig) -> Tensor:
     if output.fps != config.fps:
         raise ValueError(f"video is an output at {output.fps:g} pictures per second, this model's are {config.fps:g}")
     return output.frames
+
+
+def require_sound(task: str, asked: str, media: dict[str, Tensor]) -> None:
+    """Raise where a task is about a sound and there is none in it; models have never heard digital silence.
+
+    Args:
+        task: what will be done.
+        asked: the task as the user named it, "auto" where it follows from the media.
+        media: of ``check_media``.
+
+    Raises:
+        ValueError: if a film's sound is all zeros.
+    """
+    listens = task == "audio_to_video" or asked == "continue_av"
+    if listens and not bool(media["audio"].flatten(1).any(1).all()):
+        raise ValueError(f"task {task} needs a sound to go by, and the audio is silence")
 
 
 def number_of_films(prompts: list[str] | None, media: dict[str, Tensor]) -> int:

@@ -30,10 +30,11 @@ from llm.batching import (
     padding_elsewhere,
 )
 from llm.code_init import start_from_code_vectors
-from llm.config import LMConfig, preset
+from llm.config import PRESETS, LMConfig, preset
 from llm.loss import LMLoss, prefix_lm_loss
 from llm.model import PrefixLM
-from llm.tasks import task_content
+from llm.tasks import find_task, task_content
+from mmtok.audio.orders import ORDERS
 from mmtok.vocabulary import Vocabulary
 from recipes.device import Compute
 from recipes.distributed import ALONE, Ranks
@@ -108,6 +109,9 @@ class LMTrainConfig:
         log_every: steps between log lines.
         save_every_s: seconds between checkpoints.
         seed: of initialisation and every draw.
+
+    Raises:
+        ValueError: for a number out of range or an unknown name; all of them in one message.
     """
 
     size: str = "tiny"
@@ -151,6 +155,30 @@ class LMTrainConfig:
     log_every: int = 10
     save_every_s: float = 120.0
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        values = vars(self)
+        counts = ["steps", "tokens_per_step", "batch_multiple", "validate_every", "log_every"]
+        counts += [name for name in ("micro_tokens", "recompute_every") if values[name] is not None]
+        shares = {n: values[n] for n in ("silent_share", "source_dropout", "text_dropout", "context_dropout", "ema")}
+        shares |= {f"image_share[{i}]": share for i, share in enumerate(self.image_share or ())}
+        shares |= {f"task_text_dropout.{task}": share for task, share in self.task_text_dropout.items()}
+        faults = [f"{name} must be at least 1, got {values[name]}" for name in counts if values[name] < 1]
+        faults += [f"{name} must lie in [0, 1], got {share}" for name, share in shares.items() if not 0 <= share <= 1]
+        for name in ("text_slots", "lr", "final_lr", "warmup", "weight_decay", "z_loss", "validation_rows"):
+            if not values[name] >= 0:  # NaN fails too
+                faults.append(f"{name} must not be negative, got {values[name]}")
+        if not self.clip > 0:
+            faults.append(f"clip must be positive, got {self.clip}")
+        if self.visual_factors != 1 and self.full_softmax:
+            faults.append("full_softmax needs a row for every code, so it does not go with visual_factors=2")
+        for name, known in (("size", tuple(PRESETS)), ("optimizer", OPTIMIZERS), ("audio_order", ORDERS)):
+            if values[name] not in known:
+                faults.append(f"unknown {name} {values[name]!r}; known: {', '.join(known)}")
+        if faults:
+            raise ValueError("; ".join(faults))
+        for task in (*self.task_weights, *self.task_text_dropout):
+            find_task(task)
 
 
 def make_batch(

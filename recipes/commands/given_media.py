@@ -49,7 +49,7 @@ def read_media(args: argparse.Namespace, pipe: Any, plan: Any, options: dict[str
 
     Raises:
         MediaError: if a file cannot be read.
-        ValueError: if a mask does not fit the film, or a film has no sound where its sound is needed.
+        ValueError: if a mask does not fit the film, or there is no sound where it is needed.
     """
     from recipes.request import Segment
 
@@ -77,7 +77,8 @@ def read_media(args: argparse.Namespace, pipe: Any, plan: Any, options: dict[str
         rate = pipe.audio.sample_rate
         clip = read_audio(args.audio, sample_rate=rate, num_samples=round(plan.num_frames / config.fps * rate))
         if not clip.samples.any():
-            note(f"{args.audio}: the first {plan.num_frames / config.fps:g} s are silent")
+            length_s = plan.num_frames / config.fps
+            raise ValueError(f"{args.audio}: the first {length_s:g} s, which the pictures are made for, are silence")
         options["audio"] = clip.samples
 
 

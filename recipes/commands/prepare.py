@@ -56,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     clips.add_argument("--skip-dull", action="store_true", help="leave out windows that are black or do not move")
     clips.add_argument("--conditions", default="", metavar="C,C", help="structure, inpaint_central ... or all")
-    clips.add_argument("--flow", choices=("dis", "farneback"), default="dis", help="flow of structure (default: dis)")
+    clips.add_argument("--flow", choices=("dis", "farneback"), help="flow of structure (default: dis)")
     clips.add_argument(
         "--depth", metavar="M", help="depth of structure: a Depth Anything by folder or hub id, or saturation"
     )
@@ -211,8 +211,9 @@ def _config(args: argparse.Namespace, size: int, frames: int) -> Any:
     conditions = _words(args.conditions)
     if "all" in conditions:
         conditions = [STRUCTURE, *(name for names in PAINTINGS.values() for name in names)]
-    if args.depth is not None and STRUCTURE not in conditions:
-        raise ValueError("--depth goes with --conditions structure")
+    for option in ("flow", "depth"):
+        if getattr(args, option) is not None and STRUCTURE not in conditions:
+            raise ValueError(f"--{option} goes with --conditions structure")
     if args.clips_per_file != "all" and not (args.clips_per_file.isdecimal() and int(args.clips_per_file) > 0):
         raise ValueError(f"--clips-per-file takes a positive number or all, got {args.clips_per_file!r}")
     settings: dict[str, Any] = {}
@@ -231,7 +232,7 @@ def _config(args: argparse.Namespace, size: int, frames: int) -> Any:
         aspects=tuple(_words(args.aspect)),
         size=size,
         conditions=tuple(conditions),
-        flow=args.flow,
+        flow=args.flow or "dis",
         high=args.high,
         clips_per_file=None if args.clips_per_file == "all" else int(args.clips_per_file),
         split_by=args.split_by,

@@ -48,6 +48,9 @@ def run_lm(args: argparse.Namespace) -> int:
     vocabulary = shards.info.vocabulary
     config = replace(config, visual_codes=vocabulary.visual_codes, audio_codes=vocabulary.audio_codes)
     data = shard_data(shards, sizes=config.sizes, durations=config.durations, sources=config.sources)
+    told = describe_mixture(config, mixture(config, data, vocabulary))  # raises before captions are read
+    sized = any(word.startswith("size=") for word in args.changes)
+    start_from = None if args.init is None else _model_folder(args.init)
     compute, ranks = join_training(args)
     out = args.out or Path("runs") / "lm"
     tell_config(config, out, ranks)
@@ -58,7 +61,6 @@ def run_lm(args: argparse.Namespace) -> int:
         if cut:
             of = f"{cut} of {len(data.captions)} captions"
             note(f"{of} are longer than {config.text_slots} tokens; their ends are left out")
-        told = describe_mixture(config, mixture(config, data, vocabulary))
         write_atomically(out / "mixture.txt", told)
         print(told)
     vectors = (_code_vectors(visual), None if audio is None else _code_vectors(audio))
@@ -71,8 +73,8 @@ def run_lm(args: argparse.Namespace) -> int:
         compute=compute,
         code_vectors=vectors,
         start=None
-        if args.init is None
-        else partial(_start, args.init, lm_config(config, data, text_dim), vectors, config.seed),
+        if start_from is None
+        else partial(_start, start_from, lm_config(config, data, text_dim), vectors, config.seed, sized=sized),
         ranks=ranks,
     )
     if ranks.is_main:
@@ -111,8 +113,21 @@ def caption_lookup(name: Any, captions: list[str], slots: int, device: Any) -> t
     return CaptionVectors(captions, text, slots=slots), text.dim, cut
 
 
-def _start(name: str, wanted: Any, code_vectors: tuple[Any, Any], seed: int) -> Any:
-    """A trained language model, that of a bundle, or a new one with the body of a text model."""
+def _model_folder(name: str) -> Path:
+    from recipes.bundle import part_folder
+
+    folder = part_folder(name, "lm")
+    if not (folder / "config.json").is_file():
+        raise FileNotFoundError(f"{folder} has no config.json, so it is no model to start from")
+    return folder
+
+
+def _start(folder: Path, wanted: Any, code_vectors: tuple[Any, Any], seed: int, *, sized: bool) -> Any:
+    """A trained language model, that of a bundle, or a new one with the body of a text model.
+
+    Raises:
+        ValueError: if its size is not the one that was asked for by name (``sized``).
+    """
     import json
     from dataclasses import replace
 
@@ -121,19 +136,26 @@ def _start(name: str, wanted: Any, code_vectors: tuple[Any, Any], seed: int) -> 
     from llm.code_init import start_from_code_vectors
     from llm.convert.qwen3 import body_sizes, warm_start
     from llm.model import FAMILY, PrefixLM
-    from recipes.bundle import part_folder
 
-    folder = part_folder(name, "lm")
-    if not (folder / "config.json").is_file():
-        raise FileNotFoundError(f"{folder} has no config.json, so it is no model to start from")
     if json.loads((folder / "config.json").read_text()).get("family") == FAMILY:
-        return PrefixLM.from_pretrained(folder)
+        model = PrefixLM.from_pretrained(folder)
+        _require_size(model.config, wanted, folder, sized=sized)
+        return model
+    there = replace(wanted, **body_sizes(folder))
+    _require_size(there, wanted, folder, sized=sized)
     torch.manual_seed(seed)
-    model = PrefixLM(replace(wanted, **body_sizes(folder)))
+    model = PrefixLM(there)
     start_from_code_vectors(model, *code_vectors, generator=torch.Generator().manual_seed(seed))
     for line in (taken := warm_start(model, folder)).notes:
         note(f"{taken.source}: {line}")
     return model
+
+
+def _require_size(there: Any, wanted: Any, folder: Path, *, sized: bool) -> None:
+    names = ("dim", "num_layers", "num_heads", "num_kv_heads", "head_dim", "hidden_dim")
+    other = [f"{n} {getattr(there, n)}" for n in names if getattr(there, n) != getattr(wanted, n)]
+    if sized and other:
+        raise ValueError(f"{folder} is of another size ({', '.join(other)}), which stays; leave size=... out")
 
 
 def _code_vectors(tokenizer: Any) -> Any:

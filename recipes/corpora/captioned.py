@@ -104,7 +104,8 @@ def list_films(
 
     Raises:
         FileNotFoundError: if the source or the listing is absent.
-        ValueError: if a listing is damaged, lacks a column or has holes, or nothing is found.
+        ValueError: if a listing is damaged, lacks a column or has holes, texts were promised and there are none, or
+            nothing is found.
     """
     path = Path(source)
     columns = _Columns(media_column, caption_column)
@@ -112,6 +113,8 @@ def list_films(
         raise ValueError(f"captions from {captions} go with a folder of media; {source} has its own")
     if path.is_dir() and not _is_saved_data_set(path):
         tars = sorted(path.glob("*.tar"))
+        if captions is None and not tars and (media_column or caption_column):
+            raise ValueError(f"names of columns go with a listing; {source} is a folder, give one with --captions")
         found = _folder(path, captions, columns) if captions or not tars else _tars(tars, columns)
         told_by = str(captions or source)
     else:
@@ -127,14 +130,19 @@ def list_films(
             found = _data_set(source, columns)
     if not found.films and not found.quarantined:
         raise ValueError(f"{source} holds no films or pictures")
-    return _decide_holes(found, uncaptioned, told_by)
+    return _decide_holes(found, uncaptioned, told_by, promised=bool(captions or caption_column))
 
 
-def _decide_holes(found: FilmList, uncaptioned: str, told_by: str) -> FilmList:
+def _decide_holes(found: FilmList, uncaptioned: str, told_by: str, *, promised: bool) -> FilmList:
+    """Do with films without a text as ``uncaptioned`` says; ``promised`` when the user said where texts are."""
     holes = [film for film in found.films if not film.captions]
     if not holes:
         return found
     if len(holes) == len(found.films):
+        if promised and uncaptioned != "keep":
+            raise ValueError(
+                f"{told_by}: no film has a caption there; write them, or keep the films: --uncaptioned keep"
+            )
         found.notes.append("no film has a caption: the shards will serve tasks without text only")
         return found
     what = f"{told_by}: {len(holes)} of {len(found.films)} films have no caption, such as {holes[0].source}"
@@ -228,10 +236,15 @@ def _film(name: str, where: dict[str, Any], row: Mapping[str, Any], texts: tuple
     )
 
 
-def _listed(listing: Path, root: Path, columns: _Columns) -> FilmList:
+def _listed(listing: Path, root: Path, columns: _Columns, *, captioned: bool = False) -> FilmList:
     """Films that a listing names, relative to ``root``; rows of the same clip are joined."""
     rows = _rows(listing)
     media, caption = columns.find(rows[0][1], str(listing))
+    if captioned and caption is None:
+        raise ValueError(
+            f"{listing} has no column of captions ({', '.join(CAPTION_COLUMNS)}); it has: {', '.join(rows[0][1])}; "
+            "name it with --caption-column"
+        )
     films: dict[tuple[str, float | None], Film] = {}
     found = FilmList([])
     for line, row in rows:
@@ -262,7 +275,7 @@ def _listing(listing: Path, columns: _Columns) -> FilmList:
 
 def _folder(root: Path, captions: str | Path | None, columns: _Columns) -> FilmList:
     files = sorted(p for p in root.rglob("*") if p.is_file() and p.suffix.lower() in MEDIA_SUFFIXES)
-    listed = FilmList([]) if captions is None else _listed(Path(captions), root, columns)
+    listed = FilmList([]) if captions is None else _listed(Path(captions), root, columns, captioned=True)
     by_name: dict[str, list[Film]] = {}
     for film in listed.films:
         by_name.setdefault(film.source, []).append(film)

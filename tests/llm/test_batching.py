@@ -1,9 +1,11 @@
 import pytest
 import torch
 
-from llm.batching import draw_group, drop_context, fit_text, group_shares, make_groups
+from llm.batching import Pool, draw_group, drop_context, fit_text, group_shares, make_groups
 from llm.tasks import Clip
+from mmtok.conditions.commit import GEOMETRIES
 from mmtok.vocabulary import Vocabulary
+from recipes.masks import NAMES
 
 VOCABULARY = Vocabulary(visual_codes=50, audio_levels=2, audio_codes=11)
 CLIP = Clip(grid=(5, 4, 4), audio_frames=10)
@@ -68,6 +70,15 @@ def test_text_is_brought_to_the_slots():
     assert fit_text(vectors, mask, 2)[1].tolist() == [[True, True], [True, False]]
 
 
+def test_every_mask_that_can_be_prepared_is_read_by_a_task():
+    conditions = ("structure", *GEOMETRIES)
+    weights = {"inpaint": 1.0, "outpaint": 1.0, "stylize": 1.0}
+    made = make_groups(weights, VOCABULARY, [Pool(CLIP, conditions=conditions)], text_slots=4)
+    assert sorted(g.condition for g in made) == sorted(conditions)
+    for task, names in NAMES.items():  # with the task that shows it to users
+        assert {g.condition for g in made if g.task == task} == set(names.values())
+
+
 def test_errors():
     with pytest.raises(ValueError, match="a text has 3 tokens, the model's sequences have 2 text slots"):
         fit_text(torch.ones(1, 3, 5), torch.ones(1, 3, dtype=torch.bool), 2)
@@ -77,6 +88,9 @@ def test_errors():
         make_groups({"text_to_video": -1.0}, VOCABULARY, CLIP, text_slots=4)
     with pytest.raises(ValueError, match="no task has a positive weight"):
         make_groups({"text_to_video": 0.0}, VOCABULARY, CLIP, text_slots=4)
+    for given in ((5,), (1, 9), (0,), ()):  # of 5 slices; pictures are counted by mistake
+        with pytest.raises(ValueError, match="continue_video: given counts slices, from 1 to 4 in clips of 5"):
+            make_groups(WEIGHTS, VOCABULARY, CLIP, text_slots=4, given=given)
     with pytest.raises(ValueError, match="image_share needs at least one image task and one other"):
         group_shares(
             make_groups({"text_to_video": 1.0}, VOCABULARY, CLIP, text_slots=4), progress=0, image_share=(0.9, 0.1)

@@ -22,7 +22,7 @@ def run_folder(bundle: Path, tmp_path: Path) -> Path:
     """A language model as cinepoet train lm leaves it."""
     shutil.copytree(bundle / "lm", tmp_path / "run" / "model")
     weights = {"text_to_video": 0.5, "inpaint": 0.5, "stylize": 0}
-    (tmp_path / "run" / "config.json").write_text(json.dumps({"task_weights": weights}))
+    (tmp_path / "run" / "config.json").write_text(json.dumps({"task_weights": weights, "sources": ["web"]}))
     return tmp_path / "run" / "model"
 
 
@@ -34,6 +34,7 @@ def test_a_trained_language_model_becomes_a_model_that_makes_films(
     assert code == 0 and "mine" in shown, fault
     made = open_bundle(tmp_path / "mine")
     assert made.config.tasks == ("text_to_video", "inpaint") and made.config.temperature == 0.5
+    assert made.config.sources == ("web",)  # token 0 of its run, not the first one of the base
     assert made.card["parts"] == {"lm": str(run_folder)} and "--lm" in made.card["command"]
     code, _, fault = cinepoet("generate", "a red circle", "--model", tmp_path / "mine", "--out", tmp_path / "film.mp4")
     assert code == 0, fault
@@ -66,6 +67,7 @@ def test_parts_that_do_not_fit_leave_nothing(bundle: Path, cinepoet: Command, tm
         (("--lm", bundle / "visual"), "lm"),
         (("--lm", tmp_path / "nowhere"), "nowhere"),
         (("upscaled_size=48",), "48 is not 32 doubled"),
+        (("more_num_frames=[41]",), "square clips of 41 pictures are (11, 4, 4) tokens, the language model has places"),
         (("temprature=2",), "temperature"),
         ((), "name at least one part"),
     ):

@@ -106,6 +106,12 @@ def test_prompts_in_other_scripts_are_read_and_reported(generate: Callable[..., 
     assert code == 0 and "note: the text encoder has no pieces for 'красный'" in err
 
 
+def test_a_silent_sound_is_refused(generate: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
+    write_film(tmp_path / "mute.mp4", torch.zeros(3, 17, 48, 64), fps=8, audio=torch.zeros(1, 34000))
+    code, _, err = generate("--audio", tmp_path / "mute.mp4")
+    assert code == 2 and "mute.mp4: the first 2.125 s, which the pictures are made for, are silence" in err
+
+
 def test_contradictions_are_one_line_before_weights_are_read(
     generate: Callable[..., tuple[int, str, str]], bundle: Path, clip: Path, tmp_path: Path
 ) -> None:

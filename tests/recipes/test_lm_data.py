@@ -175,9 +175,24 @@ def test_the_command_trains_goes_on_and_refuses(cinepoet, bundle, tmp_path, monk
         if ".layers." in name:
             assert torch.equal(warm[name], weight), name
 
+    def encode(*_):
+        raise AssertionError("captions are read before everything else is known to be right")
+
+    (tmp_path / "empty").mkdir()
+    monkeypatch.setattr("recipes.commands.train_lm.caption_lookup", encode)
     for more, message in (
         (("--media", tmp_path), "leave --media out"),
         (("task_weights.stylize=1", "--out", tmp_path / "x"), "stylize needs a clip with a condition named structure"),
+        (("--init", tmp_path / "empty", "--out", tmp_path / "x"), "no config.json, so it is no model to start from"),
+        (("image_share=[0.9,0.1]", "--out", tmp_path / "x"), "image_share needs at least one image task"),
+    ):
+        code, _, notes = cinepoet(*train, *more)
+        assert code == 2 and message in notes, (more, notes)
+    assert not (tmp_path / "x").exists()
+    monkeypatch.undo()
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    for more, message in (
+        (("size=300m", "--init", tmp_path / "lm" / "model", "--out", tmp_path / "x"), "is of another size"),
         (("seed=1", "--out", tmp_path / "lm"), "holds a run with another config"),
     ):
         code, _, notes = cinepoet(*train, *more)

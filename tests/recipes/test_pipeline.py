@@ -207,6 +207,12 @@ def test_fit_crops_the_centre(pipe: CinePoetPipeline) -> None:
         ({"prompt": [PROMPT] * 2, "image": torch.zeros(3, 3, 8, 8)}, "disagree about the number of films"),
         ({"image": torch.full((3, 8, 8), float("nan"))}, "image must lie in"),
         ({"audio": torch.full((1, 900), float("nan"))}, "audio must lie in"),
+        ({"audio": torch.zeros(1, 34000)}, "task audio_to_video needs a sound to go by, and the audio is silence"),
+        (
+            {"video": torch.zeros(3, 9, 8, 8), "audio": torch.zeros(1, 18000), "task": "continue_av"},
+            "task continue_av needs a sound",
+        ),
+        ({"image": "photo.png"}, r"image must be a tensor of shape \(3, h, w\) or an output, got str"),
         ({"image": torch.zeros(8, 8)}, r"image must be"),
         ({"video": torch.zeros(3, 8, 8)}, r"video must be"),
         ({"audio": torch.zeros(900)}, r"audio must be"),

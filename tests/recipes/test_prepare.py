@@ -206,6 +206,7 @@ def test_what_is_missing_is_told_before_the_work(prepare, tmp_path, monkeypatch)
     assert code == 2 and 'optical flow needs OpenCV: pip install "cinepoet[structure]"' in told
     code, _, told = prepare("--conditions", "structure", "--depth", str(tmp_path / "nowhere"))
     assert code == 2 and "no Depth Anything at" in told
+    assert "--flow goes with --conditions structure" in prepare("--flow", "farneback")[2]
     assert "num_frames (16) must be 1 + a multiple of 4" in prepare("--num-frames", 16)[2]
     assert not (tmp_path / "tokens" / "manifest.jsonl").exists()
 

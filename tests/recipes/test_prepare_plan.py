@@ -94,6 +94,7 @@ def test_sizes_are_those_of_the_paper():
         ({"validation": 1.0}, r"validation must lie in \[0, 1\), got 1.0"),
         ({"split_by": "day"}, "unknown split_by 'day'"),
         ({"source": "shapes", "aspects": ("portrait",)}, "scenes of shapes are square"),
+        ({"source": "shapes", "captions": "a.csv", "skip_dull": True}, "captions, skip_dull: of films only"),
     ],
 )
 def test_bad_options(values, message):

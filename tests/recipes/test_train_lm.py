@@ -367,5 +367,29 @@ def test_errors(tmp_path):
         run(tmp_path, make_config(text_slots=3))
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"batch_multiple": 0, "log_every": 0},
+            "batch_multiple must be at least 1, got 0; log_every must be at least 1",
+        ),
+        ({"micro_tokens": 0}, "micro_tokens must be at least 1"),
+        ({"image_share": (2.0, 0.0)}, r"image_share\[0\] must lie in \[0, 1\], got 2"),
+        ({"task_text_dropout": {"video_to_audio": 7.0}}, r"task_text_dropout.video_to_audio must lie in \[0, 1\]"),
+        ({"task_text_dropout": {"dance": 0.5}}, "unknown task 'dance'"),
+        ({"ema": 2.0}, r"ema must lie in \[0, 1\]"),
+        ({"lr": float("nan")}, "lr must not be negative, got nan"),
+        ({"clip": 0.0}, "clip must be positive"),
+        ({"size": "huge"}, "unknown size 'huge'; known: tiny, 300m"),
+        ({"optimizer": "sgd"}, "unknown optimizer 'sgd'; known: adamw, muon"),
+        ({"visual_factors": 2, "full_softmax": True}, "full_softmax needs a row for every code"),
+    ],
+)
+def test_numbers_that_cannot_be_are_told_before_anything_is_read(changes, message):
+    with pytest.raises(ValueError, match=message):
+        make_config(**changes)
+
+
 if __name__ == "__main__":
     joint(Path(sys.argv[1]))

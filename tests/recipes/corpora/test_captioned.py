@@ -79,6 +79,23 @@ def test_holes_are_refused_kept_or_skipped(folder):
     assert "no film has a caption" in list_films(str(folder)).notes[0]
 
 
+def test_texts_that_were_promised_and_are_not_there(folder):
+    listing = folder / "list.csv"
+    listing.write_text("path,words\na.mp4,A.\n")
+    with pytest.raises(
+        ValueError, match=r"list.csv has no column of captions .*it has: path, words; name it with --capt"
+    ):
+        list_films(str(folder), captions=listing)
+    for rows in ("a.mp4,\ndeep/b.png,\n", "elsewhere/a.mp4,A.\n"):
+        listing.write_text(f"path,caption\n{rows}")
+        for uncaptioned in ("refuse", "skip"):
+            with pytest.raises(ValueError, match=r"list.csv: no film has a caption there; write them, or keep"):
+                list_films(str(folder), captions=listing, uncaptioned=uncaptioned)
+        assert len(list_films(str(folder), captions=listing, uncaptioned="keep").films) == 2
+    with pytest.raises(ValueError, match="names of columns go with a listing"):
+        list_films(str(folder), caption_column="words")
+
+
 BAD_LISTINGS = {
     ("l.csv", "path,caption\na.mp4,A,B\n"): "line 2 has another number of columns",
     ("l.csv", "path,caption\n"): "has no rows",
