@@ -208,6 +208,10 @@ def _check_words(args: argparse.Namespace) -> bool:
     picture = bool(args.out.suffix.lower() == ".png")
     if args.prompt is None and task == "auto" and not any(m is not None for m in media):
         raise ValueError("give a PROMPT, --image, --video or --audio; --task unconditional needs none of them")
+    guides = ("guidance_scale", "guidance_interval", "negative_prompt")
+    told = [f"--{name.replace('_', '-')}" for name in guides if getattr(args, name) is not None]
+    if told and args.prompt is None and not args.then and args.guidance_scale != 1:
+        raise ValueError(f"{' and '.join(told)} guides by the text of a prompt; give a PROMPT or --then")
     if args.audio is not None and (args.image is not None or args.video is not None):
         raise ValueError("give one of --image, --video and --audio; a film's own sound goes along")
     if args.image is not None and args.video is not None and task not in ("auto", "stylize_from_image"):

@@ -315,7 +315,9 @@ def test_contradictions(cinepoet: Cinepoet, bundle: Path, tmp_path: Path, clip: 
     assert_refused(cinepoet("generate", "x", "--extensions", 1, *model, *picture), "one picture")
     assert_refused(cinepoet("generate", "x", "--task", "text_to_image", *model, *film), "choose a .png")
     assert_refused(cinepoet("generate", "--audio", song, "--no-sound", *model, *film), "--no-sound")
-    assert_refused(cinepoet("generate", "--video", clip, "--negative-prompt", "x", *model, *film), "negative_prompt")
+    assert_refused(
+        cinepoet("generate", "--video", clip, "--negative-prompt", "x", *model, *film), "--negative-prompt guides"
+    )
     assert_refused(cinepoet("generate", "x", *model, "--out", tmp_path / "f.gif"), "gif holds no sound")
     assert_refused(cinepoet("generate", "--preview", "x", *model, *film), "give a PROMPT|put the PROMPT before")
     assert_refused(cinepoet("reconstruct", song, "--side-by-side", "--tokenizer", bundle, *film), "needs pictures")

@@ -145,6 +145,7 @@ def test_contradictions_are_one_line_before_weights_are_read(
         (("x", "--then-from", "a.png"), "put it behind that --then"),
         (("x", "--then", " "), "the prompt is empty"),
         (("x", "--then", "y", "--extensions", 0), "--extensions 0 are fewer than the 1 --then"),
+        ((*video, "--guidance-scale", 4), "--guidance-scale guides by the text of a prompt; give a PROMPT or --then"),
         (("x", "--guidance-interval", 0.5, 0.1), "guidance_interval must be two shares"),
         (("x", "--exact-first-frame"), "exact_first_frame goes with image_to_video"),
         (("x", "--paste-back"), "paste_back goes with inpaint"),
