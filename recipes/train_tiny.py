@@ -499,6 +499,7 @@ def _bundle(
                 for key in ("training", "minutes")
                 if "tasks" in theirs.get(key, {})
             }
+            card["command"] += " --stages tokens,tasks,bundle"
             card["adapted_before"] = [*theirs.get("adapted_before", []), *([last] if last else [])]
     weights = card["training"]["tasks" if "tasks" in stages else "lm"]["task_weights"]
     tasks = tuple(name for name in TASKS if weights.get(name, 0) > 0)  # what the language model was trained on

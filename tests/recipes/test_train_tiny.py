@@ -156,7 +156,9 @@ def test_tokenizers_of_a_finished_model_serve_another(trained: Path, cinepoet: C
     assert {"lm", "tasks", "superres"} <= open_bundle(tmp_path / "more" / "bundle").card["minutes"].keys()
     code, shown, fault = cinepoet(*words, "--out", tmp_path / "more")
     assert code == 0 and "lm: there before, kept" in shown and "tasks: finished before, kept" in shown, fault
-    (before,) = open_bundle(tmp_path / "more" / "bundle").card["adapted_before"]  # smoke has a stage tasks itself
+    more = open_bundle(tmp_path / "more" / "bundle").card
+    assert more["command"].endswith("bundle --stages tokens,tasks,bundle")
+    (before,) = more["adapted_before"]  # smoke has a stage tasks itself
     assert before == {key: {"tasks": first[key]["tasks"]} for key in ("training", "minutes")}
     assert card["command"].startswith("cinepoet train smoke; then cinepoet train smoke lm.steps=2")
 
