@@ -374,6 +374,40 @@ def drop_context(ids: Tensor, layout: Layout, *, share: float, generator: torch.
     return torch.where(dropped, other, ids)
 
 
+def drop_slices(ids: Tensor, layout: Layout, *, share: float, generator: torch.Generator) -> Tensor:
+    """Leave one slice of the given pictures of some sequences; random codes take the place of the others.
+
+    What moves in which way can tell a model what it is, where its training never showed all combinations: it then
+    answers by exclusion instead of by looking. One slice shows no motion.
+
+    Args:
+        ids: (b, n) sequences.
+        layout: their places, with pictures in the prefix.
+        share: of the sequences, in [0, 1].
+        generator: decides everything.
+
+    Returns:
+        (b, n) int64, equal to ``ids`` but in the pictures of the prefix.
+
+    Raises:
+        ValueError: if ``share`` lies outside [0, 1].
+    """
+    if not 0 <= share <= 1:
+        raise ValueError(f"slice dropout ({share}) must lie in [0, 1]")
+    b, out, codes = len(ids), ids.clone(), layout.vocabulary.visual
+    chosen = torch.rand(b, 1, generator=generator) < share
+    for segment in layout.segments:
+        if segment.kind != "visual" or segment.start >= layout.prefix_length:
+            continue
+        slices = segment.shape[0]
+        kept = torch.randint(slices, (b, 1), generator=generator)
+        number = torch.arange(slices).repeat_interleave(segment.length // slices)
+        other = torch.randint(codes.start, codes.stop, (b, segment.length), generator=generator)
+        at = slice(segment.start, segment.stop)
+        out[:, at] = torch.where(chosen & (number != kept), other, ids[:, at])
+    return out
+
+
 def fit_text(vectors: Tensor, mask: Tensor, slots: int) -> tuple[Tensor, Tensor]:
     """Bring a text encoder's output to a layout's number of slots.
 

@@ -24,6 +24,7 @@ from llm.batching import (
     Group,
     draw_group,
     drop_context,
+    drop_slices,
     empty_places,
     group_shares,
     make_groups,
@@ -96,6 +97,8 @@ class LMTrainConfig:
         text_dropout: share of captions hidden, which trains the null branch of guidance.
         task_text_dropout: task to its own share. What a caption tells is not learned from sound or pictures, so tasks
             that are asked for without a text hide most of theirs; at 0.5 and more validation hides them all.
+        task_slice_dropout: task to the share of its sequences that see one slice of the clip they read, see
+            ``llm.batching.drop_slices``.
         context_dropout: largest share of a sequence's own tokens hidden from it, see ``llm.batching.drop_context``.
         full_softmax: True trains over the whole vocabulary instead of the valid block.
         z_loss: weight of the squared log-partition.
@@ -143,6 +146,7 @@ class LMTrainConfig:
     source_dropout: float = 0.1
     text_dropout: float = 0.1
     task_text_dropout: dict[str, float] = field(default_factory=dict)
+    task_slice_dropout: dict[str, float] = field(default_factory=dict)
     context_dropout: float = 0.0
     full_softmax: bool = False
     z_loss: float = 0.0
@@ -163,6 +167,7 @@ class LMTrainConfig:
         shares = {n: values[n] for n in ("silent_share", "source_dropout", "text_dropout", "context_dropout", "ema")}
         shares |= {f"image_share[{i}]": share for i, share in enumerate(self.image_share or ())}
         shares |= {f"task_text_dropout.{task}": share for task, share in self.task_text_dropout.items()}
+        shares |= {f"task_slice_dropout.{task}": share for task, share in self.task_slice_dropout.items()}
         faults = [f"{name} must be at least 1, got {values[name]}" for name in counts if values[name] < 1]
         faults += [f"{name} must lie in [0, 1], got {share}" for name, share in shares.items() if not 0 <= share <= 1]
         for name in ("text_slots", "lr", "final_lr", "warmup", "weight_decay", "z_loss", "validation_rows"):
@@ -179,6 +184,9 @@ class LMTrainConfig:
             raise ValueError("; ".join(faults))
         for task in (*self.task_weights, *self.task_text_dropout):
             find_task(task)
+        for task in self.task_slice_dropout:
+            if find_task(task).visual_in != "whole" and not find_task(task).condition:
+                raise ValueError(f"task_slice_dropout.{task}: the task reads no whole clip")
 
 
 def make_batch(
@@ -189,6 +197,7 @@ def make_batch(
     captions: CaptionLookup,
     hidden: Tensor | None = None,
     context_dropout: float = 0.0,
+    slice_dropout: float = 0.0,
     generators: Sequence[torch.Generator] = (),
     device: torch.device,
 ) -> Batch:
@@ -201,7 +210,8 @@ def make_batch(
         captions: vectors of the texts.
         hidden: (b,) bool, whose caption is hidden; None hides none.
         context_dropout: largest share of a sequence's own tokens that is hidden from it.
-        generators: one a sequence, which draw what context is dropped.
+        slice_dropout: share of the sequences that see one slice of what they read.
+        generators: one a sequence, which draw what is dropped.
         device: where the batch goes.
 
     Returns:
@@ -213,11 +223,11 @@ def make_batch(
     )
     ids, _ = group.layout.fill(content, len(rows))
     inputs = None
-    if context_dropout:
-        dropped = [
-            drop_context(row[None], group.layout, share=context_dropout, generator=generator)
-            for row, generator in zip(ids, generators, strict=True)
-        ]
+    if context_dropout or slice_dropout:
+        dropped = []
+        for row, generator in zip(ids[:, None], generators, strict=True):
+            seen = drop_context(row, group.layout, share=context_dropout, generator=generator)
+            dropped.append(drop_slices(seen, group.layout, share=slice_dropout, generator=generator))
         inputs = torch.cat(dropped).to(device)
     if not group.layout.text_slots:
         return Batch(group.layout, ids.to(device), inputs=inputs)
@@ -270,6 +280,7 @@ def draw_batch(
             captions=captions,
             hidden=hidden[numbers],
             context_dropout=config.context_dropout,
+            slice_dropout=config.task_slice_dropout.get(group.task, 0.0),
             generators=[step_generator(config.seed, step, number) for number in numbers],
             device=device,
         )

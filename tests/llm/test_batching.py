@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from llm.batching import Pool, draw_group, drop_context, fit_text, group_shares, make_groups
-from llm.tasks import Clip
+from llm.batching import Pool, draw_group, drop_context, drop_slices, fit_text, group_shares, make_groups
+from llm.tasks import Clip, task_layout
 from mmtok.conditions.commit import GEOMETRIES
 from mmtok.vocabulary import Vocabulary
 from recipes.masks import NAMES
@@ -145,3 +145,22 @@ def test_context_is_dropped_from_half_of_the_sequences_in_the_output_only():
     assert torch.equal(drop_context(ids, layout, share=0.0, generator=generator), ids)
     with pytest.raises(ValueError, match="context dropout"):
         drop_context(ids, layout, share=1.5, generator=generator)
+
+
+def test_one_slice_of_the_given_pictures_stays():
+    vocabulary = Vocabulary(visual_codes=64, audio_levels=2, audio_codes=16)
+    layout = task_layout("video_to_audio", vocabulary, Clip((5, 2, 2), audio_frames=6), text_slots=4)
+    at = layout.segment("visual_in")
+    generator = torch.Generator().manual_seed(0)
+    ids = layout.template.repeat(300, 1)
+    ids[:, at.start : at.stop] = vocabulary.visual.start  # drawn codes are others
+    seen = drop_slices(ids, layout, share=0.5, generator=generator)
+    changed = seen != ids
+    assert not changed[:, : at.start].any() and not changed[:, at.stop :].any()
+    inside = seen[:, at.start : at.stop]
+    assert ((inside >= vocabulary.visual.start) & (inside < vocabulary.visual.stop)).all()
+    whole = (~changed[:, at.start : at.stop]).view(300, 5, 4).all(2).sum(1)
+    assert set(whole.tolist()) <= {1, 2, 5} and 0.4 < float((whole < 5).float().mean()) < 0.6
+    assert torch.equal(drop_slices(ids, layout, share=0.0, generator=generator), ids)
+    with pytest.raises(ValueError, match="slice dropout"):
+        drop_slices(ids, layout, share=1.5, generator=generator)

@@ -358,6 +358,23 @@ def test_steps_use_a_stated_part_of_the_machine(tmp_path):
             assert 0 < line["perf/mfu"] < 1
 
 
+@pytest.mark.parametrize(("share", "changed"), [(1.0, True), (0.0, False)])
+def test_slices_are_hidden_in_the_tasks_that_say_so(share, changed):
+    weights = {"video_to_audio": 1.0}
+    config = make_config(task_weights=weights, task_slice_dropout={"video_to_audio": share})
+    data = make_data(config=config)
+    (group,) = recipe.mixture(config, data, lm_config(config, data, 8).vocabulary)
+    captions = CaptionVectors(data.captions, WordVectors(), slots=config.text_slots)
+    generator = torch.Generator().manual_seed(0)
+    (batch,) = recipe.draw_batch(
+        group, 0, config=config, data=data, captions=captions, generator=generator, device=torch.device("cpu")
+    )
+    given = group.layout.segment("visual_in")
+    seen = batch.ids if batch.inputs is None else batch.inputs
+    assert seen[:, given.stop :].equal(batch.ids[:, given.stop :])
+    assert bool((seen != batch.ids)[:, given.start : given.stop].any()) == changed
+
+
 def test_errors(tmp_path):
     with pytest.raises(ValueError, match=r"a batch of 3 \w+ sequences cannot be shared by 2 processes"):
         run(tmp_path / "ranks", make_config(tokens_per_step=120), ranks=Ranks(0, 2))
@@ -378,6 +395,8 @@ def test_errors(tmp_path):
         ({"image_share": (2.0, 0.0)}, r"image_share\[0\] must lie in \[0, 1\], got 2"),
         ({"task_text_dropout": {"video_to_audio": 7.0}}, r"task_text_dropout.video_to_audio must lie in \[0, 1\]"),
         ({"task_text_dropout": {"dance": 0.5}}, "unknown task 'dance'"),
+        ({"task_slice_dropout": {"audio_to_video": 0.5}}, "task_slice_dropout.audio_to_video: the task reads no whole"),
+        ({"task_slice_dropout": {"stylize": 1.5}}, r"task_slice_dropout.stylize must lie in \[0, 1\]"),
         ({"ema": 2.0}, r"ema must lie in \[0, 1\]"),
         ({"lr": float("nan")}, "lr must not be negative, got nan"),
         ({"clip": 0.0}, "clip must be positive"),
