@@ -375,10 +375,11 @@ def drop_context(ids: Tensor, layout: Layout, *, share: float, generator: torch.
 
 
 def drop_slices(ids: Tensor, layout: Layout, *, share: float, generator: torch.Generator) -> Tensor:
-    """Leave one slice of the given pictures of some sequences; random codes take the place of the others.
+    """Leave the first slice of the given pictures of some sequences; random codes take the place of the others.
 
     What moves in which way can tell a model what it is, where its training never showed all combinations: it then
-    answers by exclusion instead of by looking. One slice shows no motion.
+    answers by exclusion instead of by looking. The first slice is one picture and shows no motion; later ones hold
+    several.
 
     Args:
         ids: (b, n) sequences.
@@ -400,11 +401,10 @@ def drop_slices(ids: Tensor, layout: Layout, *, share: float, generator: torch.G
         if segment.kind != "visual" or segment.start >= layout.prefix_length:
             continue
         slices = segment.shape[0]
-        kept = torch.randint(slices, (b, 1), generator=generator)
         number = torch.arange(slices).repeat_interleave(segment.length // slices)
         other = torch.randint(codes.start, codes.stop, (b, segment.length), generator=generator)
         at = slice(segment.start, segment.stop)
-        out[:, at] = torch.where(chosen & (number != kept), other, ids[:, at])
+        out[:, at] = torch.where(chosen & (number > 0), other, ids[:, at])
     return out
 
 

@@ -97,7 +97,7 @@ class LMTrainConfig:
         text_dropout: share of captions hidden, which trains the null branch of guidance.
         task_text_dropout: task to its own share. What a caption tells is not learned from sound or pictures, so tasks
             that are asked for without a text hide most of theirs; at 0.5 and more validation hides them all.
-        task_slice_dropout: task to the share of its sequences that see one slice of the clip they read, see
+        task_slice_dropout: task to the share of its sequences that see the first slice of the clip they read alone, see
             ``llm.batching.drop_slices``.
         context_dropout: largest share of a sequence's own tokens hidden from it, see ``llm.batching.drop_context``.
         full_softmax: True trains over the whole vocabulary instead of the valid block.
@@ -210,7 +210,7 @@ def make_batch(
         captions: vectors of the texts.
         hidden: (b,) bool, whose caption is hidden; None hides none.
         context_dropout: largest share of a sequence's own tokens that is hidden from it.
-        slice_dropout: share of the sequences that see one slice of what they read.
+        slice_dropout: share of the sequences that see the first slice alone of what they read.
         generators: one a sequence, which draw what is dropped.
         device: where the batch goes.
 
