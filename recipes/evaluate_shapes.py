@@ -23,6 +23,7 @@ from recipes.progress import track
 from recipes.run import write_atomically
 
 CEILINGS = ("ground_truth", "reconstructed", "reconstructed_upscaled")
+STRIP = 5  # pictures of a film on a sheet
 ATTRIBUTES = ("colour", "shape", "motion", "pitch")
 
 
@@ -142,14 +143,24 @@ def _truth(
     return [(s, {n: (seen[i], sound[i], rate) for n, (seen, sound) in films.items()}) for i, s in enumerate(batch)]
 
 
+def film_strip(film: Tensor) -> Tensor:
+    """``STRIP`` pictures of a film side by side, spread over it.
+
+    Args:
+        film: (3, t, h, w).
+
+    Returns:
+        (3, h, STRIP * w).
+    """
+    chosen = torch.linspace(0, film.shape[1] - 1, STRIP).round().long()
+    return torch.cat(list(film[:, chosen].unbind(1)), -1)
+
+
 def _sheet(films: list[Tensor], path: Path) -> None:
-    """One row a film, five pictures of each."""
+    """One row a film."""
     from mmtok.media.image import write_png
 
-    strips = []
-    for film in films:
-        chosen = torch.linspace(0, film.shape[1] - 1, 5).round().long()
-        strips.append(torch.cat(list(film[:, chosen].unbind(1)), -1))
+    strips = [film_strip(film) for film in films]
     half = (len(strips) + 1) // 2
     strips += [torch.full_like(strips[0], -1.0)] * (2 * half - len(strips))
     columns = [torch.cat(strips[:half], 1), torch.cat(strips[half:], 1)]

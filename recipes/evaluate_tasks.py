@@ -27,6 +27,7 @@ from mmtok.media.preview import spectrogram_image
 from recipes.corpora.analyzers import read_centres, read_pitch, read_video
 from recipes.corpora.shapes import COLOURS, Scene, ShapesCorpus, render_audio, render_video
 from recipes.encode_dataset import half_size
+from recipes.evaluate_shapes import STRIP, film_strip
 from recipes.masks import make_mask
 from recipes.pipeline import CinePoetPipeline
 from recipes.progress import track
@@ -34,7 +35,7 @@ from recipes.run import write_atomically
 
 Figures = dict[str, float]
 SHOWN = 3  # scenes on the sheet
-_PICTURES = 5  # of a film on the sheet
+_WIDE, _HIGH = STRIP * 64, 64  # pixels of a film's pictures on the sheet, and of a spectrogram
 _PAPER, _INK, _GAP, _LABEL = (250, 250, 248), (60, 60, 60), 4, 14
 
 
@@ -175,11 +176,9 @@ def _row(figures: list[Figures]) -> dict[str, float]:
 def _strip(shown: Tensor, rate: int) -> Image.Image:
     """Some pictures of a film side by side, or the spectrogram of a sound in as much room."""
     if shown.ndim == 2:
-        return spectrogram_image(shown, rate, width=_PICTURES * 64, height=64)
-    chosen = torch.linspace(0, shown.shape[1] - 1, _PICTURES).round().long()
-    pixels = to_bytes(torch.cat(list(shown[:, chosen].unbind(1)), -1))
-    strip = Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy())
-    return strip.resize((_PICTURES * 64, round(strip.height * _PICTURES * 64 / strip.width)), Image.Resampling.NEAREST)
+        return spectrogram_image(shown, rate, width=_WIDE, height=_HIGH)
+    strip = Image.fromarray(to_bytes(film_strip(shown)).permute(1, 2, 0).contiguous().numpy())
+    return strip.resize((_WIDE, round(strip.height * _WIDE / strip.width)), Image.Resampling.NEAREST)
 
 
 def write_sheet(path: Path, shown: dict[str, tuple[Tensor, Tensor]], sample_rate: int) -> None:

@@ -60,6 +60,22 @@ def write_atomically(path: Path, text: str) -> None:
     os.replace(partial, path)
 
 
+def same_study(folder: Path, numbers: dict[str, Any]) -> None:
+    """Record a study's numbers in its folder, or hold them against those that are there.
+
+    Args:
+        folder: of the study.
+        numbers: all of them, as plain values.
+
+    Raises:
+        ValueError: if the folder holds a study with others.
+    """
+    told, record = json.dumps(numbers, indent=1) + "\n", folder / "config.json"
+    if record.exists() and record.read_text() != told:
+        raise ValueError(f"{folder} holds a study with other numbers; delete it or use another --out")
+    write_atomically(record, told)
+
+
 def same_data(folder: Path, told: list[str], ranks: Ranks) -> None:
     """Note what a run draws from, and refuse to go on with a stopped one on other data: its curve would hide a step.
 

@@ -35,7 +35,7 @@ from recipes.corpora.sources import WholeScenes
 from recipes.device import Compute, choose_compute, keep_freed_memory
 from recipes.larp_codes import SHAPES_CLASSES, encode_clips, shapes_clips
 from recipes.progress import track
-from recipes.run import write_atomically
+from recipes.run import same_study, write_atomically
 from recipes.train_larp import LarpTrainConfig, larp_params, train_larp
 from recipes.train_larp_ar import LarpARTrainConfig, LarpCodes, train_larp_ar
 
@@ -312,15 +312,11 @@ def main(argv: list[str] | None = None) -> int:
         config = load_config(StudyConfig, args.config, args.changes)
         network = SqueezeNet.from_npz(args.squeezenet).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         compute = choose_compute(args.device)
+        same_study(args.out, to_dict(config))
     except (ValueError, FileNotFoundError, RuntimeError) as fault:
         print(f"error: {str(fault).splitlines()[0]}", file=sys.stderr)
         return 2
     keep_freed_memory()
-    told, record = json.dumps(to_dict(config), indent=1) + "\n", args.out / "config.json"
-    if record.exists() and record.read_text() != told:
-        print(f"error: {args.out} holds a study with other numbers; delete it or use another --out", file=sys.stderr)
-        return 2
-    write_atomically(record, told)
     real = real_features(config, network, args.out / "unseen.safetensors")
     for seed in config.seeds:
         for variant, prior in VARIANTS.items():

@@ -28,7 +28,7 @@ from recipes.evaluate_tasks import evaluate_tasks
 from recipes.lm_data import CaptionVectors, cached_data
 from recipes.parts import Parts
 from recipes.pipeline import CinePoetPipeline
-from recipes.run import write_atomically
+from recipes.run import same_study, write_atomically
 from recipes.train_lm import LMTrainConfig, train_lm
 
 ALL = "all"
@@ -197,14 +197,11 @@ def main(argv: list[str] | None = None) -> int:
             raise ValueError(f"unknown variants {', '.join(unknown)}; known: {', '.join(config.variants)}")
         base, tokens = open_bundle(args.model), args.tokens or args.out / "tokens"
         compute = choose_compute(args.device)
-        told, record = json.dumps(to_dict(config), indent=1) + "\n", args.out / "config.json"
-        if record.exists() and record.read_text() != told:
-            raise ValueError(f"{args.out} holds a study with other numbers; delete it or use another --out")
+        same_study(args.out, to_dict(config))
     except (ValueError, FileNotFoundError, RuntimeError) as fault:
         print(f"error: {str(fault).splitlines()[0]}", file=sys.stderr)
         return 2
     keep_freed_memory()
-    write_atomically(record, told)
     for name in args.variant or config.variants:
         run_variant(config, name, args.out, tokens=tokens, base=base, compute=compute)
     result = gather(config, args.out)
