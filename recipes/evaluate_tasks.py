@@ -67,8 +67,9 @@ def _psnr(wrong: Tensor) -> float:
     return 10 * math.log10(4 / max(float(wrong.mean()), 1e-10))
 
 
-def _hear(pipe: CinePoetPipeline, batch: _Batch, **sampling: Any) -> _Done:
-    made = pipe(video=batch.video, task="video_to_audio", upscale=False, **sampling)
+def _hear(pipe: CinePoetPipeline, batch: _Batch, *, captioned: bool = False, **sampling: Any) -> _Done:
+    prompts = [scene.caption for scene in batch.scenes] if captioned else None
+    made = pipe(prompts, video=batch.video, task="video_to_audio", upscale=False, **sampling)
     assert made.audio is not None, "the task makes sound"
     heard = [read_pitch(sound, made.sample_rate) for sound in made.audio]
     figures = [{"pitch": float(pitch == scene.shape)} for pitch, scene in zip(heard, batch.scenes, strict=True)]
@@ -141,6 +142,7 @@ def measures() -> dict[str, tuple[str, Measure, dict[str, Any]]]:
     rows: dict[str, tuple[str, Measure, dict[str, Any]]] = {
         "audio_to_video": ("audio_to_video", _see, {}),
         "video_to_audio": ("video_to_audio", _hear, {}),
+        "video_to_audio captioned": ("video_to_audio", _hear, {"captioned": True}),
         "continue_video": ("continue_video", _go_on, {"task": "continue_video"}),
         "continue_av": ("continue_av", _go_on, {"task": "continue_av"}),
         "stylize": ("stylize", _stylize, {}),

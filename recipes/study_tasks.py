@@ -119,14 +119,14 @@ def run_variant(config: StudyConfig, name: str, folder: Path, *, tokens: Path, b
 
 
 def _by_task(rows: dict[str, dict[str, float]]) -> dict[str, float]:
-    """Figures of a task, over its masks; painting is told as what it gains over the fill."""
+    """Figures of a task; painting is told as what it gains over the fill, on average over its masks."""
     found: dict[str, list[float]] = defaultdict(list)
     for name, figures in rows.items():
-        task = name.split()[0]
+        task, *variant = name.split()
         if "fill_psnr_db" in figures:
-            figures = {"gain_db": figures["psnr_db"] - figures["fill_psnr_db"]}
+            figures, variant = {"gain_db": figures["psnr_db"] - figures["fill_psnr_db"]}, []
         for what, value in figures.items():
-            found[f"{task} {what}"].append(value)
+            found[f"{task} {'_'.join([what, *variant])}"].append(value)
     return {name: round(sum(values) / len(values), 2) for name, values in found.items()}
 
 

@@ -28,11 +28,13 @@ class Knows:
 
     def __init__(self, pipe, shift=0):
         self.config, self.audio, self.visual, self.shift = pipe.config, pipe.audio, pipe.visual, shift
-        self.scenes, self.calls = [], []
+        self.captioned = []
 
     def __call__(self, prompt=None, *, task, video=None, audio=None, **options):
-        self.calls.append(task)
         batch = self.truth
+        if task == "video_to_audio":
+            assert prompt in (None, [s.caption for s in batch.scenes])
+            self.captioned.append(prompt is not None)
         if task == "stylize":
             names = list(recipe.COLOURS)
             scenes = [
@@ -63,10 +65,11 @@ def test_the_truth_gets_full_marks_and_a_shift_is_measured(pipe, monkeypatch):
         rows = recipe.evaluate_tasks(oracle, scenes=3, batch_size=2)["tasks"]
         monkeypatch.setattr(recipe, "_batch", make)
         assert rows["continue_video"]["strayed_px_median"] == pytest.approx(strayed, abs=0.3)
-        assert rows["video_to_audio"]["pitch"] == 100
+        assert rows["video_to_audio"]["pitch"] == rows["video_to_audio captioned"]["pitch"] == 100
+        assert oracle.captioned == [False, True] * 2  # two batches
         better = rows["inpaint central"]["psnr_db"] - rows["inpaint central"]["fill_psnr_db"]
         assert (better > 60) == (shift == 0)
-        assert len(rows) == 5 + 2 + 4
+        assert len(rows) == 6 + 2 + 4
     assert rows["stylize"]["colour"] == 100
 
 

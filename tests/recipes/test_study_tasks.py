@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from recipes.study_tasks import StudyConfig, gather, main, table
+from recipes.study_tasks import StudyConfig, _by_task, gather, main, table
 
 WORDS = ["scenes=1", "tokens.scenes=12", "lm.steps=2", "lm.tokens_per_step=1", "lm.validation_rows=2"]
 WORDS += ["tokens.size=32", "lm.text_slots=16"]
@@ -61,3 +61,16 @@ def test_mistakes_are_one_line(
     told = capsys.readouterr().err
     assert told.startswith("error: ") and told.count("\n") == 1 and fault in told
     assert not (tmp_path / "out").exists()
+
+
+def test_masks_are_averaged_and_a_captioned_row_keeps_its_own_figure() -> None:
+    rows = {
+        "video_to_audio": {"pitch": 60.0},
+        "video_to_audio captioned": {"pitch": 90.0},
+        "inpaint central": {"psnr_db": 12.0, "fill_psnr_db": 10.0},
+        "inpaint dynamic": {"psnr_db": 18.0, "fill_psnr_db": 12.0},
+    }
+    figures = _by_task(rows)
+    assert figures == {"video_to_audio pitch": 60, "video_to_audio pitch_captioned": 90, "inpaint gain_db": 4}
+    lines = table({"figures": {name: {"all": value} for name, value in figures.items()}})
+    assert "| video_to_audio | pitch captioned | – | 90 |" in lines
