@@ -375,11 +375,11 @@ def drop_context(ids: Tensor, layout: Layout, *, share: float, generator: torch.
 
 
 def drop_slices(ids: Tensor, layout: Layout, *, share: float, generator: torch.Generator) -> Tensor:
-    """Leave the first slice of the given pictures of some sequences; random codes take the place of the others.
+    """Leave the first slice of the given pictures of some sequences, moved; random codes take the place of the others.
 
     What moves in which way can tell a model what it is, where its training never showed all combinations: it then
     answers by exclusion instead of by looking. The first slice is one picture and shows no motion; later ones hold
-    several.
+    several. As a place tells where things will go, that picture is rolled by whole tokens, drawn evenly.
 
     Args:
         ids: (b, n) sequences.
@@ -400,11 +400,14 @@ def drop_slices(ids: Tensor, layout: Layout, *, share: float, generator: torch.G
     for segment in layout.segments:
         if segment.kind != "visual" or segment.start >= layout.prefix_length:
             continue
-        slices = segment.shape[0]
-        number = torch.arange(slices).repeat_interleave(segment.length // slices)
-        other = torch.randint(codes.start, codes.stop, (b, segment.length), generator=generator)
+        _, h, w = segment.shape
         at = slice(segment.start, segment.stop)
-        out[:, at] = torch.where(chosen & (number > 0), other, ids[:, at])
+        hidden = torch.randint(codes.start, codes.stop, (b, segment.length), generator=generator)
+        down, right = (torch.randint(side, (b, 1), generator=generator) for side in (h, w))
+        place = torch.arange(h * w)
+        source = (place // w + down) % h * w + (place % w + right) % w  # (b, h * w)
+        hidden[:, : h * w] = ids[:, at].gather(1, source)
+        out[:, at] = torch.where(chosen, hidden, ids[:, at])
     return out
 
 
