@@ -5,16 +5,29 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from llm.tasks import TASKS, find_task
 from mmtok.visual.holistic import is_holistic
-from recipes.bundle import OPTIONAL_PARTS, PARTS, Bundle, BundleConfig, open_bundle, part_folder, write_bundle
+from recipes.bundle import (
+    ASPECTS,
+    OPTIONAL_PARTS,
+    PARTS,
+    Bundle,
+    BundleConfig,
+    open_bundle,
+    part_folder,
+    write_bundle,
+)
 from recipes.config import from_dict, merge, to_dict
 from recipes.parts import Parts
+from recipes.request import STYLIZING
+from recipes.run import write_atomically
 
 NAMES = (*PARTS, *OPTIONAL_PARTS)
+CLIPS_FILE = "clips.json"
 
 
 def assemble(parts: dict[str, str], out: Path, *, base: Bundle, config: BundleConfig, command: str = "") -> Bundle:
@@ -70,22 +83,63 @@ def _folder(name: str, place: str) -> Path:
     return folder
 
 
-def trained(lm: Path) -> dict[str, list[str]]:
+def tell_clips(
+    folder: Path,
+    sizes: Sequence[tuple[int, int]],
+    durations: Sequence[int],
+    *,
+    stride: Sequence[int],
+    structure: dict[str, str],
+) -> None:
+    """Write what clips a language model is trained on beside its numbers, for ``trained``.
+
+    Args:
+        folder: of the run.
+        sizes: (h, w) tokens of each resolution, the default one first.
+        durations: slices of each duration, the default one first.
+        stride: frames and pixels of a token, of a tokenizer whose first slice is one picture.
+        structure: "flow" and "depth" of its conditions; empty without.
+    """
+    pictures = [[h * stride[1], w * stride[2]] for h, w in sizes]
+    lengths = [1 + (t - 1) * stride[0] for t in durations]
+    write_atomically(
+        folder / CLIPS_FILE, json.dumps({"pictures": pictures, "num_frames": lengths} | structure, indent=1) + "\n"
+    )
+
+
+def trained(lm: Path) -> dict[str, Any]:
     """What a language model that ``cinepoet train`` left in a run folder was trained on.
 
     Args:
         lm: its folder, ``RUN/model``.
 
     Returns:
-        "tasks" and "sources" (names in the order of their tokens); empty if the run's numbers are not beside it.
+        Numbers of a ``BundleConfig``: "tasks" and "sources" (names in the order of their tokens); behind ``cinepoet
+        train lm`` those of its clips too, where a model can have them. Empty if the run's numbers are not beside it.
     """
-    file = lm.parent / "config.json"
+    file, clips = lm.parent / "config.json", lm.parent / CLIPS_FILE
     if not file.is_file():
         return {}
     run = json.loads(file.read_text())
     weights = run.get("task_weights", {})
     tasks = [name for name in TASKS if weights.get(name, 0) > 0]
-    return {"tasks": tasks, "sources": list(run.get("sources", ()))} if tasks else {}
+    if not tasks:
+        return {}
+    found: dict[str, Any] = {"tasks": tasks, "sources": list(run.get("sources", ()))}
+    return found | _of_clips(json.loads(clips.read_text())) if clips.is_file() else found
+
+
+def _of_clips(clips: dict[str, Any]) -> dict[str, Any]:
+    """Lengths, forms and structure; forms only where each has the <res> token that a model gives it."""
+    found: dict[str, Any] = {name: clips[name] for name in ("flow", "depth") if name in clips}
+    if clips["num_frames"]:
+        found["num_frames"], *found["more_num_frames"] = clips["num_frames"]
+    pictures = [tuple(size) for size in clips["pictures"]]
+    size = pictures[0][1]
+    places = {(round(size * ratio), size): (name, place) for name, (place, ratio) in ASPECTS.items()}
+    if all(places.get(size, ("", -1))[1] == (number - 1 if number else None) for number, size in enumerate(pictures)):
+        found |= {"size": size, "aspects": [places[size][0] for size in pictures]}
+    return found
 
 
 def require_fit(parts: Parts) -> None:
@@ -120,6 +174,8 @@ def require_fit(parts: Parts) -> None:
         task = find_task(name)
         if holistic and (task.cuts or task.condition):
             raise ValueError(f"{name} needs tokens that lie in a grid, which this visual tokenizer's do not")
+    if set(STYLIZING) & set(config.tasks):
+        _ = parts.depth  # raises where its weights are not there
     if config.upscaled_size:
         if config.upscaled_size % config.size or (times := config.upscaled_size // config.size) & (times - 1):
             raise ValueError(f"upscaled_size {config.upscaled_size} is not {config.size} doubled once or several times")
@@ -137,7 +193,7 @@ def _require_stage(name: str, model: Any, parts: Parts) -> None:
 
 
 def config_for(base: Bundle, parts: dict[str, str], changes: list[str]) -> BundleConfig:
-    """The base's numbers, with the tasks and data sources of a new language model and with changes.
+    """The base's numbers, with the tasks, data sources and clips of a new language model and with changes.
 
     Args:
         base: a complete model.
@@ -153,4 +209,6 @@ def config_for(base: Bundle, parts: dict[str, str], changes: list[str]) -> Bundl
     values = to_dict(base.config)
     if "lm" in parts:
         values |= trained(_folder("lm", parts["lm"]))
+        if base.config.upscaled_size:
+            values["upscaled_size"] = base.config.upscaled_size // base.config.size * values["size"]
     return from_dict(BundleConfig, merge(values, changes))

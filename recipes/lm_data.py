@@ -109,6 +109,25 @@ def cached_data(tokens: TokenSet, *, validation_rows: int) -> LMData:
     )
 
 
+def clip_kinds(
+    shards: TokenShards, *, sizes: Sequence[tuple[int, int]] = (), durations: Sequence[int] = ()
+) -> tuple[list[tuple[int, int]], list[int]]:
+    """Sizes and durations that a model of these shards tells apart.
+
+    Args:
+        shards: all splits of them.
+        sizes: (h, w) tokens of each resolution, the default one first; () takes the smallest area as default, then by
+            area.
+        durations: slices of each duration, the default one first; () takes the shortest film first.
+
+    Returns:
+        Both lists, in the order of their tokens; the first of each has none.
+    """
+    by_area = sorted({b.grid[1:] for b in shards.buckets}, key=lambda hw: (hw[0] * hw[1], hw))
+    by_length = sorted({b.grid[0] for b in shards.buckets if b.grid[0] > 1})
+    return list(sizes) or by_area, list(durations) or by_length
+
+
 def shard_data(
     shards: TokenShards,
     *,
@@ -120,9 +139,8 @@ def shard_data(
 
     Args:
         shards: all splits of them.
-        sizes: (h, w) tokens of each resolution that the model tells apart, the default one first; () takes the smallest
-            area as default, then by area.
-        durations: slices of each duration, the default one first; () takes the shortest film first.
+        sizes: as ``clip_kinds`` has them.
+        durations: as ``clip_kinds`` has them.
         sources: names of the data sources that the model tells apart; () tells none.
 
     Returns:
@@ -132,8 +150,7 @@ def shard_data(
         ValueError: if there is nothing to train on, or a clip has a size or duration that is not listed.
     """
     train, held = shards.split("train"), shards.split("validation")
-    known_sizes = list(sizes) or sorted({b.grid[1:] for b in shards.buckets}, key=lambda hw: (hw[0] * hw[1], hw))
-    known_durations = list(durations) or sorted({b.grid[0] for b in shards.buckets if b.grid[0] > 1})
+    known_sizes, known_durations = clip_kinds(shards, sizes=sizes, durations=durations)
     found: dict[Pool, tuple[list[Tensor], list[Tensor]]] = {}
     for number, part in enumerate((train, held)):
         for bucket in part.buckets:

@@ -27,9 +27,12 @@ def run_lm(args: argparse.Namespace) -> int:
     from functools import partial
 
     import mmtok
+    from mmtok.visual.holistic import is_holistic
+    from recipes.assemble import tell_clips
     from recipes.bundle import open_bundle
     from recipes.config import load_config
-    from recipes.lm_data import shard_data
+    from recipes.lm_data import clip_kinds, shard_data
+    from recipes.prepare_plan import STRUCTURE
     from recipes.run import same_data, write_atomically
     from recipes.token_shards import TokenShards
     from recipes.train_lm import LMTrainConfig, describe_mixture, lm_config, mixture, train_lm
@@ -62,6 +65,9 @@ def run_lm(args: argparse.Namespace) -> int:
             of = f"{cut} of {len(data.captions)} captions"
             note(f"{of} are longer than {config.text_slots} tokens; their ends are left out")
         write_atomically(out / "mixture.txt", told)
+        if not is_holistic(visual):  # whose tokens have no size
+            kinds = clip_kinds(shards, sizes=config.sizes, durations=config.durations)
+            tell_clips(out, *kinds, stride=visual.stride, structure=shards.info.conditions.get(STRUCTURE, {}))
         print(told)
     vectors = (_code_vectors(visual), None if audio is None else _code_vectors(audio))
     model = train_lm(

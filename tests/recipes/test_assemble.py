@@ -12,7 +12,8 @@ import torch
 from llm.model import PrefixLM
 from mmtok.audio.soundstream import build_soundstream
 from mmtok.visual.magvit2 import Magvit2
-from recipes.bundle import open_bundle
+from recipes.assemble import config_for, tell_clips
+from recipes.bundle import BundleConfig, open_bundle
 
 Command = Callable[..., tuple[int, str, str]]
 
@@ -42,6 +43,22 @@ def test_a_trained_language_model_becomes_a_model_that_makes_films(
     assert code == 2 and "mine exists; name another folder" in fault
 
 
+def test_forms_and_lengths_are_those_of_the_run(bundle: Path, run_folder: Path, cinepoet: Command) -> None:
+    base = open_bundle(bundle)
+
+    def of(sizes: list[tuple[int, int]], durations: list[int], *changes: str) -> BundleConfig:
+        structure = {"flow": "farneback", "depth": "saturation"}
+        tell_clips(run_folder.parent, sizes, durations, stride=(4, 8, 8), structure=structure)
+        return config_for(base, {"lm": str(run_folder)}, list(changes))
+
+    made = of([(8, 8), (14, 8)], [5, 11])
+    assert (made.size, made.aspects, made.num_frames, made.more_num_frames) == (64, ("square", "portrait"), 17, (41,))
+    assert made.flow == "farneback" and made.upscaled_size == 2 * made.size
+    assert of([(8, 8)], [5], "size=32").size == 32
+    odd = of([(14, 8), (8, 8)], [])  # the portrait one has no token here, which a model's portrait always has
+    assert (odd.size, odd.aspects, odd.num_frames) == (base.config.size, base.config.aspects, base.config.num_frames)
+
+
 def test_super_resolution_keeps_its_tokenizer_under_another(bundle: Path, cinepoet: Command, tmp_path: Path) -> None:
     other = Magvit2.from_pretrained(bundle / "visual")
     with torch.no_grad():
@@ -66,6 +83,7 @@ def test_parts_that_do_not_fit_leave_nothing(bundle: Path, cinepoet: Command, tm
         (("--lm", tmp_path / "deaf"), "reads text vectors of 8, text gives 16"),
         (("--lm", bundle / "visual"), "lm"),
         (("--lm", tmp_path / "nowhere"), "nowhere"),
+        (("depth=nothere", "tasks=[stylize]"), "nothere"),
         (("upscaled_size=48",), "48 is not 32 doubled"),
         (("more_num_frames=[41]",), "square clips of 41 pictures are (11, 4, 4) tokens, the language model has places"),
         (("temprature=2",), "temperature"),

@@ -10,6 +10,7 @@ from llm.batching import empty_places, make_groups, padding_elsewhere
 from llm.model import PrefixLM
 from mmtok.text.cache import caption_hash
 from mmtok.vocabulary import Vocabulary
+from recipes.bundle import open_bundle
 from recipes.lm_data import shard_data
 from recipes.run import Run
 from recipes.token_shards import ShardInfo, TokenShards, write_shard
@@ -155,6 +156,9 @@ def test_the_command_trains_goes_on_and_refuses(cinepoet, bundle, tmp_path, monk
     assert "inpaint_central" in shown and "padding of this mixture" in shown
     model = PrefixLM.from_pretrained(tmp_path / "lm" / "model")
     assert model.config.text_slots == 16
+    config = open_bundle(bundle).config
+    clips = {"pictures": [[config.size] * 2], "num_frames": [config.num_frames]}
+    assert json.loads((tmp_path / "lm" / "clips.json").read_text()) == clips
     log = [json.loads(line) for line in (tmp_path / "lm" / "log.jsonl").read_text().splitlines()]
     assert [line["perf/padding"] for line in log if "perf/padding" in line] == [0, 0, 0]
     code, _, notes = cinepoet(*train, "text_slots=2", "steps=1", "--out", tmp_path / "cut")
