@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-
-import sentencepiece
+from collections.abc import Sequence
 
 from mmtok.text.t5 import TextTokenizer
-
-UNKNOWN_ID = 2  # of every published T5
 
 
 def read_prompts(tokenizer: TextTokenizer, prompts: Sequence[str], *, most: int, notes: list[str]) -> list[str]:
@@ -23,21 +19,12 @@ def read_prompts(tokenizer: TextTokenizer, prompts: Sequence[str], *, most: int,
     Returns:
         The prompts, cut to whole words.
     """
-    spelled = _spelled(tokenizer)
     kept = []
     for prompt in prompts:
         read = tokenizer.tokenize(prompt, most)
         kept.append(read.kept)
         if read.cut:
             notes.append(f"the prompt is longer than {most} tokens; left out: {read.cut!r}")
-        if strange := [word for word in read.kept.split() if any(spelled(i) for i in tokenizer.split(word))]:
+        if strange := read.unknown.split():
             notes.append(f"the text encoder has no pieces for {', '.join(map(repr, strange))}: it hardly knows them")
     return kept
-
-
-def _spelled(tokenizer: TextTokenizer) -> Callable[[int], bool]:
-    """Whether an id is the unknown one, or a single byte of a word that was not learned."""
-    if tokenizer.file_name != "spiece.model":
-        return lambda token: token == UNKNOWN_ID
-    pieces = sentencepiece.SentencePieceProcessor(model_proto=tokenizer.content)
-    return lambda token: bool(pieces.is_unknown(token) or pieces.is_byte(token))

@@ -384,7 +384,7 @@ class EmbedReport:
         distinct: of them.
         encoded: in this call; the others were there.
         cut: distinct ones that are longer than the encoder reads.
-        unknown: distinct ones with letters that the vocabulary lacks.
+        unknown: distinct ones with words that the vocabulary cannot write in pieces.
     """
 
     captions: int

@@ -95,7 +95,7 @@ class TokenizedText:
         ids: token ids, the end token last.
         kept: the words that ``ids`` stand for.
         cut: the words at the end that did not fit, "" when everything did.
-        unknown: the words in ``kept`` with a letter that the vocabulary lacks, "" when there is none.
+        unknown: the words in ``kept`` that the vocabulary cannot write, or only byte by byte; "" when there is none.
     """
 
     ids: tuple[int, ...]
@@ -114,6 +114,7 @@ class TextTokenizer:
         split: text to ids without the end token.
         vocab_size: number of pieces; T5's sentinels come after them in sentencepiece files.
         space_id: id of the piece that is a space and nothing else, or None.
+        unread: ids of what has no piece, the unknown one and single bytes.
     """
 
     file_name: str
@@ -121,6 +122,7 @@ class TextTokenizer:
     split: Callable[[str], list[int]]
     vocab_size: int
     space_id: int | None = None
+    unread: frozenset[int] = frozenset({UNKNOWN_ID})
 
     @classmethod
     def from_bytes(cls, file_name: str, content: bytes) -> TextTokenizer:
@@ -148,7 +150,8 @@ class TextTokenizer:
         if (pieces.pad_id(), pieces.eos_id()) != (PAD_ID, EOS_ID):
             raise ValueError(f"not a T5 vocabulary: pad id {pieces.pad_id()} and end id {pieces.eos_id()}, not 0 and 1")
         split = lambda text: list(pieces.encode(text))  # noqa: E731
-        return cls(file_name, content, split, pieces.vocab_size(), pieces.piece_to_id(_SPACE))
+        unread = frozenset(i for i in range(pieces.vocab_size()) if pieces.is_unknown(i) or pieces.is_byte(i))
+        return cls(file_name, content, split, pieces.vocab_size(), pieces.piece_to_id(_SPACE), unread)
 
     @classmethod
     def from_folder(cls, folder: Path) -> TextTokenizer:
@@ -204,8 +207,9 @@ class TextTokenizer:
         return self._told(self.split(kept), kept, cut)
 
     def _told(self, ids: list[int], kept: str, cut: str) -> TokenizedText:
-        """With the end token and the words that have unknown letters."""
-        words = [word for word in kept.split() if UNKNOWN_ID in self.split(word)] if UNKNOWN_ID in ids else []
+        """With the end token and the words that the vocabulary cannot write in pieces."""
+        strange = not self.unread.isdisjoint(ids)
+        words = [word for word in kept.split() if not self.unread.isdisjoint(self.split(word))] if strange else []
         return TokenizedText((*ids, EOS_ID), kept, cut, " ".join(words))
 
 

@@ -96,7 +96,7 @@ def run(args: argparse.Namespace) -> int:
     print(
         f"{args.out}: {counts}"
         + (f"; {report.cut} longer than {args.max_length} pieces" if report.cut else "")
-        + (f"; {report.unknown} with unknown letters" if report.unknown else "")
+        + (f"; {report.unknown} with words that have no pieces" if report.unknown else "")
     )
     return 0
 

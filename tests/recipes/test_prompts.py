@@ -25,6 +25,7 @@ def test_known_words_need_no_note(tokenizer: TextTokenizer) -> None:
 @pytest.mark.parametrize(("prompt", "strange"), [("красный круг", "красный"), ("红色", "红色"), ("a 🙂 star", "🙂")])
 def test_other_scripts_are_read_and_told(tokenizer: TextTokenizer, prompt: str, strange: str) -> None:
     notes: list[str] = []
+    assert strange in tokenizer.tokenize(prompt).unknown.split()
     assert read_prompts(tokenizer, [prompt], most=64, notes=notes) == [prompt]
     assert len(notes) == 1 and repr(strange) in notes[0] and "'star'" not in notes[0]
     notes.clear()
