@@ -87,9 +87,14 @@ def run(args: argparse.Namespace) -> int:
     """
     if (args.source is None) == (args.check is None):
         raise ValueError("give SOURCE to prepare, or --check with a folder of shards; one of the two")
-    if args.check is not None:
-        return _check(args.check)
-    return _prepare(args)
+    if args.check is None:
+        return _prepare(args)
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    untouched = vars(parser.parse_args([])) | {"check": args.check}
+    if given := [name for name, value in untouched.items() if getattr(args, name) != value]:
+        raise ValueError(f"--check looks at shards as they are: leave --{given[0].replace('_', '-')} out")
+    return _check(args.check)
 
 
 def _check(folder: Path) -> int:

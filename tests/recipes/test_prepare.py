@@ -228,3 +228,5 @@ def test_the_check_names_the_bad_row(prepare, cinepoet, tmp_path):
     code, shown, told = cinepoet("prepare", "--check", tmp_path / "tokens")
     assert code == 2 and "shard 0, row 1, key 'long.mp4@" in told and "visual codes must lie in [0, 64)" in told
     assert "give SOURCE to prepare, or --check" in cinepoet("prepare")[2]
+    code, _, told = cinepoet("prepare", "--check", tmp_path / "tokens", "--split-by", "folder")
+    assert code == 2 and "leave --split-by out" in told
