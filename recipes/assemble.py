@@ -134,11 +134,12 @@ def _of_clips(clips: dict[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {name: clips[name] for name in ("flow", "depth") if name in clips}
     if clips["num_frames"]:
         found["num_frames"], *found["more_num_frames"] = clips["num_frames"]
-    pictures = [tuple(size) for size in clips["pictures"]]
+    pictures = [tuple(picture) for picture in clips["pictures"]]
     size = pictures[0][1]
-    places = {(round(size * ratio), size): (name, place) for name, (place, ratio) in ASPECTS.items()}
-    if all(places.get(size, ("", -1))[1] == (number - 1 if number else None) for number, size in enumerate(pictures)):
-        found |= {"size": size, "aspects": [places[size][0] for size in pictures]}
+    forms = {(round(size * ratio), size): (name, token) for name, (token, ratio) in ASPECTS.items()}
+    tokens = [None, *range(len(pictures) - 1)]
+    if all(forms.get(picture, ("", -1))[1] == token for picture, token in zip(pictures, tokens, strict=True)):
+        found |= {"size": size, "aspects": [forms[picture][0] for picture in pictures]}
     return found
 
 
