@@ -227,7 +227,9 @@ def make_batch(
         dropped = []
         for row, generator in zip(ids[:, None], generators, strict=True):
             seen = drop_context(row, group.layout, share=context_dropout, generator=generator)
-            dropped.append(drop_slices(seen, group.layout, share=slice_dropout, generator=generator))
+            if slice_dropout:
+                seen = drop_slices(seen, group.layout, share=slice_dropout, generator=generator)
+            dropped.append(seen)
         inputs = torch.cat(dropped).to(device)
     if not group.layout.text_slots:
         return Batch(group.layout, ids.to(device), inputs=inputs)

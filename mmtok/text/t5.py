@@ -114,7 +114,7 @@ class TextTokenizer:
         split: text to ids without the end token.
         vocab_size: number of pieces; T5's sentinels come after them in sentencepiece files.
         space_id: id of the piece that is a space and nothing else, or None.
-        unread: ids of what has no piece, the unknown one and single bytes.
+        is_spelled: whether an id stands for what has no piece: the unknown one, or a single byte.
     """
 
     file_name: str
@@ -122,7 +122,7 @@ class TextTokenizer:
     split: Callable[[str], list[int]]
     vocab_size: int
     space_id: int | None = None
-    unread: frozenset[int] = frozenset({UNKNOWN_ID})
+    is_spelled: Callable[[int], bool] = lambda token: token == UNKNOWN_ID
 
     @classmethod
     def from_bytes(cls, file_name: str, content: bytes) -> TextTokenizer:
@@ -150,8 +150,8 @@ class TextTokenizer:
         if (pieces.pad_id(), pieces.eos_id()) != (PAD_ID, EOS_ID):
             raise ValueError(f"not a T5 vocabulary: pad id {pieces.pad_id()} and end id {pieces.eos_id()}, not 0 and 1")
         split = lambda text: list(pieces.encode(text))  # noqa: E731
-        unread = frozenset(i for i in range(pieces.vocab_size()) if pieces.is_unknown(i) or pieces.is_byte(i))
-        return cls(file_name, content, split, pieces.vocab_size(), pieces.piece_to_id(_SPACE), unread)
+        is_spelled = lambda token: bool(pieces.is_unknown(token) or pieces.is_byte(token))  # noqa: E731
+        return cls(file_name, content, split, pieces.vocab_size(), pieces.piece_to_id(_SPACE), is_spelled)
 
     @classmethod
     def from_folder(cls, folder: Path) -> TextTokenizer:
@@ -208,8 +208,8 @@ class TextTokenizer:
 
     def _told(self, ids: list[int], kept: str, cut: str) -> TokenizedText:
         """With the end token and the words that the vocabulary cannot write in pieces."""
-        strange = not self.unread.isdisjoint(ids)
-        words = [word for word in kept.split() if not self.unread.isdisjoint(self.split(word))] if strange else []
+        strange = any(map(self.is_spelled, ids))
+        words = [word for word in kept.split() if any(map(self.is_spelled, self.split(word)))] if strange else []
         return TokenizedText((*ids, EOS_ID), kept, cut, " ".join(words))
 
 

@@ -50,7 +50,8 @@ def run_lm(args: argparse.Namespace) -> int:
     shards.info.require(visual, audio, where=", ".join(str(folder) for folder in args.data))
     vocabulary = shards.info.vocabulary
     config = replace(config, visual_codes=vocabulary.visual_codes, audio_codes=vocabulary.audio_codes)
-    data = shard_data(shards, sizes=config.sizes, durations=config.durations, sources=config.sources)
+    sizes, durations = clip_kinds(shards, sizes=config.sizes, durations=config.durations)
+    data = shard_data(shards, sizes=sizes, durations=durations, sources=config.sources)
     told = describe_mixture(config, mixture(config, data, vocabulary))  # raises before captions are read
     sized = any(word.startswith("size=") for word in args.changes)
     start_from = None if args.init is None else _model_folder(args.init)
@@ -66,8 +67,8 @@ def run_lm(args: argparse.Namespace) -> int:
             note(f"{of} are longer than {config.text_slots} tokens; their ends are left out")
         write_atomically(out / "mixture.txt", told)
         if not is_holistic(visual):  # whose tokens have no size
-            kinds = clip_kinds(shards, sizes=config.sizes, durations=config.durations)
-            tell_clips(out, *kinds, stride=visual.stride, structure=shards.info.conditions.get(STRUCTURE, {}))
+            structure = shards.info.conditions.get(STRUCTURE, {})
+            tell_clips(out, sizes, durations, stride=visual.stride, structure=structure)
         print(told)
     vectors = (_code_vectors(visual), None if audio is None else _code_vectors(audio))
     model = train_lm(
