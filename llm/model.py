@@ -13,9 +13,6 @@ Shape letters: b batch, n sequence, d width, v vocabulary, t h w grid, k audio l
 from __future__ import annotations
 
 import math
-import os
-import shutil
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +23,7 @@ from torch.utils.checkpoint import checkpoint
 
 from llm.attention import Attend, choose_attention
 from llm.cache import KVCache
+from llm.compiled import compile_each
 from llm.config import LMConfig
 from llm.factors import HighGivenLow
 from llm.quantize import Int8Linear
@@ -36,7 +34,6 @@ from mmtok.pretrained import load_strictly, load_tensors, params_from_config, re
 from mmtok.vocabulary import Block, Vocabulary
 
 FAMILY = "prefix-lm"
-COMPILED_FORMS = 64  # of a layer, see ``PrefixLM.compile_layers``
 
 
 def rotary_tables(start: int, stop: int, *, head_dim: int, base: float, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -94,7 +91,12 @@ class RMSNorm(nn.Module):
         Returns:
             Like ``x``.
         """
-        return F.rms_norm(x.float(), self.weight.shape, self.weight.float(), self.eps).to(x.dtype)
+        if x.device.type != "cpu":
+            return F.rms_norm(x.float(), self.weight.shape, self.weight.float(), self.eps).to(x.dtype)
+        # torch has no fused kernel here, and its five passes in float32 cost more than the products around them.
+        length = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
+        scale = torch.rsqrt(length.square() / x.shape[-1] + self.eps)
+        return x * scale.to(x.dtype) * self.weight.to(x.dtype)
 
 
 class Attention(nn.Module):
@@ -500,25 +502,16 @@ class PrefixLM(nn.Module):
     def compile_layers(self, *, backend: str = "inductor") -> bool:
         """Compile every layer by itself with ``torch.compile``; names and values of the weights stay.
 
-        All layers share compiled forms. With fused attention two serve all lengths; a CPU's blocked attention makes one
-        for each number of blocks of 128 places, so torch's limit of 8 forms is raised. On a CPU inductor needs a C++
-        compiler; without one the layers stay as they are and a warning says so.
+        With fused attention two forms serve all lengths; a CPU's blocked attention makes one for each number of blocks
+        of 128 places.
 
         Args:
             backend: of ``torch.compile``.
 
         Returns:
-            True where layers will be compiled.
+            As ``llm.compiled.compile_each``.
         """
-        on_cpu = self.text_proj.weight.device.type == "cpu" and backend == "inductor"
-        if on_cpu and not any(shutil.which(name) for name in (os.environ.get("CXX", "g++"), "clang++", "cl")):
-            warnings.warn("no C++ compiler (g++, clang++ or $CXX) was found; layers run uncompiled", stacklevel=2)
-            return False
-        limits: Any = torch._dynamo.config
-        limits.recompile_limit = max(limits.recompile_limit, COMPILED_FORMS)
-        for layer in self.model.layers:
-            layer.compile(backend=backend)
-        return True
+        return compile_each(self.model.layers, backend=backend)
 
     def check_tokenizers(self, visual: VisualTokenizer, audio: AudioTokenizer | None = None) -> None:
         """Raise unless these tokenizers speak this model's ids.

@@ -10,6 +10,7 @@ Shape letters: b clips, t h w tokens.
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ from recipes.tokens import TokenSet
 from superres.windows import Size, low_size
 
 PixelSize = tuple[int, int]  # height, width
+MOST_ZOOM = 2.0  # of a view; parts of a large film at its own resolution are too smooth to teach details
 
 
 @dataclass(frozen=True)
@@ -266,6 +268,23 @@ def pair_grid(tokenizer: Any, num_frames: int, size: PixelSize) -> Size:
 
 
 @dataclass(frozen=True)
+class View:
+    """The part of its pictures that a clip shows.
+
+    Attributes:
+        zoom: sides of the centre crop over those of the part, at least 1.
+        down: place of the part from the top (0) to the bottom (1).
+        right: place of the part from the left (0) to the right (1).
+        mirrored: left and right are exchanged.
+    """
+
+    zoom: float = 1.0
+    down: float = 0.0
+    right: float = 0.0
+    mirrored: bool = False
+
+
+@dataclass(frozen=True)
 class FilmClip:
     """A clip of a film.
 
@@ -273,11 +292,13 @@ class FilmClip:
         path: of the film.
         start_s: its beginning, seconds.
         caption: a text, or None.
+        view: what of the pictures is shown.
     """
 
     path: Path
     start_s: float
     caption: str | None
+    view: View = View()
 
 
 @dataclass(frozen=True)
@@ -300,6 +321,8 @@ def film_clips(
     num_frames: int,
     fps: float,
     clips_per_film: int,
+    views: int = 1,
+    seed: int = 0,
     captions: str | Path | None = None,
     tell: Callable[[str], None] = print,
     progress: bool = False,
@@ -312,6 +335,9 @@ def film_clips(
         num_frames: of a clip.
         fps: pictures per second.
         clips_per_film: most clips of one film, spread over it without overlap.
+        views: how often each clip is shown to the training: once as it is, else at another time of its film, a part
+            of it (never enlarged), and, without a caption, mirrored or not.
+        seed: of these draws.
         captions: a listing with the films' texts; None takes NAME.txt beside a film where it is there.
         tell: receives a line for each film that is left out.
         progress: whether a bar shows how many films have been looked at.
@@ -331,24 +357,36 @@ def film_clips(
     refused: list[str] = []
     for number, path in enumerate(track(films, title="looking at films") if progress else films):
         try:
-            size, starts = _cut(path, sizes, num_frames, fps, clips_per_film)
+            cut = _cut(path, sizes, num_frames, fps, clips_per_film)
         except MediaError as fault:
             refused.append(str(fault))
             tell(f"left out: {fault}")
             continue
         own = texts.get(path.absolute(), ())
-        clips = [FilmClip(path, s, own[i % len(own)] if own else None) for i, s in enumerate(starts)]
-        (found[size].train if number < len(media.train_video) else found[size].held_out).extend(clips)
+        clips = [FilmClip(path, s, own[i % len(own)] if own else None) for i, s in enumerate(cut.starts_s)]
+        if number >= len(media.train_video):
+            found[cut.size].held_out.extend(clips)
+            continue
+        draws = random.Random(f"{seed} {path.relative_to(media.root)}")
+        found[cut.size].train.extend(clips)
+        found[cut.size].train.extend(_other_view(clip, cut, draws) for clip in clips * (views - 1))
     if not any(clips.train for clips in found.values()):
         why = f"; {len(refused)} were left out, such as {refused[0]}" if refused else ""
         raise ValueError(f"no film of {media.root} can be trained on{why}")
     return {size: clips for size, clips in found.items() if clips.train}
 
 
-def _cut(
-    path: Path, sizes: Sequence[PixelSize], num_frames: int, fps: float, most: int
-) -> tuple[PixelSize, list[float]]:
-    """The size of a film's clips, and where they begin."""
+@dataclass(frozen=True)
+class _Cut:
+    """How a film is used: the size of its clips, where they begin, the last possible beginning, the largest zoom."""
+
+    size: PixelSize
+    starts_s: list[float]
+    last_s: float
+    zoom: float
+
+
+def _cut(path: Path, sizes: Sequence[PixelSize], num_frames: int, fps: float, most: int) -> _Cut:
     info = probe(path)
     if not info.has_video or info.width is None or info.height is None:
         raise MediaError(path, "has no pictures")
@@ -363,7 +401,19 @@ def _cut(
         raise MediaError(path, f"is too short: {pictures} of {num_frames} pictures at {fps:g} a second")
     count = min(most, pictures // num_frames)
     last = (pictures - num_frames) / fps
-    return size, [last * number / max(1, count - 1) for number in range(count)]
+    zoom = min(info.height / size[0], info.width / size[1], MOST_ZOOM)
+    return _Cut(size, [last * number / max(1, count - 1) for number in range(count)], last, zoom)
+
+
+def _other_view(clip: FilmClip, cut: _Cut, draws: random.Random) -> FilmClip:
+    """A part of the same film at another time."""
+    view = View(
+        zoom=draws.uniform(1.0, cut.zoom),
+        down=draws.random(),
+        right=draws.random(),
+        mirrored=draws.random() < 0.5 and clip.caption is None,  # a caption may tell left from right
+    )
+    return FilmClip(clip.path, draws.uniform(0.0, cut.last_s), clip.caption, view)
 
 
 def film_groups(
@@ -425,10 +475,14 @@ class _Reader:
 
     def __call__(self, row: int) -> Tensor:
         clip = self.rows[row]
-        film = read_video(clip.path, fps=self.fps, num_frames=self.num_frames, size=self.size, start_s=clip.start_s)
+        (height, width), view = self.size, clip.view
+        whole = (round(height * view.zoom), round(width * view.zoom))
+        film = read_video(clip.path, fps=self.fps, num_frames=self.num_frames, size=whole, start_s=clip.start_s)
         if film.held_frames > 1:  # one may be the header's rounding
             raise MediaError(clip.path, f"ends before the clip at {clip.start_s:.2f} s does")
-        return film.frames
+        top, left = round((whole[0] - height) * view.down), round((whole[1] - width) * view.right)
+        part = film.frames[..., top : top + height, left : left + width]
+        return part.flip(-1) if view.mirrored else part
 
 
 def scene_groups(

@@ -49,6 +49,7 @@ class SuperResTrainConfig:
         batch_size: clips a step of the first group; groups of other grids get about as many tokens.
         micro_batch: clips that go through the model at once, or None for all; gradients are those of the whole batch.
         recompute: compute each layer again for its gradients instead of keeping what is inside it.
+        compiled: True compiles each layer with torch.compile.
         lr: peak learning rate.
         final_lr: learning rate at the end, as a part of the peak.
         warmup: steps of linear warm-up.
@@ -78,6 +79,7 @@ class SuperResTrainConfig:
     batch_size: int = 8
     micro_batch: int | None = None
     recompute: bool = False
+    compiled: bool = False
     lr: float = 1e-3
     final_lr: float = 0.02
     warmup: int = 10
@@ -118,6 +120,8 @@ class PixelTrainConfig(SuperResTrainConfig):
         sizes: height and width of the high-resolution clips, pixels; films go to the size of the nearest form.
         num_frames: pictures of a clip.
         clips_per_film: most clips of one film, spread over it.
+        views: times that each of these clips is shown: as it is, then at other times of its film, parts of it and
+            mirrored. Few films are learned by heart with 1.
         kept_clips: clips of a group whose codes stay in memory (25 kB each at 256x256); others are made again.
         scenes_share: share of the steps on made-up scenes of corpus shapes; without films all are.
         scenes: how many of them.
@@ -126,6 +130,7 @@ class PixelTrainConfig(SuperResTrainConfig):
     sizes: tuple[tuple[int, int], ...] = ((128, 128),)
     num_frames: int = 17
     clips_per_film: int = 8
+    views: int = 1
     kept_clips: int = 20_000
     scenes_share: float = 0.0
     scenes: int = 2000
@@ -138,8 +143,8 @@ class PixelTrainConfig(SuperResTrainConfig):
             raise ValueError(f"sizes must be positive, got {self.sizes}")
         if not 0 <= self.scenes_share <= 1:
             raise ValueError(f"scenes_share must lie in [0, 1], got {self.scenes_share}")
-        if min(self.num_frames, self.clips_per_film, self.scenes) < 1 or self.kept_clips < 0:
-            raise ValueError("num_frames, clips_per_film and scenes must be positive, kept_clips not negative")
+        if min(self.num_frames, self.clips_per_film, self.views, self.scenes) < 1 or self.kept_clips < 0:
+            raise ValueError("num_frames, clips_per_film, views and scenes must be positive, kept_clips not negative")
 
 
 @dataclass(frozen=True)
@@ -501,6 +506,8 @@ def train_superres(
     model.to(compute.device).train()
     averaged = copy.deepcopy(model).requires_grad_(False)
     model.recompute = config.recompute
+    if config.compiled:
+        model.compile_layers()
     size = model.config.codebook_size
     data = SuperResData(groups, captions, config, codebook_size=size, device=compute.device, ranks=ranks)
 

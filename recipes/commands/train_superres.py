@@ -126,6 +126,8 @@ def _groups(config: Any, args: argparse.Namespace, tokenizer: Any, ranks: Any) -
             num_frames=config.num_frames,
             fps=tokenizer.fps,
             clips_per_film=config.clips_per_film,
+            views=config.views,
+            seed=config.seed,
             captions=args.captions,
             tell=print if ranks.is_main else lambda line: None,
             progress=ranks.is_main,

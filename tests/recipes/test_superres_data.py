@@ -7,11 +7,21 @@ import torch
 from torch import Tensor, nn
 
 from mmtok.media.errors import MediaError
-from mmtok.media.video import write_film
+from mmtok.media.video import read_video, write_film
 from recipes.corpora.folder import MediaFolder
 from recipes.corpora.shapes import ShapesCorpus, render_video
 from recipes.encode_dataset import half_size
-from recipes.superres_data import TokenizedPairs, film_clips, film_groups, pair_grid, scene_groups
+from recipes.superres_data import (
+    MOST_ZOOM,
+    FilmClip,
+    FilmClips,
+    TokenizedPairs,
+    View,
+    film_clips,
+    film_groups,
+    pair_grid,
+    scene_groups,
+)
 
 
 class Brightness(nn.Module):
@@ -74,6 +84,39 @@ def test_films_go_to_the_nearest_form_and_are_never_enlarged(films: Path) -> Non
     assert starts[0] == 0 and starts[1] == pytest.approx((40 - 17) / 8)
     assert len(told) == 2 and "e_small.mp4" in told[0] and "48x64, smaller than 64x64 and 112x64" in told[0]
     assert "is too short: 9 of 17 pictures" in told[1]
+
+
+def test_views_are_parts_of_the_same_film_and_only_for_training(films: Path) -> None:
+    found, _ = clips_of(films, views=4)
+    wide, tall = found[64, 64], found[112, 64]
+    assert (len(wide.train), len(wide.held_out), len(tall.train)) == (3 * 4, 1, 2 * 4)
+    assert [clip.path for clip in wide.train] == sorted(clip.path for clip in wide.train)
+    views = [clip.view for clip in wide.train]
+    assert [view == View() for view in views] == 3 * [True, False, False, False]
+    assert any(v.mirrored for v in views) and all(v.zoom == 1.0 for v in views), "64 pixels have no smaller part of 64"
+    assert not any(clip.view.mirrored for clip in tall.train), "a caption may tell left from right"
+    starts = {clip.start_s for clip in tall.train}
+    assert len(starts) > 6 and max(starts) <= (40 - 17) / 8
+    assert clips_of(films, views=4)[0] == found, "the same draws each time"
+    assert clips_of(films, views=4, seed=1)[0] != found
+
+    small, _ = clips_of(films, sizes=((32, 32),), views=20)
+    clips = small[32, 32].train
+    zooms = [clip.view.zoom for clip in clips]
+    assert max(zooms) <= MOST_ZOOM and min(zooms) == 1.0 and len(set(zooms)) > 50
+
+
+def test_a_view_shows_the_part_that_it_names(films: Path) -> None:
+    path, wanted = films / "a_wide.mp4", (32, 32)
+    whole = read_video(path, fps=8.0, num_frames=17, size=(64, 64)).frames
+    seen = []
+    for view in (View(2.0, 1.0, 0.0), View(2.0, 1.0, 0.0, mirrored=True)):
+        clips = {wanted: FilmClips([FilmClip(path, 0.0, None, view)], [])}
+        tokenizer = Brightness()
+        tokenizer.encode = lambda video, t=tokenizer: (seen.append(video), Brightness.encode(t, video))[1]  # type: ignore
+        film_groups(clips, tokenizer=tokenizer, num_frames=17, validation_rows=1, kept_clips=0)[0].read([0])
+    assert seen[1][0].equal(whole[..., 32:, :32])
+    assert seen[3][0].equal(whole[..., 32:, :32].flip(-1))
 
 
 def test_a_folder_without_a_usable_film_is_refused(films: Path, tmp_path: Path) -> None:
