@@ -94,7 +94,8 @@ class RMSNorm(nn.Module):
         if x.device.type != "cpu":
             return F.rms_norm(x.float(), self.weight.shape, self.weight.float(), self.eps).to(x.dtype)
         # torch has no fused kernel here, and its five passes in float32 cost more than the products around them.
-        length = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
+        wide = torch.promote_types(x.dtype, torch.float32)
+        length = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=wide)
         scale = torch.rsqrt(length.square() / x.shape[-1] + self.eps)
         return x * scale.to(x.dtype) * self.weight.to(x.dtype)
 

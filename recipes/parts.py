@@ -140,7 +140,8 @@ class Parts:
         if not self.bundle.has(part):
             raise ValueError(f"the model {self.bundle.folder} has no super-resolution part; ask for no upscaling")
         with self._timed(f"load {part}"):
-            return SuperResTransformer.from_pretrained(self.bundle.part(part)).to(self.compute.device).eval()
+            model = SuperResTransformer.from_pretrained(self.bundle.part(part))
+            return model.to(self.compute.device, self.compute.dtype).eval()
 
     @contextlib.contextmanager
     def _timed(self, stage: str) -> Iterator[None]:

@@ -244,6 +244,15 @@ class Sharpener(Parts):
         slices = min(1 + -(-(self.config.num_frames - 1) // stride), *(c.grid[0] for c in self.sharpeners.values()))
         return 1 + int(stride) * (slices - 1)
 
+    def compile_sharpeners(self, passes: tuple[Pass, ...]) -> None:
+        """Compile the layers of the stages that some doublings need; it pays for films of minutes.
+
+        Args:
+            passes: the doublings.
+        """
+        for part in dict.fromkeys(step.part for step in passes):
+            getattr(self, part).compile_layers()
+
     # Codes.
 
     def _in_tiles(self, height: int, width: int) -> Any:
@@ -534,7 +543,9 @@ class Sharpener(Parts):
     ) -> Iterator[Tensor]:
         """Sharp pictures of a film that arrives in blocks, in memory for a window and a block.
 
-        Each window after the first begins with the end of the one before, whose codes are pinned in every pass.
+        Each window after the first begins with the end of the one before, whose codes are pinned in every pass. These
+        pictures come out of the decoder again a little differently, so what both windows show fades from the first to
+        the second (``before`` has been shown, and is left as it is).
 
         Args:
             blocks: (b, 3, n, h, w) in [-1, 1] of the size that ``passes`` start from, any number of pictures each.
@@ -549,6 +560,7 @@ class Sharpener(Parts):
         """
         window, share = self._window, self.overlap()
         source, waiting = iter(blocks), None
+        held: Tensor | None = None  # made, but the next window shows them too
         while True:
             have = 0 if waiting is None else waiting.shape[2]
             while have < window and (block := next(source, None)) is not None:
@@ -556,7 +568,7 @@ class Sharpener(Parts):
                 have = waiting.shape[2]
             given = 0 if before is None else before.shape[2]
             if waiting is None or have <= given:
-                return
+                break
             kept = 0 if given == 0 else self.sharp_visual.valid_num_frames(min(given, window))
             frames = waiting[:, :, :window]
             with self._timed("encode picture"):
@@ -564,13 +576,26 @@ class Sharpener(Parts):
             pinned = None if before is None else before[:, :, :kept]
             codes = self.upsample(low, text, generator, on_step, passes=passes, before=pinned)
             with self._timed("decode sharp picture"):
-                sharp = self.decode_sharp(codes, num_frames=frames.shape[2])
+                sharp = self.decode_sharp(codes, num_frames=frames.shape[2]).float().cpu()
             new = sharp[:, :, given:]
-            yield new.float().cpu()
+            if held is not None:
+                new = torch.cat([_fade(held, sharp[:, :, given - held.shape[2] : given]), new], 2)
             if have < window:
+                yield new
                 return
-            shown = new if before is None else torch.cat([before.to(new), new], 2)
-            before, waiting = shown[:, :, -share:].clone(), waiting[:, :, window - share :].clone()
+            before, waiting = sharp[:, :, -share:].clone(), waiting[:, :, window - share :].clone()
+            ready = max(new.shape[2] - share, 0)
+            held = new[:, :, ready:].clone()
+            if ready:
+                yield new[:, :, :ready]
+        if held is not None:
+            yield held
+
+
+def _fade(first: Tensor, second: Tensor) -> Tensor:
+    """From one film to another that shows the same; (b, 3, t, h, w) both."""
+    t = first.shape[2]
+    return torch.lerp(first, second, torch.linspace(0, 1, t + 2)[1:-1, None, None])
 
 
 def _later(report: Any, before: int, total: int, done: int, _: int) -> None:

@@ -1,7 +1,7 @@
 """Speed of super-resolution: ``python -m recipes.bench.superres KIND``.
 
 windows  one layer in windows against the same layer over the whole grid, on grids that grow; cost per token, and a plot
-modes    one forward pass in float32 as it is written, with the context kept, and in bfloat16
+modes    one forward pass in float32 as it is written, with the context kept, in bfloat16 (products, weights), compiled
 clip     a whole pass of parallel decoding at 17 frames, by guidance: one, two and three forward passes a step
 full     seconds per clip of the published sizes, in bfloat16, beside VideoPoet's; wants a GPU, and says so
 
@@ -27,7 +27,11 @@ from superres.windows import AXES, Size, low_size, merge_windows, partition, win
 
 KINDS = ("windows", "modes", "clip", "full")
 GRIDS: tuple[Size, ...] = ((5, 28, 16), (5, 56, 32), (5, 112, 64))
-MODES = ("fp32", "fp32, context kept", "bf16", "bf16, context kept")
+# "bf16" computes products in it, "bf16 weights" everything, as sharpening does.
+MODES = (
+    *("fp32", "fp32, context kept", "bf16", "bf16, context kept"),
+    *("bf16 weights, context kept", "bf16 weights, context kept, compiled"),
+)
 # Text scale and low-resolution scale, as published for the two stages, and neutral.
 GUIDANCE = {"one pass (1, 1)": (1.0, 1.0), "two passes (4, 1)": (4.0, 1.0), "three passes (8, 2)": (8.0, 2.0)}
 STAGES = {"sr1-1b": "two passes (4, 1)", "sr2-500m": "three passes (8, 2)"}
@@ -176,6 +180,10 @@ def modes_case(args: argparse.Namespace) -> dict[str, Any]:
     model = make(args.preset, _grid(args.grid), device)
     given = inputs(model, 2, device)
     codes, masked = given["codes"], given["masked"]
+    if "bf16 weights" in args.case:
+        model.to(torch.bfloat16)
+    if "compiled" in args.case and not model.compile_layers():
+        raise ValueError(f"{args.case} needs a C++ compiler")
     with _precision(args.case, device):
         if "kept" in args.case:
             context = model.encode_context(given["low"], given["text"])
@@ -192,23 +200,26 @@ def modes(args: argparse.Namespace) -> tuple[list[dict[str, Any]], str]:
     """All modes, with what each changes in the logits.
 
     Args:
-        args: preset, grid, runs, device.
+        args: preset, grid, runs, device, modes.
 
     Returns:
         Rows, and the machine.
     """
     import tempfile
 
+    chosen = args.modes or [mode for mode in MODES if not mode.endswith("compiled")]
+    chosen = [MODES[0], *(mode for mode in chosen if mode != MODES[0])]  # the reference always runs
+
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
 
         def measure(mode: str) -> dict[str, Any]:
             words = ["modes", "--case", mode, "--grid", args.grid, "--preset", args.preset, "--runs", str(args.runs)]
-            keep = str(Path(folder) / f"{MODES.index(mode)}.pt")
+            keep = str(Path(folder) / f"{chosen.index(mode)}.pt")
             return in_fresh_process("recipes.bench.superres", [*words, "--device", args.device, "--keep", keep])
 
-        rows, where = one_by_one(MODES, measure, title="modes")
-        kept = [torch.load(Path(folder) / f"{i}.pt", weights_only=True) for i in range(len(MODES))]
+        rows, where = one_by_one(chosen, measure, title="modes")
+        kept = [torch.load(Path(folder) / f"{i}.pt", weights_only=True) for i in range(len(chosen))]
     for row, logits in zip(rows, kept, strict=True):
         row["x"] = rows[0]["s"] / row["s"]
         pairs = zip(logits, kept[0], strict=True)
@@ -229,6 +240,8 @@ def clip_case(args: argparse.Namespace) -> dict[str, Any]:
     """
     device = torch.device(args.device)
     model = make(args.preset, _grid(args.grid), device)
+    if args.precision == "bf16":
+        model.to(torch.bfloat16)
     given = inputs(model, 1, device)
     text_scale, low_scale = GUIDANCE[args.case]
 
@@ -324,6 +337,7 @@ def main(words: list[str] | None = None) -> int:
         "--precision", default="bf16", choices=("bf16", "fp32"), help="of windows, clip and full (bf16)"
     )
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--modes", nargs="+", choices=MODES, metavar="MODE", help="default: all but the compiled one")
     parser.add_argument("--plot", type=Path, help="of windows: a picture of the cost per token")
     parser.add_argument("--out", type=Path, help="a JSON file for the figures")
     for inner in ("--case", "--keep"):

@@ -15,6 +15,7 @@ EXAMPLES = """\
   cinepoet upscale film.mp4 --out sharp.mp4
   cinepoet upscale film.mp4 --to 256 --sheet sharp.png --profile --out sharp.mp4
   cinepoet upscale clip.mp4 --prompt "a red circle moves left" --guidance stage1 --steps 12 --out sharp.mp4
+  cinepoet upscale lecture.mp4 --compile --out sharp.mp4     # minutes of film
   cinepoet upscale phone.mov --aspect portrait --seconds 10 --fps 8 --out sharp.mp4
 """
 _SOUND_HZ = 48000  # of a sound track that does not say
@@ -53,6 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     decoding.add_argument("--low-scale", type=number(float), metavar="X", help="strength of the film, 1 is neutral")
     decoding.add_argument("--temperature", type=number(float, 0), metavar="X", help="of the codes; 0: the likeliest")
     decoding.add_argument("--schedule", metavar="NAME", help="codes shown by each step: cosine, linear, square, root")
+    parser.add_argument("--compile", action="store_true", help="compile the layers first, for long films")
     parser.add_argument("--sheet", type=Path, metavar="F.png", help="also a sheet: bicubic beside ours, with crops")
     parser.add_argument("--profile", action="store_true", help="print a table of times and the peak memory")
     add_seed(parser)
@@ -105,6 +107,8 @@ def run(args: argparse.Namespace) -> int:
     for line in notes:
         note(line)
 
+    if args.compile:
+        pipe.compile_sharpeners(passes)
     count = max(1, round((info.duration_s or 0) * fps))
     count = count if most is None else min(count, most)
     generators = film_generators(torch.Generator().manual_seed(args.seed), 1, 1)

@@ -4,11 +4,12 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 import mmtok.compat
 from llm.batching import Batch
 from llm.cache import KVCache
-from llm.model import PrefixLM
+from llm.model import PrefixLM, RMSNorm
 from llm.tasks import TASKS, Clip, task_layout
 
 
@@ -170,6 +171,26 @@ def test_recomputed_layers_give_the_same_gradients(model, make, every, monkeypat
     assert len(runs) == 2 + 2 // every + 2
     with pytest.raises(ValueError, match=r"every \(0\) must be at least 1"):
         model.checkpoint_layers(0)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-6), (torch.bfloat16, 0.02)]
+)
+def test_the_norm_is_torch_s(dtype, tolerance):
+    norm = RMSNorm(32, 1e-6).to(dtype)
+    torch.nn.init.normal_(norm.weight)
+    x = (torch.randn(3, 5, 32) * torch.tensor([1e-3, 1.0, 1e3])[:, None, None]).to(dtype)
+    x[0, 0] = 0.0
+    gradients, made = [], []
+    for forward in (norm, lambda x: F.rms_norm(x, (32,), norm.weight, 1e-6)):
+        given = x.clone().requires_grad_()
+        made.append(forward(given))
+        made[-1].sum().backward()
+        gradients.append(given.grad)
+    assert made[0].dtype == dtype and gradients[0].isfinite().all()
+    torch.testing.assert_close(made[0], made[1], rtol=tolerance, atol=tolerance)
+    for ours, theirs in zip(*gradients, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=10 * tolerance, atol=10 * tolerance * float(theirs.abs().max()))
 
 
 @pytest.mark.parametrize("backend", ["eager", pytest.param("inductor", marks=pytest.mark.slow)])

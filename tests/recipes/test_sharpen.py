@@ -6,6 +6,7 @@ import dataclasses
 import json
 import shutil
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -92,15 +93,39 @@ def test_stages_take_turns_and_the_last_one_goes_on(cascade: CinePoetPipeline) -
 # Windows.
 
 
-@pytest.mark.parametrize("length", [1, 17, 18, 25, 41])
-def test_windows_cover_a_film(pipe: CinePoetPipeline, length: int) -> None:
+@pytest.mark.parametrize(
+    ("length", "pieces"), [(1, [1]), (17, [8, 9]), (18, [8, 10]), (25, [8, 8, 9]), (41, [8, 8, 8, 8, 9])]
+)
+def test_windows_cover_a_film(pipe: CinePoetPipeline, length: int, pieces: list[int]) -> None:
     joints = pipe.joints(length)
     assert joints == [17, 25, 33][: len(joints)] and pipe.num_windows(length) == 1 + len(joints)
     steps: list[tuple[str, int, int]] = []
     passes = pipe.plan_film((32, 32))
-    pieces = list(pipe.sharpen_stream([film(length)], None, seeded(), lambda *s: steps.append(s), passes=passes))
-    assert [p.shape[2] for p in pieces] == [b - a for a, b in zip([0, *joints], [*joints, length], strict=True)]
+    made = pipe.sharpen_stream([film(length)], None, seeded(), lambda *s: steps.append(s), passes=passes)
+    assert [piece.shape[2] for piece in made] == pieces, "nine pictures wait for the next window, which shows them too"
     assert steps == [("super-resolution", done, 2) for done in range(3)] * pipe.num_windows(length)
+
+
+@pytest.mark.parametrize("given", [0, 9])
+def test_what_two_windows_show_fades_from_one_to_the_other(
+    pipe: CinePoetPipeline, monkeypatch: pytest.MonkeyPatch, given: int
+) -> None:
+    windows = iter([0.0, 0.5, 1.0])  # each window's pictures are of one brightness
+    monkeypatch.setattr(
+        pipe, "decode_sharp", lambda codes, num_frames: torch.full((1, 3, num_frames, 64, 64), next(windows))
+    )
+    before = torch.zeros(1, 3, given, 64, 64) if given else None
+    made = pipe.sharpen_stream([film(30)], None, seeded(), passes=pipe.plan_film((32, 32)), before=before)
+    shown = torch.cat(list(made), 2)
+    assert shown.amax((1, 3, 4)).equal(shown.amin((1, 3, 4)))
+    levels = shown[0, 0, :, 0, 0]
+    fade = torch.arange(1, 10) / 10
+    expected = torch.cat([torch.zeros(8), 0.5 * fade, torch.full((13,), 1.0)])
+    expected[16:25] = torch.lerp(expected[16:25].clamp(max=0.5), torch.ones(9), fade)
+    if given:  # what has been shown stays, so that only eight pictures are left to fade
+        expected[9:17] = 0.5 * torch.arange(1, 9) / 9
+        expected[16] = torch.lerp(expected[16], torch.tensor(1.0), torch.tensor(0.1))
+    torch.testing.assert_close(levels, expected[given:])
 
 
 def test_blocks_of_any_length_give_the_same_film(pipe: CinePoetPipeline) -> None:
@@ -113,7 +138,7 @@ def test_blocks_of_any_length_give_the_same_film(pipe: CinePoetPipeline) -> None
     whole = stream(20, 20)
     assert whole.shape == (1, 3, 20, 64, 64)
     assert stream(20, 1).equal(whole) and stream(20, 18).equal(whole)
-    assert stream(17, 5).equal(whole[:, :, :17]), "a longer film begins like a shorter one"
+    assert stream(17, 5)[:, :, :8].equal(whole[:, :, :8]), "a longer film begins like a shorter one"
 
 
 def test_a_film_is_read_no_further_than_it_is_needed(pipe: CinePoetPipeline) -> None:
@@ -127,7 +152,7 @@ def test_a_film_is_read_no_further_than_it_is_needed(pipe: CinePoetPipeline) -> 
     yielded = 0
     for piece in pipe.sharpen_stream(source(), None, seeded(), passes=pipe.plan_film((32, 32))):
         yielded += piece.shape[2]
-        assert sum(read) < yielded + 5, "a block beyond the window at most"
+        assert sum(read) < yielded + pipe.overlap() + 5, "a block beyond the window at most"
     assert yielded == sum(read) == 41
 
 
@@ -140,10 +165,10 @@ def test_a_window_keeps_the_codes_of_the_end_before(pipe: CinePoetPipeline, monk
         return made[-1]
 
     monkeypatch.setattr(pipe, "upsample", spy)
-    sharp = pipe.upscale(film())
+    pipe.upscale(film())
     assert len(made) == pipe.num_windows(30) == 3
-    for window, start in zip(made[1:], (8, 16), strict=True):
-        assert window[:, :, :3].equal(pipe.encode_sharp(sharp[:, :, start : start + 9]))
+    for earlier, later in pairwise(made):
+        assert later[:, :, :3].equal(pipe.encode_sharp(pipe.decode_sharp(earlier)[:, :, -9:]))
 
 
 def test_each_film_of_a_batch_is_made_as_if_alone(pipe: CinePoetPipeline) -> None:

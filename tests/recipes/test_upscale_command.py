@@ -56,6 +56,25 @@ def test_rate_form_and_size_can_be_chosen(cinepoet: Cinepoet, bundle: Path, tmp_
     assert "32x32 -> 64x64 (superres, 1 steps) -> 128x128 (superres in 9 tiles, 1 steps)" in shown
 
 
+def test_layers_are_compiled_when_asked(
+    cinepoet: Cinepoet, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from superres.model import SuperResTransformer
+
+    inductor = SuperResTransformer.compile_layers
+    monkeypatch.setattr(SuperResTransformer, "compile_layers", lambda self: inductor(self, backend="eager"))
+    torch._dynamo.utils.counters.clear()
+    films = []
+    for words in ((), ("--compile",)):
+        out = tmp_path / "sharp.mp4"
+        film = make_film(tmp_path / "film.mp4", frames=3, height=48, width=48)
+        code, _, err = cinepoet("upscale", film, "--model", bundle, "--steps", 1, *words, "--out", out)
+        assert code == 0, err
+        assert bool(torch._dynamo.utils.counters["stats"]["unique_graphs"]) == bool(words)
+        films.append(read_video(out, fps=12.5, num_frames=3).frames)
+    assert films[0].equal(films[1])
+
+
 def test_a_picture_is_a_film_of_one(cinepoet: Cinepoet, bundle: Path, tmp_path: Path) -> None:
     Image.new("RGB", (40, 40), (200, 30, 30)).save(tmp_path / "red.png")
     code, _, err = cinepoet("upscale", tmp_path / "red.png", "--model", bundle, "--out", tmp_path / "sharp.gif")

@@ -57,7 +57,8 @@ def test_plain_products_equal_the_fused_kernel():
     mask = torch.rand(2, 7) < 0.7
     mask[:, 0] = True
     for allowed in (None, mask):
-        plain, fused = attend(q, k, v, allowed), attend(q.float(), k.float(), v.float(), allowed)
+        plain = attend(q.clone().requires_grad_(), k, v, allowed).detach()
+        fused = attend(q.float(), k.float(), v.float(), allowed)
         torch.testing.assert_close(plain.float(), fused, atol=0.03, rtol=0.03)  # bfloat16 keeps 8 bits
 
 
@@ -337,6 +338,19 @@ def test_a_context_made_once_gives_the_logits_of_every_step():
                 model.decode(codes, masked, context), model(codes, masked, low, text, mask, **options), strict=True
             ):
                 assert a.equal(b)
+
+
+@pytest.mark.parametrize("backend", ["eager", pytest.param("inductor", marks=pytest.mark.slow)])
+def test_compiled_layers_compute_the_same(backend):
+    model, given = make_model(), make_inputs()
+    expected = model(*given)
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    assert model.compile_layers(backend=backend)
+    for made, plain in zip(model(*given), expected, strict=True):
+        torch.testing.assert_close(made, plain, rtol=1e-4, atol=1e-5)
+    stats = torch._dynamo.utils.counters
+    assert stats["stats"]["unique_graphs"] >= 1 and not stats["graph_break"], "a layer is one graph"
 
 
 def test_recomputed_layers_have_the_same_gradients():
