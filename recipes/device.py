@@ -52,7 +52,7 @@ def keep_freed_memory() -> bool:
 
     Activations of a step are tens of megabytes each; glibc maps them anew every time, and the kernel zeroes every page
     again. Kept, the steps of a CPU training ran 8 % (tokenizer) to 15 % (language model) faster on one core. The
-    process never shrinks, so this is for training only.
+    process never shrinks, so this is for training and measuring only.
 
     Returns:
         True where it took effect; False under another C library.

@@ -12,6 +12,7 @@ from recipes.evaluate_shapes import ATTRIBUTES
 from recipes.run import write_atomically
 
 SHAPES_FILE, RECONSTRUCTION_FILE, TASKS_FILE = "result.json", "reconstruction.json", "tasks.json"
+SUPERRES_FILE = "superres.json"
 _ROWS = {  # of the table of prompt adherence
     "ground_truth": "ground truth, {low}",
     "reconstructed": "ground truth behind the tokenizers, {low}",
@@ -111,13 +112,34 @@ def _tasks(result: dict[str, Any]) -> str:
     return _table(["every other task", "measured"], rows)
 
 
+def _superres_protocol(result: dict[str, Any]) -> str:
+    """What was enlarged, and how, in one line."""
+    clips = "; ".join(f"{name}: {measured['protocol']}" for name, measured in result["sets"].items())
+    return f"{result['protocol']['way']}, seed {result['protocol']['seed']}. {clips[0].upper()}{clips[1:]}."
+
+
+def _superres(result: dict[str, Any]) -> str:
+    """A row a set of clips and method, with the figures that were measured."""
+    sets = result["sets"]
+    figures = [*next(iter(sets.values()))["methods"]["ours"]]
+    rows = [
+        [
+            f"{name}, {method.replace('_', ' ')}",
+            *("" if told.get(f) is None else f"{told[f]:,.{0 if abs(told[f]) >= 100 else 2}f}" for f in figures),
+        ]
+        for name, measured in sets.items()
+        for method, told in measured["methods"].items()
+    ]
+    return _table(["super-resolution", *(f.replace("_", " ") for f in figures)], rows)
+
+
 def model_card(bundle: Bundle, results: Path, notes: str = "") -> str:
     """The card as text.
 
     Args:
         bundle: the model.
         results: folder with what ``cinepoet evaluate shapes`` and ``reconstruction`` wrote under ``--out``, and
-            ``tasks`` where the model has more of them.
+            ``tasks`` and ``superres`` where they were measured.
         notes: Markdown put behind the figures, such as known limits.
 
     Returns:
@@ -129,6 +151,7 @@ def model_card(bundle: Bundle, results: Path, notes: str = "") -> str:
     """
     shapes, reconstruction = _read(results, SHAPES_FILE), _read(results, RECONSTRUCTION_FILE)
     tasks = _read(results, TASKS_FILE) if (results / TASKS_FILE).is_file() else None
+    superres = _read(results, SUPERRES_FILE) if (results / SUPERRES_FILE).is_file() else None
     card, config = bundle.card, bundle.config
     names = {"low": f"{config.size}x{config.size}", "high": f"{config.upscaled_size}x{config.upscaled_size}"}
     seconds = config.num_frames / config.fps
@@ -161,6 +184,7 @@ def model_card(bundle: Bundle, results: Path, notes: str = "") -> str:
         *(() if tasks is None else (tasks["protocol"] + ".", _tasks(tasks))),
         reconstruction["protocol"] + ".",
         _reconstruction(reconstruction),
+        *(() if superres is None else (_superres_protocol(superres), _superres(superres))),
         notes.strip(),
     ]
     return "\n\n".join(s for s in sections if s) + "\n"

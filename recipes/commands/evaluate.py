@@ -127,6 +127,9 @@ def run(args: argparse.Namespace) -> int:
         return _card(args)
     if args.out is not None:
         check_folder(args.out)
+    from recipes.device import keep_freed_memory
+
+    keep_freed_memory()
     if args.kind == "tokenizer":
         print(json.dumps(_tokenizer(args), indent=1))
         return 0

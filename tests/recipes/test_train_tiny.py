@@ -223,7 +223,12 @@ def test_the_card_tells_what_was_measured(trained: Path, cinepoet: Command, tmp_
     assert cinepoet("evaluate", "tasks", "--scenes", 1, "--model", model, "--out", results)[0] == 0
     assert cinepoet(*words)[0] == 0
     text = (model / "README.md").read_text()
-    assert "| inpaint central | hidden region " in text
+    assert "| inpaint central | hidden region " in text and "| super-resolution |" not in text
+    assert cinepoet("evaluate", "superres", "--scenes", 1, "--films", 0, "--model", model, "--out", results)[0] == 0
+    assert cinepoet(*words)[0] == 0
+    text = (model / "README.md").read_text()
+    sharp = json.loads((results / "superres.json").read_text())["sets"]["shapes"]["methods"]["ours"]
+    assert f"| shapes, ours | {sharp['psnr_db']:.2f} | {sharp['sharpness']:.2f} |" in text
     (results / "result.json").write_text("[]")
     code, _, fault = cinepoet(*words)
     assert code == 2 and "holds no measurement" in fault
