@@ -163,6 +163,8 @@ def model_card(bundle: Bundle, results: Path, notes: str = "") -> str:
         rows.append([part, f"{_parameters(bundle.part(part)) / 1e6:.1f} M", *_stage(card, stage)])
         if stage == "visual" and "decoder" in training:
             rows.append(["its decoder alone, behind the same codes", "", *_stage(card, "decoder")])
+        if stage == "superres" and "superres_media" in training:
+            rows.append(["it goes on, on films and scenes", "", *_stage(card, "superres_media")])
         if stage == "lm" and "tasks" in training:
             runs = (*card.get("adapted_before", []), card)
             rows += [["it goes on, with every task", "", *_stage(run, "tasks")] for run in runs]

@@ -150,6 +150,7 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import NullFormatter, StrMethodFormatter
 
     tokens = sorted({row["tokens"] for row in rows})
     figure, axis = plt.subplots(figsize=(6, 4))
@@ -159,6 +160,10 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
         ]
         axis.plot(tokens, [sum(cost) / len(cost) for cost in costs], marker="o", label=name)
     axis.set(xscale="log", yscale="log", xlabel="tokens of the grid", ylabel="microseconds a token and layer")
+    axis.set_xticks(tokens, [f"{n:,}" for n in tokens])
+    axis.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axis.yaxis.set_minor_formatter(StrMethodFormatter("{x:g}"))
+    axis.xaxis.set_minor_formatter(NullFormatter())
     axis.legend()
     axis.grid(alpha=0.3)
     figure.tight_layout()
