@@ -241,7 +241,8 @@ def test_grids_that_one_model_cannot_take_are_refused():
         ({"sizes": ((64, 64), (64, 64))}, "none twice"),
         ({"sizes": ((0, 64),)}, "sizes must be positive"),
         ({"scenes_share": 2.0}, "scenes_share must lie"),
-        ({"clips_per_film": 0}, "clips_per_film and scenes must be positive"),
+        ({"clips_per_film": 0}, "clips_per_film, views and scenes must be positive"),
+        ({"views": 0}, "views and scenes must be positive"),
     ],
 )
 def test_numbers_that_cannot_train_are_named(changes, told):
