@@ -344,7 +344,7 @@ def _seams(
 
 
 def plot_steps(result: dict[str, Any], path: Path) -> None:
-    """Figures against decoding steps, a panel a figure; bicubic is dotted, the ceiling dashed.
+    """Figures against decoding steps, a panel a figure; bicubic is dotted, of tokens dot-dashed, the ceiling dashed.
 
     Args:
         result: of ``evaluate_superres`` with ``steps``.
@@ -363,7 +363,7 @@ def plot_steps(result: dict[str, Any], path: Path) -> None:
             counts = sorted(measured["steps"], key=int)
             values = [measured["steps"][count][name] for count in counts]
             axis.plot([int(count) for count in counts], values, marker="o", color=f"C{number}", label=told)
-            for method, style in (("bicubic", ":"), ("ceiling", "--")):
+            for method, style in (("bicubic", ":"), ("bicubic_of_tokens", "-."), ("ceiling", "--")):
                 level = measured["methods"][method].get(name)
                 if level is not None:
                     axis.axhline(level, color=f"C{number}", linestyle=style, linewidth=1)
