@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from llm.cache import KVCache
-from llm.model import DecoderLayer, PrefixLM, rotary_tables
+from llm.model import DecoderLayer, PrefixLM, inverse_rms, rotary_tables
 from llm.products import HeadProduct, product
 from llm.sampling import Generators, guide, sample
 from llm.sequence import Layout
@@ -28,8 +28,7 @@ def _rms_norm(x: Tensor, weight: Tensor, eps: float, added: Tensor) -> Tensor:
     """``F.rms_norm``; on a CPU, where that is ten small operations, in half as many. ``added`` is ``eps``, a tensor."""
     if x.dtype != torch.float32 or x.device.type != "cpu":
         return F.rms_norm(x, x.shape[-1:], None, eps) * weight
-    length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
-    return x * torch.addcmul(added, length, length, value=1 / x.shape[-1]).rsqrt_() * weight
+    return x * inverse_rms(x, added) * weight
 
 
 class _StepLayer:

@@ -188,14 +188,14 @@ def evaluate_superres(
     }
     columns: dict[str, list[Tensor]] = {name: [] for name in SHOWN}
     for name, material in sets.items():
-        result["sets"][name] = _measure(pipe, material, passes, seed, batch_size, backbones, columns, name)
+        measured, original = _measure(pipe, material, passes, seed, batch_size, backbones, columns, name)
+        result["sets"][name] = measured
         for count in steps:
             changed = pipe.plan_film((base, base), to=to, changes=(changes or {}) | {"num_steps": count})
-            measured = result["sets"][name]
             if changed == passes:
                 row = measured["methods"]["ours"] | {"seconds_per_clip": measured["seconds_per_clip"]}
             else:
-                row = _curve_point(pipe, material, changed, seed, batch_size, backbones, f"{name}, {count} steps")
+                row = _curve_point(pipe, material, original, changed, seed, batch_size, f"{name}, {count} steps")
             row["closed_share_percent"] = _closed(measured["methods"], row)
             measured.setdefault("steps", {})[str(count)] = row
     for name, material in (films or {}).items():
@@ -245,7 +245,8 @@ def _measure(
     backbones: Backbones,
     columns: dict[str, list[Tensor]],
     title: str,
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], _Tally]:
+    """Figures of all methods, and the tally of the originals."""
     tallies = {name: _Tally(backbones) for name in (*METHODS, "original")}
     right: dict[str, list[dict[str, bool]]] = {}
     small, large = passes[0].low, passes[-1].high
@@ -289,20 +290,20 @@ def _measure(
             name: {a: round(100 * sum(row[a] for row in rows) / len(rows), 1) for a in ATTRIBUTES}
             for name, rows in right.items()
         }
-    return out
+    return out, tallies["original"]
 
 
 def _curve_point(
     pipe: CinePoetPipeline,
     material: Material,
+    original: _Tally,
     passes: tuple[Pass, ...],
     seed: int,
     batch_size: int,
-    backbones: Backbones,
     title: str,
 ) -> dict[str, Any]:
     """Our figures at one number of steps."""
-    ours, original = _Tally(backbones), _Tally(backbones)
+    ours = _Tally(original.backbones)
     generator = torch.Generator().manual_seed(seed)
     spent_s = 0.0
     for video, scenes in _batches(material, batch_size, title):
@@ -311,7 +312,6 @@ def _curve_point(
         codes = _ours(pipe, low, scenes, passes, film_generators(generator, len(video), 1))
         spent_s += time.monotonic() - begun
         ours.add(pipe.decode_sharp(codes, num_frames=video.shape[2]).float().cpu(), video)
-        original.add(video, video)
     return ours.figures(original) | {"seconds_per_clip": round(spent_s / len(material.clips), 2)}
 
 

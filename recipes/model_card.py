@@ -150,8 +150,9 @@ def model_card(bundle: Bundle, results: Path, notes: str = "") -> str:
         ValueError: if one is damaged.
     """
     shapes, reconstruction = _read(results, SHAPES_FILE), _read(results, RECONSTRUCTION_FILE)
-    tasks = _read(results, TASKS_FILE) if (results / TASKS_FILE).is_file() else None
-    superres = _read(results, SUPERRES_FILE) if (results / SUPERRES_FILE).is_file() else None
+    tasks, superres = (
+        _read(results, name) if (results / name).is_file() else None for name in (TASKS_FILE, SUPERRES_FILE)
+    )
     card, config = bundle.card, bundle.config
     names = {"low": f"{config.size}x{config.size}", "high": f"{config.upscaled_size}x{config.upscaled_size}"}
     seconds = config.num_frames / config.fps

@@ -576,10 +576,11 @@ class Sharpener(Parts):
             pinned = None if before is None else before[:, :, :kept]
             codes = self.upsample(low, text, generator, on_step, passes=passes, before=pinned)
             with self._timed("decode sharp picture"):
-                sharp = self.decode_sharp(codes, num_frames=frames.shape[2]).float().cpu()
-            new = sharp[:, :, given:]
+                sharp = self.decode_sharp(codes, num_frames=frames.shape[2])
+            shared = 0 if held is None else held.shape[2]
+            new = sharp[:, :, given - shared :].float().cpu()
             if held is not None:
-                new = torch.cat([_fade(held, sharp[:, :, given - held.shape[2] : given]), new], 2)
+                new = torch.cat([_fade(held, new[:, :, :shared]), new[:, :, shared:]], 2)
             if have < window:
                 yield new
                 return

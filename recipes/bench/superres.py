@@ -40,20 +40,21 @@ PUBLISHED = "VideoPoet: 6.8 s for 4 clips on 4 TPUv5p"
 NO_GPU = "there is no GPU here: the published sizes are timed on one (--device cuda)"
 
 
-def make(name: str, grid: Size, device: torch.device) -> SuperResTransformer:
+def make(name: str, grid: Size, device: torch.device, dtype: torch.dtype = torch.float32) -> SuperResTransformer:
     """A named size on another grid with random weights.
 
     Args:
         name: of the preset.
         grid: (t, h, w) high-resolution tokens.
         device: where it goes.
+        dtype: of the weights.
 
     Returns:
-        The transformer in evaluation mode, float32.
+        The transformer in evaluation mode.
     """
     torch.manual_seed(0)
     with torch.device(device):
-        return SuperResTransformer(preset(name, grid=grid)).eval()
+        return SuperResTransformer(preset(name, grid=grid)).to(dtype).eval()
 
 
 def inputs(model: SuperResTransformer, batch: int, device: torch.device) -> dict[str, Tensor]:
@@ -182,11 +183,10 @@ def modes_case(args: argparse.Namespace) -> dict[str, Any]:
         Seconds and peak; the logits go to ``keep``.
     """
     device = torch.device(args.device)
-    model = make(args.preset, _grid(args.grid), device)
+    dtype = torch.bfloat16 if "bf16 weights" in args.case else torch.float32
+    model = make(args.preset, _grid(args.grid), device, dtype)
     given = inputs(model, 2, device)
     codes, masked = given["codes"], given["masked"]
-    if "bf16 weights" in args.case:
-        model.to(torch.bfloat16)
     if "compiled" in args.case and not model.compile_layers():
         raise ValueError(f"{args.case} needs a C++ compiler")
     with _precision(args.case, device):
@@ -244,9 +244,7 @@ def clip_case(args: argparse.Namespace) -> dict[str, Any]:
         Seconds and peak.
     """
     device = torch.device(args.device)
-    model = make(args.preset, _grid(args.grid), device)
-    if args.precision == "bf16":
-        model.to(torch.bfloat16)
+    model = make(args.preset, _grid(args.grid), device, torch.bfloat16 if args.precision == "bf16" else torch.float32)
     given = inputs(model, 1, device)
     text_scale, low_scale = GUIDANCE[args.case]
 

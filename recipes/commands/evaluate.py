@@ -127,9 +127,6 @@ def run(args: argparse.Namespace) -> int:
         return _card(args)
     if args.out is not None:
         check_folder(args.out)
-    from recipes.device import keep_freed_memory
-
-    keep_freed_memory()
     if args.kind == "tokenizer":
         print(json.dumps(_tokenizer(args), indent=1))
         return 0
@@ -320,11 +317,13 @@ def _superres(args: argparse.Namespace, pipe: Any) -> dict[str, Any]:
 
     from recipes.corpora.folder import MediaFolder, clip_pool
     from recipes.corpora.shapes import ShapesCorpus, render_video
+    from recipes.device import keep_freed_memory
     from recipes.evaluate_superres import Material, evaluate_superres
     from recipes.evaluate_tokenizer import load_backbones
 
     if args.every_file and args.media is None:
         raise ValueError("--every-file is for --media")
+    keep_freed_memory()
     config = pipe.config
     backbones = load_backbones(squeezenet=args.squeezenet, vgg=args.vgg, lpips=args.lpips, i3d=args.i3d)
     size = min(pipe.plan_film((config.size, config.size), to=args.to)[-1].high)  # refuses sizes before the work

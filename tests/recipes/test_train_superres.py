@@ -151,6 +151,17 @@ def test_parts_of_a_batch_and_recomputed_layers_mean_the_same(tmp_path):
     assert with_parts == pytest.approx(alone, rel=1e-5)
 
 
+def test_compiled_layers_train_the_same(tmp_path, monkeypatch):
+    config = make_config(steps=2, ema=0.0)
+    plain = weights(run(tmp_path / "plain", config))
+    inductor = SuperResTransformer.compile_layers
+    monkeypatch.setattr(SuperResTransformer, "compile_layers", lambda self: inductor(self, backend="eager"))
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    assert weights(run(tmp_path / "compiled", replace(config, compiled=True))).equal(plain)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"]
+
+
 # Two grids: a portrait in square windows, whose batches are twice as large.
 TOGETHER = SuperResTrainConfig(
     size="nano", visual_codes=256, text_slots=8, steps=6, batch_size=4, validation_rows=4, validate_every=3, log_every=1
