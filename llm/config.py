@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from llm.factors import VisualFactors
+from llm.code_halves import VisualFactors
 from mmtok.audio.orders import require_order
 from mmtok.vocabulary import Vocabulary
 
@@ -40,7 +40,7 @@ class LMConfig:
         audio_order: in which audio codes stand in a sequence, one of ``mmtok.audio.orders.ORDERS``; "level" also for
             models that were saved before there was a choice.
         visual_factors: 1 has a row of the table for every visual code, as VideoPoet; 2 has rows for their halves and a
-            head of two small softmaxes, see ``llm.factors``.
+            head of two small softmaxes, see ``llm.code_halves``.
     """
 
     dim: int

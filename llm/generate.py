@@ -17,10 +17,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from llm.cache import KVCache
-from llm.model import DecoderLayer, PrefixLM, inverse_rms, rotary_tables
-from llm.products import HeadProduct, product
+from llm.model import DecoderLayer, PrefixLM, rotary_tables
 from llm.sampling import Generators, guide, sample
 from llm.sequence import Layout
+from llm.step_linear import HeadProduct, product
+from mmtok.nn.norm import inverse_rms
 from mmtok.vocabulary import Block
 
 

@@ -7,7 +7,6 @@ Shape letters: b batch, n codes, c condition places, d width, v vocabulary.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,16 +17,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from llm.cache import KVCache
-from llm.model import RMSNorm
 from llm.sampling import guide, sample
 from mmtok.nn.linear import Linear
+from mmtok.nn.norm import RMSNorm
 from mmtok.nn.transformer import attend, sine_table
 from mmtok.pretrained import (
     load_strictly,
     load_tensors,
     params_from_config,
     read_config,
-    read_names,
     resolve_folder,
     save_module,
 )
@@ -459,10 +457,10 @@ class LarpAR(nn.Module):
 
     @classmethod
     def from_pretrained(cls, name: str | Path) -> LarpAR:
-        """Load a saved model in float32, ready to use.
+        """Load a saved model in float32, ready to use; ``llm.loading.load_larp`` takes published ones too.
 
         Args:
-            name: folder or hub id, also of published weights (config.json and model.safetensors).
+            name: folder or hub id.
 
         Returns:
             The model in eval mode.
@@ -471,8 +469,6 @@ class LarpAR(nn.Module):
             ValueError: if the folder holds something else.
         """
         folder = resolve_folder(name)
-        if is_published(folder):
-            return load_published(folder)
         values = read_config(folder)
         if values["family"] not in ("larp-ar", "larp-ar-fp"):
             raise ValueError(f"{folder} holds a {values['family']!r} model, expected 'larp-ar' or 'larp-ar-fp'")
@@ -494,43 +490,6 @@ class LarpAR(nn.Module):
         with torch.device("meta"):
             model = cls(config)
         return model.to_empty(device="cpu")
-
-
-def is_published(folder: Path) -> bool:
-    """Whether a folder holds a generator as LARP's authors ship it.
-
-    Args:
-        folder: with model.safetensors under published names and their config.json.
-
-    Returns:
-        False for a folder of ours, whose config names its family.
-    """
-    from llm.convert import identify
-
-    file = folder / "config.json"
-    if identify(read_names(folder)) is None or not file.is_file():
-        return False
-    config = json.loads(file.read_text())
-    return isinstance(config, dict) and "family" not in config
-
-
-def load_published(folder: Path) -> LarpAR:
-    """The generator of such a folder.
-
-    Args:
-        folder: see ``is_published``.
-
-    Returns:
-        The model in eval mode, float32.
-
-    Raises:
-        ValueError: if the weights do not fit.
-    """
-    from llm.convert import from_upstream, identify
-
-    tensors = load_tensors(folder)
-    model: LarpAR = from_upstream(str(identify(tensors)), tensors, json.loads((folder / "config.json").read_text()))
-    return model
 
 
 def _require_integers(what: str, ids: Tensor) -> None:

@@ -23,13 +23,14 @@ from torch.utils.checkpoint import checkpoint
 
 from llm.attention import Attend, choose_attention
 from llm.cache import KVCache
-from llm.compiled import compile_each
+from llm.code_halves import HighGivenLow
+from llm.compile_layers import compile_each
 from llm.config import LMConfig
-from llm.factors import HighGivenLow
-from llm.quantize import Int8Linear
+from llm.int8 import Int8Linear
 from llm.sequence import Layout
 from mmtok.audio.orders import flatten
 from mmtok.contract import AudioTokenizer, VisualTokenizer
+from mmtok.nn.norm import RMSNorm
 from mmtok.pretrained import load_strictly, load_tensors, params_from_config, read_config, resolve_folder, save_module
 from mmtok.vocabulary import Block, Vocabulary
 
@@ -67,50 +68,6 @@ def rotate(x: Tensor, cosine: Tensor, signed_sine: Tensor) -> Tensor:
         Like ``x``.
     """
     return x * cosine + x.roll(x.shape[-1] // 2, dims=-1) * signed_sine
-
-
-def inverse_rms(x: Tensor, eps: Tensor, *, dtype: torch.dtype | None = None) -> Tensor:
-    """One over the root of the mean square, in two passes: torch's own norm takes five or more on a CPU.
-
-    Args:
-        x: (..., dim).
-        eps: () added to the mean square, of the result's type.
-        dtype: of the sum and of the result, or None for that of ``x``.
-
-    Returns:
-        (..., 1).
-    """
-    length = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=dtype)
-    return torch.addcmul(eps, length, length, value=1 / x.shape[-1]).rsqrt_()
-
-
-class RMSNorm(nn.Module):
-    """Divide by the root of the mean square, times a learned weight; statistics in float32.
-
-    Args:
-        dim: width.
-        eps: added to the mean square.
-    """
-
-    def __init__(self, dim: int, eps: float):
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(dim))
-        self.eps = eps
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Normalise the last axis.
-
-        Args:
-            x: (..., dim).
-
-        Returns:
-            Like ``x``.
-        """
-        if x.device.type != "cpu":
-            return F.rms_norm(x.float(), self.weight.shape, self.weight.float(), self.eps).to(x.dtype)
-        wide = torch.promote_types(x.dtype, torch.float32)
-        scale = inverse_rms(x, x.new_full((), self.eps, dtype=wide), dtype=wide)
-        return x * scale.to(x.dtype) * self.weight.to(x.dtype)
 
 
 class Attention(nn.Module):
@@ -523,7 +480,7 @@ class PrefixLM(nn.Module):
             backend: of ``torch.compile``.
 
         Returns:
-            As ``llm.compiled.compile_each``.
+            As ``llm.compile_layers.compile_each``.
         """
         return compile_each(self.model.layers, backend=backend)
 

@@ -144,3 +144,52 @@ def sample(
     # Gumbel-max draws from softmax(logits) exactly: argmax(logits - log(exponential)) (Maddison et al. 2014)
     drawn = noise("exponential", logits.shape, generator, device=logits.device)
     return (logits - drawn.log()).argmax(-1)
+
+
+def film_generators(
+    generator: torch.Generator | Sequence[torch.Generator] | None, films: int, candidates: int
+) -> list[torch.Generator]:
+    """A generator of its own for every film and candidate.
+
+    Film i takes the i-th number of one generator, or its own generator where there is a list; candidate j of a film
+    takes the j-th number of that. So a film depends neither on how many others are made beside it, nor on what they
+    are.
+
+    Args:
+        generator: one for all, one a film, or None for seed 0.
+        films: how many.
+        candidates: how many of each.
+
+    Returns:
+        films * candidates generators on the CPU, the candidates of a film next to each other.
+
+    Raises:
+        ValueError: if the list has another length.
+    """
+    if generator is None:
+        generator = torch.Generator().manual_seed(0)
+    if isinstance(generator, torch.Generator):
+        own = [_child(generator) for _ in range(films)]
+    else:
+        own = list(generator)
+        if len(own) != films:
+            raise ValueError(f"there are {films} films and {len(own)} generators; give one a film, or one for all")
+    return [_child(g) for g in own for _ in range(candidates)]
+
+
+def _child(generator: torch.Generator) -> torch.Generator:
+    seed = torch.randint(2**62, (), generator=generator, device=generator.device)
+    return torch.Generator().manual_seed(int(seed))
+
+
+def each_row(x: Tensor, count: int) -> Tensor:
+    """Every film as often as it has candidates, next to each other.
+
+    Args:
+        x: (b, ...).
+        count: rows wanted, a multiple of b.
+
+    Returns:
+        (count, ...).
+    """
+    return x if len(x) == count else x.repeat_interleave(count // len(x), dim=0)

@@ -15,6 +15,26 @@ from torch import Tensor
 from llm.sequence import Layout, Span, build_layout
 from mmtok.vocabulary import Vocabulary
 
+MEDIA = ("image", "video", "audio", "mask")
+# task -> what it must be given, and what it may be given besides, of ``prompt`` and ``MEDIA``
+INPUTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "unconditional": ((), ()),
+    "text_to_image": (("prompt",), ()),
+    "text_to_video": (("prompt",), ()),
+    "image_to_video": (("image",), ("prompt",)),
+    "continue_video": (("video",), ("prompt", "audio")),
+    "inpaint": (("video", "mask"), ("prompt", "audio")),
+    "outpaint": (("video", "mask"), ("prompt", "audio")),
+    "stylize": (("video",), ("prompt", "audio")),
+    "stylize_from_image": (("video", "image"), ("prompt", "audio")),
+    "video_to_audio": (("video",), ("prompt",)),
+    "audio_to_video": (("audio",), ("prompt",)),
+    "continue_av": (("video", "audio"), ("prompt",)),
+}
+PAINTING = ("inpaint", "outpaint")
+STYLIZING = ("stylize", "stylize_from_image")
+CONTINUING = ("continue_video", "continue_av")
+
 
 @dataclass(frozen=True)
 class Clip:

@@ -6,6 +6,7 @@ The classes are ``typing.Protocol``: a tokenizer needs no base class, only these
 
 from __future__ import annotations
 
+import math
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -203,3 +204,31 @@ def check_codes(codes: Tensor, *, num_codebooks: int, codebook_size: int, axes: 
         raise ValueError(f"codes are empty: {tuple(codes.shape)}")
     if int(codes.min()) < 0 or int(codes.max()) >= codebook_size:
         raise ValueError(f"codes must lie in [0, {codebook_size}), got [{int(codes.min())}, {int(codes.max())}]")
+
+
+def bitrate_kbps(*, frame_rate: float, num_codebooks: int, codebook_size: int) -> float:
+    """What codes cost without any entropy coding: ``frame_rate * num_codebooks * log2(codebook_size)``.
+
+    Args:
+        frame_rate: frames per second, Hz.
+        num_codebooks: levels sent, each one code a frame.
+        codebook_size: codes of one level.
+
+    Returns:
+        Thousands of bits per second.
+    """
+    return frame_rate * num_codebooks * math.log2(codebook_size) / 1000
+
+
+def require_one_shape(output: Tensor, target: Tensor) -> None:
+    """Raise unless two sounds can be compared.
+
+    Args:
+        output: a reconstruction.
+        target: its original.
+
+    Raises:
+        ValueError: if the shapes differ.
+    """
+    if output.shape != target.shape:
+        raise ValueError(f"output {tuple(output.shape)} and target {tuple(target.shape)} must have one shape")

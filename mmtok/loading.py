@@ -42,9 +42,7 @@ def family_of(folder: Path) -> str:
     if family in ("larp-ar", "larp-ar-fp") or (
         family is None and "layers.0.attention.wqkv.weight" in read_names(folder)
     ):
-        raise ValueError(
-            f"{folder} holds a LARP generator, not a tokenizer; llm.larp_ar.LarpAR.from_pretrained loads it"
-        )
+        raise ValueError(f"{folder} holds a LARP generator, not a tokenizer; llm.loading.load_larp loads it")
     if family not in FAMILIES:
         raise ValueError(f"{folder} holds a {family!r} model; known families: {', '.join(sorted(FAMILIES))}")
     return family

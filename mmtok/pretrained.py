@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
@@ -13,8 +12,10 @@ import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HFValidationError
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import nn
+
+from mmtok.files import write_json, write_tensors
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -111,36 +112,6 @@ def _rounded_rows(tensor: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return (rows / scale[:, None]).round().to(torch.int8).view_as(tensor), scale
 
 
-def write_tensors(tensors: dict[str, torch.Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
-    """Write a safetensors file under a temporary name, readable by all as other files are, and rename it.
-
-    Args:
-        tensors: name to tensor, contiguous.
-        path: the file to replace or create.
-        metadata: texts for its header.
-    """
-    partial = path.with_name(path.name + ".partial")
-    save_file(tensors, partial, metadata=metadata)
-    put_file(partial, path)
-
-
-def put_file(partial: Path, path: Path) -> None:
-    """Rename a finished file to its place, readable by all as other files are.
-
-    Args:
-        partial: on the same disk.
-        path: the file to replace or create.
-    """
-    partial.chmod(0o666 & ~_umask())
-    os.replace(partial, path)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
 def save_module(
     module: nn.Module, folder: str | Path, *, family: str, params: Any, dtype: torch.dtype | None = None, **extra: Any
 ) -> None:
@@ -186,9 +157,7 @@ def save_config(folder: Path, *, family: str, params: Any, **extra: Any) -> None
         extra: further JSON values.
     """
     config = {"family": family, "params": dataclasses.asdict(params), **extra}
-    partial = folder / "config.json.partial"
-    partial.write_text(json.dumps(config, indent=1) + "\n")
-    os.replace(partial, folder / "config.json")
+    write_json(folder / "config.json", config)
 
 
 def weight_files(folder: Path) -> list[Path]:

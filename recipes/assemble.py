@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from llm.tasks import TASKS, find_task
+from llm.tasks import STYLIZING, TASKS, find_task
+from mmtok.files import write_atomically
 from mmtok.visual.holistic import is_holistic
 from recipes.bundle import (
     ASPECTS,
@@ -23,8 +24,6 @@ from recipes.bundle import (
 )
 from recipes.config import from_dict, merge, to_dict
 from recipes.parts import Parts
-from recipes.request import STYLIZING
-from recipes.run import write_atomically
 
 NAMES = (*PARTS, *OPTIONAL_PARTS)
 CLIPS_FILE = "clips.json"

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from mmtok.contract import wanted_samples, whole_hops
 from mmtok.features.yamnet import YAMNet
-from mmtok.losses.audio import MelSpectrogram
+from mmtok.nn.mel import MelSpectrogram
 from mmtok.quantize.residual import Codebook, ResidualVQ, nearest_codes
 from recipes.commands.common import check_folder, number
 from recipes.corpora.folder import MediaFolder

@@ -17,9 +17,9 @@ from typing import Any
 
 from llm.tasks import find_task
 from mmtok.conditions.structure import FLOW_METHODS
+from mmtok.files import write_atomically
 from mmtok.pretrained import resolve_folder
 from recipes.config import from_dict
-from recipes.run import write_atomically
 from superres.sample import Decoding
 
 EMBEDDED = Path(__file__).parent / "pretrained"

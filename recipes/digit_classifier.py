@@ -17,8 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmtok.losses.audio import MelSpectrogram
 from mmtok.media.audio import resample
+from mmtok.nn.mel import MelSpectrogram
 from recipes.corpora.spoken_digits import Recording
 from recipes.progress import track
 

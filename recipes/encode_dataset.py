@@ -13,18 +13,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor
 
-from mmtok.conditions.commit import PAINTINGS, make_condition
+from mmtok.conditions.commit_masks import PAINTINGS, make_condition
 from mmtok.conditions.structure import OpenCVFlow, make_structure, saturation_depth
-from mmtok.pretrained import write_tensors
+from mmtok.files import write_atomically, write_tensors
+from mmtok.media.resize import half_size
 from recipes.corpora.shapes import Scene, ShapesCorpus, render_audio, render_video
 from recipes.device import Compute
 from recipes.prepare_plan import STRUCTURE
 from recipes.progress import track
-from recipes.run import step_generator, write_atomically
+from recipes.run import step_generator
 from recipes.tokens import CONDITION, TokenSet
 
 
@@ -41,7 +41,7 @@ class EncodeConfig:
         upscale: True also encodes the clip at twice the size, for super-resolution.
         num_frames: pictures a clip; a tokenizer that does not take that many gets the most that it takes.
         conditions: names of conditions that are encoded too: "structure" (flow and depth), COMMIT masks of
-            ``mmtok.conditions.commit``, or "inpaint" and "outpaint" for one of their masks drawn for each scene.
+            ``mmtok.conditions.commit_masks``, or "inpaint" and "outpaint" for one of their masks drawn for each scene.
         shard: scenes a shard.
         batch_size: scenes a call of the tokenizers.
     """
@@ -85,21 +85,6 @@ def condition_of(name: str, video: Tensor, *, stride: tuple[int, int, int], numb
     return torch.cat(
         [make_condition(clip[None], mask, stride=stride).video for clip, mask in zip(video, masks, strict=True)]
     )
-
-
-def half_size(video: Tensor) -> Tensor:
-    """Bicubic, anti-aliased half of each side: what the language model's resolution means.
-
-    Args:
-        video: (b, 3, t, h, w) in [-1, 1].
-
-    Returns:
-        (b, 3, t, h / 2, w / 2) in [-1, 1].
-    """
-    b, c, t, h, w = video.shape
-    frames = video.transpose(1, 2).reshape(b * t, c, h, w)
-    frames = F.interpolate(frames, scale_factor=0.5, mode="bicubic", antialias=True).clamp(-1, 1)
-    return frames.reshape(b, t, c, h // 2, w // 2).transpose(1, 2).contiguous()
 
 
 def weights_hash(module: Any) -> str:

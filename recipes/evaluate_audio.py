@@ -17,15 +17,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mmtok.audio.long_sound import encode_sound
+from mmtok.contract import bitrate_kbps
+from mmtok.files import write_atomically
 from mmtok.media.audio import resample
 from mmtok.media.errors import MediaError
-from mmtok.metrics.audio import CodebookUse, LogMelDistance, STFTDistance, bitrate_kbps, si_sdr_db, stoi
+from mmtok.metrics.audio import LogMelDistance, STFTDistance, si_sdr_db, stoi
+from mmtok.metrics.codebook import CodebookUse
 from mmtok.metrics.fad import SoundEmbedding, embed_sound, fad_protocol
 from mmtok.metrics.frechet import Gaussian, gaussian_distance
-from recipes.commands.tokenizers import encode_sound
 from recipes.corpora.folder import sound_pieces
 from recipes.progress import track
-from recipes.run import write_atomically
 
 QUIET = 1e-3  # a sound whose peak stays below this is left out
 SHOWN = 3  # sounds on the sheet of spectrograms
@@ -128,7 +130,7 @@ def evaluate_audio(
         raise ValueError(f"levels must lie in 1..{tokenizer.num_codebooks}, got {', '.join(map(str, levels))}")
     own, rate = tokenizer.sample_rate, rate or tokenizer.sample_rate
     scores = {k: _Scores(rate, embedding) for k in (0, *levels)}  # 0 holds the originals, and silence in their place
-    use = CodebookUse(num_codebooks=tokenizer.num_codebooks, codebook_size=tokenizer.codebook_size)
+    use = CodebookUse(tokenizer.codebook_size, num_codebooks=tokenizer.num_codebooks)
     shown: dict[str, dict[int, Tensor]] = {}
     samples = pieces = 0
     for name, sound in sounds:
@@ -153,7 +155,7 @@ def evaluate_audio(
         raise ValueError("there are no sounds to measure")
     if sheet is not None:
         write_spectrograms(sheet, list(shown.values()), rate)
-    bits = use.perplexity().clamp(min=1).log2().tolist()
+    bits = use.entropy_bits().tolist()
     return {
         "protocol": f"{pieces} sounds, {samples / own:.1f} s at {own} Hz; {protocol}; compared at {rate} Hz, means "
         "over sounds",
@@ -176,7 +178,7 @@ def evaluate_audio(
                 "perplexity": round(2**entropy, 1),
                 "entropy_kbps": round(tokenizer.frame_rate * entropy / 1000, 4),
             }
-            for level, (used, entropy) in enumerate(zip(use.use().tolist(), bits, strict=True))
+            for level, (used, entropy) in enumerate(zip(use.share().tolist(), bits, strict=True))
         ],
         "frames": int(use.counts[0].sum()),
         "codebook_size": tokenizer.codebook_size,

@@ -14,13 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mmtok.files import write_atomically
 from mmtok.metrics.audio import LogMelDistance
-from mmtok.metrics.visual import codebook_use, psnr_db
+from mmtok.metrics.codebook import codebook_use
+from mmtok.metrics.visual import psnr_db
 from recipes.corpora.folder import MediaFolder, clip_pool, sound_pool
 from recipes.corpora.shapes import ShapesCorpus, render_audio, render_video
 from recipes.pipeline import CinePoetPipeline
 from recipes.progress import track
-from recipes.run import write_atomically
 
 
 def _use(codes: Tensor, codebook_size: int) -> dict[str, float]:

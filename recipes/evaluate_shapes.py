@@ -15,12 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mmtok.files import write_atomically
+from mmtok.media.resize import half_size
 from recipes.corpora.analyzers import read_pitch, read_video
 from recipes.corpora.shapes import Scene, ShapesCorpus, render_audio, render_video
-from recipes.encode_dataset import half_size
 from recipes.pipeline import CinePoetPipeline
 from recipes.progress import track
-from recipes.run import write_atomically
 
 CEILINGS = ("ground_truth", "reconstructed", "reconstructed_upscaled")
 STRIP = 5  # pictures of a film on a sheet

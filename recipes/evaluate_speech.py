@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from mmtok.features.yamnet import YAMNet
+from mmtok.files import write_atomically
 from mmtok.metrics.fad import SoundEmbedding
 from recipes.baseline_audio import MelKMeansCodec
 from recipes.commands.common import check_folder, number
@@ -32,7 +33,6 @@ from recipes.device import choose_compute
 from recipes.digit_classifier import DigitClassifier, train_classifier
 from recipes.evaluate_audio import evaluate_audio, plot_rates
 from recipes.progress import track
-from recipes.run import write_atomically
 
 RATE = 16_000
 BASELINE = "mel k-means"

@@ -21,8 +21,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from llm.sampling import Generators
+from llm.sampling import Generators, film_generators
+from mmtok.files import write_atomically
 from mmtok.media.image import to_bytes, to_signed
+from mmtok.media.resize import resized
 from mmtok.metrics.frechet import Gaussian, gaussian_distance
 from mmtok.metrics.visual import gradient_energy, psnr_db, seam_ratio
 from recipes.comparison import write_comparison
@@ -31,9 +33,7 @@ from recipes.evaluate_shapes import judge
 from recipes.evaluate_tokenizer import Backbones, clip_features, frechet_protocol, lpips_of_frames
 from recipes.pipeline import CinePoetPipeline
 from recipes.progress import track
-from recipes.request import film_generators
-from recipes.run import write_atomically
-from recipes.sharpen import Pass, describe_passes, resized
+from recipes.sharpen import Pass, describe_passes
 
 Figures = dict[str, float | None]
 

@@ -20,18 +20,18 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from mmtok.conditions.commit import PAINTINGS
+from mmtok.conditions.commit_masks import PAINTINGS
+from mmtok.conditions.masks import make_mask
+from mmtok.files import write_atomically
 from mmtok.media.container import replacing
 from mmtok.media.image import to_bytes
 from mmtok.media.preview import spectrogram_image
+from mmtok.media.resize import half_size
 from recipes.corpora.analyzers import read_centres, read_pitch, read_video
 from recipes.corpora.shapes import COLOURS, Scene, ShapesCorpus, render_audio, render_video
-from recipes.encode_dataset import half_size
 from recipes.evaluate_shapes import STRIP, film_strip
-from recipes.masks import make_mask
 from recipes.pipeline import CinePoetPipeline
 from recipes.progress import track
-from recipes.run import write_atomically
 
 Figures = dict[str, float]
 SHOWN = 3  # scenes on the sheet

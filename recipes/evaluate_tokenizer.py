@@ -22,8 +22,9 @@ from mmtok.contract import decode_clip
 from mmtok.features.squeezenet import SqueezeNet
 from mmtok.features.vgg import LPIPS
 from mmtok.media.image import write_png
+from mmtok.metrics.codebook import codebook_use
 from mmtok.metrics.frechet import frechet_distance
-from mmtok.metrics.visual import codebook_use, psnr_db, ssim
+from mmtok.metrics.visual import psnr_db, ssim
 from recipes.progress import track
 
 I3D_FRAMES, I3D_SIZE = 10, 224  # the least the network takes, and its side in pixels

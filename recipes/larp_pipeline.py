@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 import mmtok
-from llm.larp_ar import LarpAR, is_published
+from llm.larp_ar import LarpAR
+from llm.loading import is_published, load_larp
 from mmtok.contract import require_video
 from mmtok.pretrained import resolve_folder
 from mmtok.visual.grid import repeat_last_frame
@@ -113,7 +114,7 @@ class LarpPipeline:
         """
         compute = choose_compute(device)
         folder = resolve_folder(name)
-        model = LarpAR.from_pretrained(folder)
+        model = load_larp(folder)
         model.to(compute.device, sampling_dtype(model, compute.device) if dtype is None else dtype)
         source = tokenizer_of(folder) if tokenizer is None else tokenizer
         try:

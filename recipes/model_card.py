@@ -6,10 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+from mmtok.files import write_atomically
 from mmtok.pretrained import ROW_SCALE
 from recipes.bundle import OPTIONAL_PARTS, PARTS, Bundle
 from recipes.evaluate_shapes import ATTRIBUTES
-from recipes.run import write_atomically
 
 SHAPES_FILE, RECONSTRUCTION_FILE, TASKS_FILE = "result.json", "reconstruction.json", "tasks.json"
 SUPERRES_FILE = "superres.json"

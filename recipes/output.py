@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from recipes.drift import Look
+    from mmtok.metrics.drift import Look
 
 
 @dataclass
@@ -29,7 +29,7 @@ class Output:
             with extensions, those of its first clip.
         notes: what a user should know, such as a prompt that was cut.
         seconds: stage to seconds.
-        looks: statistics of the first clip and of each extension, see ``recipes.drift``.
+        looks: statistics of the first clip and of each extension, see ``mmtok.metrics.drift``.
     """
 
     frames: Tensor

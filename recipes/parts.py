@@ -12,34 +12,21 @@ from functools import cached_property
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 import mmtok
 from mmtok.conditions.structure import DepthEstimator, FlowEstimator, OpenCVFlow, depth_estimator
+from mmtok.media.resize import cover
 from mmtok.pretrained import read_config
+from mmtok.text.t5 import read_prompts
 from mmtok.visual.holistic import as_grid
 from recipes.bundle import Bundle
 from recipes.device import Compute, choose_compute
-from recipes.prompts import read_prompts
 
 LM_WEIGHTS = ("float32", "bfloat16", "float16", "int8")  # of the language model in memory
 
 Text = tuple[Tensor, Tensor]
 """Vectors (b or 1, slots, d) and mask (b or 1, slots)."""
-
-
-def each_row(x: Tensor, count: int) -> Tensor:
-    """Every film as often as it has candidates, next to each other.
-
-    Args:
-        x: (b, ...).
-        count: rows wanted, a multiple of b.
-
-    Returns:
-        (count, ...).
-    """
-    return x if len(x) == count else x.repeat_interleave(count // len(x), dim=0)
 
 
 class Parts:
@@ -172,7 +159,7 @@ class Parts:
     # What is given, as the parts take it.
 
     def fit(self, video: Tensor, size: int | tuple[int, int] | None = None) -> Tensor:
-        """Resize until both sides are covered, and crop the centre.
+        """``cover`` at the language model's size, or another.
 
         Args:
             video: (3, t, h, w) or (b, 3, t, h, w) in [-1, 1].
@@ -182,18 +169,7 @@ class Parts:
             (b, 3, t, h, w) in [-1, 1].
         """
         size = self.config.size if size is None else size
-        high, wide = (size, size) if isinstance(size, int) else size
-        video = (video if video.ndim == 5 else video[None]).float()
-        b, c, t, h, w = video.shape
-        if (h, w) != (high, wide):
-            scale = max(high / h, wide / w)
-            shape = (max(high, round(h * scale)), max(wide, round(w * scale)))
-            flat = video.transpose(1, 2).reshape(b * t, c, h, w)
-            flat = F.interpolate(flat, size=shape, mode="bicubic", antialias=True).clamp(-1, 1)
-            top, left = (shape[0] - high) // 2, (shape[1] - wide) // 2
-            flat = flat[..., top : top + high, left : left + wide]
-            video = flat.reshape(b, t, c, high, wide).transpose(1, 2)
-        return video.contiguous()
+        return cover(video if video.ndim == 5 else video[None], (size, size) if isinstance(size, int) else size)
 
     def embed(self, prompts: list[str] | None, notes: list[str]) -> Text | None:
         """Vectors of prompts at the positions that the language model reserves.

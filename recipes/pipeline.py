@@ -21,28 +21,35 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from llm.tasks import TASKS, Clip, audio_frames_of_slices, slices_of_frames, task_content, task_layout
-from mmtok.conditions.commit import Condition
+from llm.sampling import each_row, film_generators
+from llm.tasks import (
+    CONTINUING,
+    PAINTING,
+    STYLIZING,
+    TASKS,
+    Clip,
+    audio_frames_of_slices,
+    slices_of_frames,
+    task_content,
+    task_layout,
+)
+from mmtok.conditions.commit_masks import Condition
+from mmtok.conditions.masks import Mask, make_mask
 from mmtok.conditions.paste import paste_back
 from mmtok.conditions.structure import make_structure
+from mmtok.metrics.drift import drift_note, look_at
 from mmtok.visual.grid import repeat_last_frame
 from mmtok.visual.holistic import is_holistic
 from recipes.bundle import open_bundle
 from recipes.device import choose_compute
-from recipes.drift import drift_note, look_at
-from recipes.masks import Mask, make_mask
 from recipes.output import Block, Output
-from recipes.parts import Text, each_row
+from recipes.parts import Text
 from recipes.request import (
-    CONTINUING,
-    PAINTING,
-    STYLIZING,
     OnStep,
     Plan,
     Request,
     Segment,
     check_media,
-    film_generators,
     make_plan,
     number_of_films,
     require_sound,
@@ -175,9 +182,9 @@ class CinePoetPipeline(Sharpener):
             video: (3, t, h, w) or (b, 3, t, h, w) in [-1, 1], at the model's pictures per second.
             audio: (1, n) or (b, 1, n) in [-1, 1] at the model's sample rate; beside a video, its sound from its
                 beginning on; padded or cut to the clip.
-            mask: what inpaint and outpaint make anew: a name of ``recipes.masks.NAMES``, a box (top, left, bottom,
-                right) in shares of the clip's picture, or (h, w) or (t, h, w) of the video's or the clip's size, True
-                or 1.0 where it is made anew.
+            mask: what inpaint and outpaint make anew: a name of ``mmtok.conditions.masks.NAMES``, a box (top, left,
+                bottom, right) in shares of the clip's picture, or (h, w) or (t, h, w) of the video's or the clip's
+                size, True or 1.0 where it is made anew.
             task: one of ``llm.tasks.TASKS`` that the model was trained on; "auto" is decided by what is given.
             num_frames: pictures of the first clip, a length that the model was trained on; 1 asks for an image.
             aspect: form of the pictures, "square" or "portrait"; None is the model's first.

@@ -26,21 +26,21 @@ import av
 import torch
 from torch import Tensor
 
-from mmtok.conditions.commit import make_condition
+from mmtok.conditions.commit_masks import make_condition
 from mmtok.conditions.structure import OpenCVFlow, depth_estimator, make_structure
+from mmtok.files import write_atomically
 from mmtok.media.audio import read_audio
 from mmtok.media.errors import MediaError
 from mmtok.media.image import read_image, to_bytes, to_signed
+from mmtok.media.resize import half_size
 from mmtok.media.video import read_video
-from mmtok.text.cache import caption_hash
+from mmtok.text.embedding_cache import caption_hash
 from mmtok.vocabulary import Vocabulary
 from recipes.corpora.captioned import PICTURE_SUFFIXES, open_film
 from recipes.corpora.shapes import ShapesCorpus, render_audio, render_video
 from recipes.device import Compute
-from recipes.encode_dataset import half_size
 from recipes.prepare_plan import STRUCTURE, ClipPlan, FilmPlan, Plan, PrepareConfig, check_shapes, make_plan
 from recipes.progress import counting
-from recipes.run import write_atomically
 from recipes.token_shards import (
     CONDITION_PREFIX,
     DATASET_FILE,

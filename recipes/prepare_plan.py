@@ -22,14 +22,14 @@ from typing import Any
 
 from PIL import Image, UnidentifiedImageError
 
-from mmtok.conditions.commit import GEOMETRIES
+from mmtok.conditions.commit_masks import GEOMETRIES
+from mmtok.files import write_atomically
 from mmtok.media.container import probe
 from mmtok.media.errors import MediaError
 from mmtok.visual.holistic import is_holistic
 from recipes.corpora.captioned import Film, content_hash, list_films, open_film
 from recipes.corpora.shapes import ShapesCorpus
 from recipes.progress import track
-from recipes.run import write_atomically
 
 MANIFEST_FILE = "manifest.jsonl"
 SHAPES = "shapes"  # the source that is made up

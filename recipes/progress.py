@@ -78,3 +78,19 @@ def counting(*, title: str, total: int, done: int, unit: str) -> Iterator[Callab
     with Progress(*columns, TextColumn("left"), TimeRemainingColumn(), console=Console(stderr=True)) as bar:
         task = bar.add_task(title, total=total, completed=done)
         yield lambda number: bar.advance(task, number)
+
+
+@contextmanager
+def blocks_bar(title: str) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar for work that tells how many of its blocks are done.
+
+    Args:
+        title: shown beside the bar.
+
+    Yields:
+        What is called with (blocks done, blocks in all).
+    """
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, TextColumn("left"), TimeRemainingColumn(), console=Console(stderr=True)) as bar:
+        task = bar.add_task(title, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

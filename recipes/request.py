@@ -12,31 +12,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from llm.tasks import TASKS, find_task
+from llm.tasks import CONTINUING, INPUTS, MEDIA, PAINTING, TASKS, find_task
+from mmtok.conditions.masks import Mask, check_mask, task_of_mask
 from recipes.bundle import ASPECTS, BundleConfig
-from recipes.masks import Mask, check_mask, task_of_mask
 from recipes.output import Output
 
 OnStep = Callable[[str, int, int], None]  # stage, places done, places in all
-MEDIA = ("image", "video", "audio", "mask")
-# task -> what it must be given, and what it may be given besides, of ``prompt`` and ``MEDIA``
-INPUTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "unconditional": ((), ()),
-    "text_to_image": (("prompt",), ()),
-    "text_to_video": (("prompt",), ()),
-    "image_to_video": (("image",), ("prompt",)),
-    "continue_video": (("video",), ("prompt", "audio")),
-    "inpaint": (("video", "mask"), ("prompt", "audio")),
-    "outpaint": (("video", "mask"), ("prompt", "audio")),
-    "stylize": (("video",), ("prompt", "audio")),
-    "stylize_from_image": (("video", "image"), ("prompt", "audio")),
-    "video_to_audio": (("video",), ("prompt",)),
-    "audio_to_video": (("audio",), ("prompt",)),
-    "continue_av": (("video", "audio"), ("prompt",)),
-}
-PAINTING = ("inpaint", "outpaint")
-STYLIZING = ("stylize", "stylize_from_image")
-CONTINUING = ("continue_video", "continue_av")
 
 
 @dataclass(frozen=True)
@@ -433,39 +414,3 @@ def number_of_films(prompts: list[str] | None, media: dict[str, Tensor]) -> int:
     if len(sizes - {1}) > 1:
         raise ValueError(f"prompts and media disagree about the number of films: {sorted(sizes)}")
     return max(sizes, default=1)
-
-
-def film_generators(
-    generator: torch.Generator | Sequence[torch.Generator] | None, films: int, candidates: int
-) -> list[torch.Generator]:
-    """A generator of its own for every film and candidate.
-
-    Film i takes the i-th number of one generator, or its own generator where there is a list; candidate j of a film
-    takes the j-th number of that. So a film depends neither on how many others are made beside it, nor on what they
-    are.
-
-    Args:
-        generator: one for all, one a film, or None for seed 0.
-        films: how many.
-        candidates: how many of each.
-
-    Returns:
-        films * candidates generators on the CPU, the candidates of a film next to each other.
-
-    Raises:
-        ValueError: if the list has another length.
-    """
-    if generator is None:
-        generator = torch.Generator().manual_seed(0)
-    if isinstance(generator, torch.Generator):
-        own = [_child(generator) for _ in range(films)]
-    else:
-        own = list(generator)
-        if len(own) != films:
-            raise ValueError(f"there are {films} films and {len(own)} generators; give one a film, or one for all")
-    return [_child(g) for g in own for _ in range(candidates)]
-
-
-def _child(generator: torch.Generator) -> torch.Generator:
-    seed = torch.randint(2**62, (), generator=generator, device=generator.device)
-    return torch.Generator().manual_seed(int(seed))

@@ -14,7 +14,6 @@ Data and noise of a step are drawn from ``step_generator(seed, step)``, so a res
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +22,7 @@ from typing import Any, Protocol
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from mmtok.files import write_atomically, writing
 from recipes.config import to_dict
 from recipes.distributed import ALONE, Ranks
 from recipes.tracking import open_tracker
@@ -45,19 +45,6 @@ def step_generator(seed: int, step: int, example: int | None = None) -> torch.Ge
     if example is not None:
         number = (number * 4_294_967_291 + example + 1) ^ 0x5DEECE66D
     return torch.Generator().manual_seed(number % (2**63 - 1))
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write ``text`` to a temporary name beside ``path``, then rename.
-
-    Args:
-        path: the file to replace or create.
-        text: its new content.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text)
-    os.replace(partial, path)
 
 
 def same_study(folder: Path, numbers: dict[str, Any]) -> None:
@@ -147,9 +134,8 @@ class FileStore:
             state: as in ``Store``.
             parts: as in ``Store``.
         """
-        partial = self.file.with_suffix(".partial")
-        torch.save({**state, "parts": {k: p.state_dict() for k, p in parts.items()}}, partial)
-        os.replace(partial, self.file)
+        with writing(self.file) as scratch:
+            torch.save({**state, "parts": {k: p.state_dict() for k, p in parts.items()}}, scratch)
 
     def load(self, parts: dict[str, Any]) -> dict[str, Any]:
         """Read the file.
@@ -346,7 +332,6 @@ class Run:
             axis.axis("off")
         figure.suptitle(self.title)
         figure.tight_layout()
-        partial = self.folder / "curves.partial.png"
-        figure.savefig(partial, dpi=80)
+        with writing(self.folder / "curves.png") as scratch:
+            figure.savefig(scratch, dpi=80)
         plt.close(figure)
-        os.replace(partial, self.folder / "curves.png")

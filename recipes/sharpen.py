@@ -16,21 +16,21 @@ from functools import cached_property, partial
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from llm.sampling import Generators
+from llm.sampling import Generators, each_row, film_generators
+from mmtok.media.resize import resized
 from mmtok.pretrained import params_from_config, read_config
 from mmtok.visual.grid import pad_frames, repeat_last_frame
 from mmtok.visual.holistic import is_holistic
 from mmtok.visual.tiling import TiledTokenizer
 from recipes.bundle import ASPECTS, SHARPENERS
-from recipes.parts import Parts, Text, each_row
-from recipes.request import OnStep, film_generators
-from superres.cascade import TileCut, cut_grid, sample_grid
+from recipes.parts import Parts, Text
+from recipes.request import OnStep
 from superres.config import SuperResConfig
 from superres.model import FAMILY
 from superres.sample import Decoding
+from superres.tiles import TileCut, cut_grid, sample_grid
 
 MOST_DOUBLINGS = 4  # of the language model's size: 64 to 1024, 128 to 2048
 TILE_FROM_PX = 512  # larger pictures go through the tokenizer in tiles of 256
@@ -80,24 +80,6 @@ def describe_passes(passes: tuple[Pass, ...]) -> str:
         tiles = f" in {step.tiles} tiles" if step.tiles > 1 else ""
         words.append(f"{step.high[1]}x{step.high[0]} ({step.part}{tiles}, {step.decoding.num_steps} steps)")
     return " -> ".join(words)
-
-
-def resized(video: Tensor, size: tuple[int, int]) -> Tensor:
-    """Bicubic, with antialiasing where it shrinks.
-
-    Args:
-        video: (b, 3, t, h, w) in [-1, 1].
-        size: (h, w) pixels wanted.
-
-    Returns:
-        (b, 3, t, *size) in [-1, 1]; ``video`` itself where it has that size.
-    """
-    if tuple(video.shape[-2:]) == tuple(size):
-        return video
-    b = len(video)
-    frames = video.transpose(1, 2).flatten(0, 1)
-    frames = F.interpolate(frames, size=size, mode="bicubic", antialias=True).clamp(-1, 1)
-    return frames.unflatten(0, (b, -1)).transpose(1, 2)
 
 
 def blocks_of(video: Tensor, length: int) -> Iterator[Tensor]:

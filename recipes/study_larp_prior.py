@@ -24,10 +24,11 @@ from torch import Tensor
 
 from llm.larp_ar import LarpAR
 from mmtok.features.squeezenet import SqueezeNet
+from mmtok.files import write_atomically, write_tensors
 from mmtok.media.image import write_png
+from mmtok.metrics.codebook import codebook_use
 from mmtok.metrics.frechet import frechet_distance
-from mmtok.metrics.visual import codebook_use, psnr_db
-from mmtok.pretrained import write_tensors
+from mmtok.metrics.visual import psnr_db
 from mmtok.visual.larp import Larp
 from recipes.config import load_config, to_dict
 from recipes.corpora.shapes import ShapesCorpus, render_video
@@ -35,7 +36,7 @@ from recipes.corpora.sources import WholeScenes
 from recipes.device import Compute, choose_compute, keep_freed_memory
 from recipes.larp_codes import SHAPES_CLASSES, encode_clips, shapes_clips
 from recipes.progress import track
-from recipes.run import same_study, write_atomically
+from recipes.run import same_study
 from recipes.train_larp import LarpTrainConfig, larp_params, train_larp
 from recipes.train_larp_ar import LarpARTrainConfig, LarpCodes, train_larp_ar
 

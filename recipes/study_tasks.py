@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from llm.tasks import TASKS, find_task
+from mmtok.files import write_atomically
 from recipes.assemble import assemble
 from recipes.bundle import Bundle, open_bundle
 from recipes.config import load_config, to_dict
@@ -28,7 +29,7 @@ from recipes.evaluate_tasks import evaluate_tasks
 from recipes.lm_data import CaptionVectors, cached_data
 from recipes.parts import Parts
 from recipes.pipeline import CinePoetPipeline
-from recipes.run import same_study, write_atomically
+from recipes.run import same_study
 from recipes.train_lm import LMTrainConfig, train_lm
 
 ALL = "all"

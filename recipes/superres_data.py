@@ -21,11 +21,11 @@ import torch
 from torch import Tensor
 
 from mmtok.media.errors import MediaError
+from mmtok.media.resize import half_size
 from mmtok.media.video import probe, read_video
 from recipes.corpora.captioned import list_films
 from recipes.corpora.folder import MediaFolder
 from recipes.corpora.shapes import ShapesCorpus, render_video
-from recipes.encode_dataset import half_size
 from recipes.progress import track
 from recipes.tokens import TokenSet
 from superres.windows import Size, low_size

@@ -31,9 +31,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmtok.text.cache import caption_hash
+from mmtok.files import write_atomically
+from mmtok.text.embedding_cache import caption_hash
 from mmtok.vocabulary import Vocabulary
-from recipes.run import write_atomically
 
 FORMAT = "cinepoet-token-shards-1"
 DATASET_FILE, SHARD_FOLDER, QUARANTINE_FILE = "dataset.json", "shards", "quarantine.jsonl"

@@ -18,8 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from mmtok.pretrained import write_tensors
-from recipes.run import write_atomically
+from mmtok.files import write_atomically, write_tensors
 
 TOKENS_FILE, CAPTIONS_FILE = "tokens.safetensors", "captions.json"
 CONDITION = "condition."

@@ -25,7 +25,8 @@ from mmtok.losses.larp_discriminator import (
     smooth_discriminator_loss,
 )
 from mmtok.losses.visual_discriminators import generator_loss
-from mmtok.metrics.visual import CodebookUse, psnr_db
+from mmtok.metrics.codebook import CodebookUse
+from mmtok.metrics.visual import psnr_db
 from mmtok.visual.larp import Larp, LarpOutput, LarpParams, find_larp
 from mmtok.visual.larp_start import start_local
 from recipes.device import Compute
@@ -413,7 +414,7 @@ def train_larp(
     model = _start(config).to(compute.device).train()
     params = model.params
     optimizers = make_optimizers(model, config)
-    use = CodebookUse(model.codebook_size, config.use_window)
+    use = CodebookUse(model.codebook_size, window=config.use_window)
     parts: dict[str, Any] = {"model": model, **optimizers, "use": use}
     ema = None if config.ema_decay is None else Ema(model, config.ema_decay)
     if ema is not None:
@@ -472,7 +473,7 @@ def train_larp(
         use.update(ranks.gather(out.codes))
 
         if step % config.log_every == 0 or step + 1 == config.steps:
-            used, bits = use.read()
+            used, bits = float(use.share()), float(use.entropy_bits())
             rates: dict[str, Tensor | float] = {"vq/use": used, "vq/entropy_bits": bits, "train/grad_norm": norm}
             run.log(step, ranks.means(terms | logged) | rates | {"train/learning_rate": config.learning_rate * share})
         if ranks.is_main and time.monotonic() - last_sheet >= config.sheet_every_s:

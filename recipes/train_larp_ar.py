@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from llm.larp_ar import LarpAR, LarpARConfig, larp_ar_config
-from mmtok.pretrained import write_tensors
+from mmtok.files import write_tensors
 from recipes.device import Compute
 from recipes.run import Run, step_generator
 from recipes.schedule import warmup_cosine

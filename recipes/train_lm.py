@@ -30,20 +30,20 @@ from llm.batching import (
     make_groups,
     padding_elsewhere,
 )
-from llm.code_init import start_from_code_vectors
 from llm.config import PRESETS, LMConfig, preset
+from llm.flops import sequence_flops
+from llm.init_from_codes import start_from_code_vectors
 from llm.loss import LMLoss, prefix_lm_loss
 from llm.model import PrefixLM
 from llm.tasks import find_task, task_content
 from mmtok.audio.orders import ORDERS
 from mmtok.vocabulary import Vocabulary
-from recipes.device import Compute
+from recipes.device import Compute, peak_flops
 from recipes.distributed import ALONE, Ranks
 from recipes.lm_data import CaptionLookup, LMData
 from recipes.run import Run, step_generator
 from recipes.schedule import follow_weights, warmup_cosine
 from recipes.sharding import ShardedStore, save_whole, shard_from_first
-from recipes.throughput import peak_flops, sequence_flops
 
 OPTIMIZERS = ("adamw", "muon")
 
@@ -68,7 +68,7 @@ class LMTrainConfig:
         size: a preset of llm/config.py; the token cache and the text encoder replace its grid, frames and text width.
         visual_codes: entries of the visual codebook that made the cache.
         audio_codes: entries of one audio level.
-        visual_factors: 2 gives the halves of a visual code rows of their own, see llm/factors.py.
+        visual_factors: 2 gives the halves of a visual code rows of their own, see llm/code_halves.py.
         recompute_every: layers that are computed again on the way back, 1 for each, 2 for every other one; None keeps
             what all computed.
         compiled: True compiles each layer with torch.compile.

@@ -11,7 +11,6 @@ paper gets by inflating an image model (MAGVIT-v2, appendix; see ``mmtok.visual.
 from __future__ import annotations
 
 import copy
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,9 +25,11 @@ from mmtok.contract import VisualTokenizer, decode_clip
 from mmtok.features.resnet import ResNetLogits
 from mmtok.features.squeezenet import SqueezeNet
 from mmtok.features.vgg import VGG16, perceptual_loss
+from mmtok.files import writing
 from mmtok.losses.visual import reconstruction_losses
 from mmtok.losses.visual_discriminators import LeCam, VideoDiscriminator, discriminator_loss, generator_loss, r1_penalty
-from mmtok.metrics.visual import CodebookUse, psnr_db
+from mmtok.metrics.codebook import CodebookUse
+from mmtok.metrics.visual import psnr_db
 from mmtok.quantize.lfq import entropy_weight
 from mmtok.visual.magvit2 import Magvit2, Magvit2Output, finish_images, inflate, magvit2, magvit2_params
 from recipes.corpora.shapes import ShapesCorpus, render_video
@@ -480,9 +481,8 @@ def reconstruction_sheet(model: VisualTokenizer, videos: list[Tensor], path: Pat
     width = max(strip.shape[2] for strip in strips)
     strips = [torch.nn.functional.pad(strip, (0, width - strip.shape[2])) for strip in strips]
     picture = ((torch.cat(strips, dim=1).clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
-    partial = path.with_name(path.stem + ".partial.png")
-    Image.fromarray(picture.permute(1, 2, 0).cpu().numpy()).save(partial)
-    os.replace(partial, path)
+    with writing(path) as scratch:
+        Image.fromarray(picture.permute(1, 2, 0).cpu().numpy()).save(scratch)
 
 
 def _seen_frames(config: Magvit2TrainConfig, total: int, step: int) -> Tensor:
@@ -527,7 +527,7 @@ def train_magvit2(
     others = [p for p in model.parameters() if p.ndim <= 1]
     groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas)
-    use = CodebookUse(model.codebook_size, config.use_window)
+    use = CodebookUse(model.codebook_size, window=config.use_window)
 
     total = config.total_steps
     parts: dict[str, Any] = {"model": model, "ema": ema, "optimizer": optimizer, "use": use}
@@ -582,7 +582,7 @@ def train_magvit2(
         use.update(ranks.gather(output.codes))
 
         if step % config.log_every == 0 or step + 1 == total:
-            share, bits = use.read()
+            share, bits = float(use.share()), float(use.entropy_bits())
             logged |= {"vq/use": share, "vq/entropy_bits": bits, "vq/perplexity": 2.0**bits, "train/grad_norm": norm}
             run.log(step, ranks.means(logged) | {"train/learning_rate": lr})
         if ranks.is_main and time.monotonic() - last_sheet >= config.sheet_every_s:

@@ -22,7 +22,8 @@ from mmtok.audio.soundstream import PRESETS, SoundStream, build_soundstream
 from mmtok.losses.audio import MultiScaleMelLoss, waveform_loss
 from mmtok.losses.audio_discriminators import AudioDiscriminators, adversarial_loss, discriminator_loss, feature_loss
 from mmtok.losses.balancer import LossBalancer
-from mmtok.metrics.audio import CodebookUse, LogMelDistance
+from mmtok.metrics.audio import LogMelDistance
+from mmtok.metrics.codebook import CodebookUse
 from mmtok.quantize.residual import CodebookLearning, ResidualVQ
 from recipes.corpora.shapes import ShapesCorpus
 from recipes.corpora.sources import MixedSounds
@@ -401,7 +402,7 @@ def train_soundstream(
         as_published=config.mel_as_published,
     ).to(device)
     distance = LogMelDistance(sample_rate=model.sample_rate).to(device)
-    use = CodebookUse(num_codebooks=model.num_codebooks, codebook_size=model.codebook_size, window=config.use_window)
+    use = CodebookUse(model.codebook_size, num_codebooks=model.num_codebooks, window=config.use_window)
 
     # optimizers
     optimizer = torch.optim.AdamW(model.parameters(), lr=config.lr, betas=(0.9, 0.99), weight_decay=config.weight_decay)
@@ -469,7 +470,7 @@ def train_soundstream(
             told = {"train/loss": loss} | {f"train/{name}": value.detach() for name, value in terms.items()}
             values: dict[str, float | Tensor] = ranks.means({**told})
             values |= {"train/grad_norm": norm, "train/lr": config.lr * share}
-            for level, (used, perplexity) in enumerate(zip(use.use(), use.perplexity(), strict=True)):
+            for level, (used, perplexity) in enumerate(zip(use.share(), use.perplexity(), strict=True)):
                 values[f"vq/use_level_{level}"] = used
                 values[f"vq/perplexity_level_{level}"] = perplexity
                 values[f"vq/revived_level_{level}"] = float(model.quantizer.revived[level])
@@ -479,10 +480,13 @@ def train_soundstream(
             if step % config.evaluate_every < config.log_every or step + 1 == config.steps:
                 values |= evaluate(model, held, distance)
             run.log(step, values)
-            if step >= config.quantize_from_step + config.min_use_from_step and float(use.use().min()) < config.min_use:
-                level = int(use.use().argmin())
+            if (
+                step >= config.quantize_from_step + config.min_use_from_step
+                and float(use.share().min()) < config.min_use
+            ):
+                level = int(use.share().argmin())
                 raise RuntimeError(
-                    f"level {level} uses {float(use.use().min()):.1%} of its codes at step {step} of {config.steps}, "
+                    f"level {level} uses {float(use.share().min()):.1%} of its codes at step {step} of {config.steps}, "
                     f"less than min_use ({config.min_use:.0%}): the codebook collapsed; raise revival_threshold, "
                     "lower lr, or give more varied sound"
                 )

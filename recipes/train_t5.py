@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import copy
 import io
-import os
 import random
 import re
 import string
@@ -29,6 +28,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mmtok.files import write_atomically
 from mmtok.text.t5 import EOS_ID, PAD_ID, T5TextEncoder, TextTokenizer
 from recipes.corpora.shapes import MOTIONS, ShapesCorpus
 from recipes.device import Compute
@@ -626,9 +626,7 @@ def train_t5(
         lines = captions(generator, config.vocabulary_lines)
         dice = _dice(generator)
         lines = lines + [reword(line, dice) for line in lines] + english_lines(generator, config.vocabulary_lines)
-        partial = vocabulary.with_suffix(".partial")
-        partial.write_bytes(train_vocabulary(lines, vocab_size=config.vocab_size, seed=config.seed))
-        os.replace(partial, vocabulary)
+        write_atomically(vocabulary, train_vocabulary(lines, vocab_size=config.vocab_size, seed=config.seed))
     tokenizer = TextTokenizer.from_folder(folder)
 
     # Model and optimizer.

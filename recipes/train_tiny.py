@@ -24,8 +24,9 @@ import torch
 import mmtok
 from llm.model import PrefixLM
 from llm.tasks import TASKS, find_task
-from mmtok.audio.codec import FrozenCodec
+from mmtok.audio.frozen_codec import FrozenCodec
 from mmtok.audio.soundstream import SoundStream
+from mmtok.files import write_atomically
 from mmtok.table import FAMILIES
 from mmtok.text.t5 import T5TextEncoder
 from mmtok.visual.holistic import as_grid
@@ -40,7 +41,7 @@ from recipes.device import Compute
 from recipes.distributed import ALONE, Ranks
 from recipes.encode_dataset import EncodeConfig, encode_shapes, weights_hash
 from recipes.lm_data import CaptionVectors, cached_data
-from recipes.run import same_data, write_atomically
+from recipes.run import same_data
 from recipes.superres_data import CachedPairs
 from recipes.tokens import TokenSet
 from recipes.train_decoder import DecoderTrainConfig, train_decoder

@@ -27,8 +27,8 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from llm.compiled import compile_each
-from llm.model import RMSNorm
+from llm.compile_layers import compile_each
+from mmtok.nn.norm import RMSNorm
 from mmtok.pretrained import load_strictly, load_tensors, params_from_config, read_config, resolve_folder, save_module
 from superres.config import SuperResConfig
 from superres.windows import Size, Windows, fit_window, low_size, merge_windows, partition, windows_for
@@ -474,7 +474,7 @@ class SuperResTransformer(nn.Module):
             backend: of ``torch.compile``.
 
         Returns:
-            As ``llm.compiled.compile_each``.
+            As ``llm.compile_layers.compile_each``.
         """
         return compile_each(self.layers, backend=backend)
 

@@ -8,7 +8,7 @@ from llm.config import preset as lm_preset
 from llm.model import PrefixLM
 from llm.sequence import Layout
 from llm.tasks import Clip, task_content, task_layout
-from mmtok.conditions.commit import GEOMETRIES, make_condition
+from mmtok.conditions.commit_masks import GEOMETRIES, make_condition
 from mmtok.visual.magvit2 import Magvit2, Magvit2Params
 from mmtok.vocabulary import Vocabulary
 from superres.config import preset as sr_preset

@@ -17,7 +17,6 @@ Text models warm-start the body: their layers are taken, their words are not. Qw
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ from torch import Tensor
 
 from llm.config import LMConfig
 from llm.model import FAMILY, PrefixLM
+from mmtok.files import write_json, write_tensors
 from mmtok.pretrained import (
     load_strictly,
     load_tensors,
@@ -36,7 +36,6 @@ from mmtok.pretrained import (
     resolve_folder,
     save_config,
     weight_files,
-    write_tensors,
 )
 from mmtok.vocabulary import Vocabulary
 
@@ -115,9 +114,7 @@ def export_qwen3(model: PrefixLM, folder: str | Path, *, dtype: torch.dtype | No
     write_tensors(extra, folder / _OURS / "extra.safetensors")
     save_config(folder / _OURS, family=FAMILY, params=config, vocabulary=config.vocabulary.to_json())
     write_tensors(tensors, folder / "model.safetensors", {"format": "pt"})
-    partial = folder / "config.json.partial"
-    partial.write_text(json.dumps(values, indent=1) + "\n")
-    os.replace(partial, folder / "config.json")
+    write_json(folder / "config.json", values)
 
 
 def reads_positions(model: PrefixLM) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
-from mmtok.audio.codec import FrozenCodec
+from mmtok.audio.frozen_codec import FrozenCodec
 
 
 class Dac(FrozenCodec):

@@ -11,31 +11,13 @@ from typing import Any
 
 from torch import Tensor
 
-from mmtok.audio.codec import FrozenCodec
+from mmtok.audio.frozen_codec import FrozenCodec
 
 
 class Encodec(FrozenCodec):
     """EnCodec as an ``AudioTokenizer``; levels are chosen, and the bandwidth follows (``bitrate_kbps``)."""
 
     family = "encodec"
-
-    @classmethod
-    def from_package(cls, model: Any, *, num_codebooks: int | None = None) -> Encodec:
-        """The same model from the ``encodec`` package, by copying its weights.
-
-        Args:
-            model: an ``encodec.EncodecModel``.
-            num_codebooks: residual levels to use; None uses all.
-
-        Returns:
-            A codec that gives the codes which ``model`` gives.
-
-        Raises:
-            ValueError: for a model that the contract cannot hold, as the stereo one.
-        """
-        from mmtok.convert.encodec import from_package
-
-        return from_package(model, num_codebooks=num_codebooks)
 
     @classmethod
     def _classes(cls) -> tuple[Any, Any]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from mmtok.audio.codec import FrozenCodec
+from mmtok.audio.frozen_codec import FrozenCodec
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -21,8 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmtok.audio.spectral import SpectralDecoder, SpectralEncoder
-from mmtok.contract import require_audio, wanted_samples, whole_hops
-from mmtok.metrics.audio import bitrate_kbps
+from mmtok.contract import bitrate_kbps, require_audio, wanted_samples, whole_hops
 from mmtok.nn.causal1d import CausalConv1d, CausalConvTranspose1d
 from mmtok.nn.streaming import Stream, streaming
 from mmtok.pretrained import load_strictly, load_tensors, params_from_config, read_config, resolve_folder, save_module

@@ -138,7 +138,7 @@ def load_published(folder: Path) -> Any:
     Raises:
         ValueError: if the weights are of no family known here, or do not fit.
     """
-    from mmtok.convert.container import read_checkpoint
+    from mmtok.convert.checkpoints import read_checkpoint
 
     tensors = read_checkpoint(folder / "model.safetensors")
     found = identify(tensors)

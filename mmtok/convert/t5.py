@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from mmtok.convert.container import read_checkpoint
+from mmtok.convert.checkpoints import read_checkpoint
 from mmtok.text.t5 import T5TextEncoder, TextTokenizer, is_encoder_weight
 
 

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmtok.convert.container import read_checkpoint
+from mmtok.convert.checkpoints import read_checkpoint
 from mmtok.convert.names import fill
 
 _STAGES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))

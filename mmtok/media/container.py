@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import stat
-import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from av.stream import Disposition
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
+from mmtok.files import scratch_beside, writing
 from mmtok.media.errors import MediaError
 
 _TEXT_FORMATS = {"tty", "bin", "xbin", "adf", "idf", "sbg"}  # FFmpeg "plays" text files as pictures of a terminal
@@ -332,23 +332,17 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     Raises:
         MediaError: if the place cannot be written to, the disk is full or the encoder fails.
     """
-    scratch = _scratch_beside(path)
+    _require_place(path)
     try:
-        yield scratch
-        os.replace(scratch, os.path.realpath(path))  # a link keeps pointing at what is written
+        with writing(path) as scratch:
+            yield scratch
     except (OSError, av.FFmpegError) as error:
-        scratch.unlink(missing_ok=True)
         raise MediaError(path, f"cannot be written ({_reason(error)})") from error
-    except BaseException:
-        scratch.unlink(missing_ok=True)
-        raise
 
 
-def _scratch_beside(path: str | os.PathLike[str]) -> Path:
-    """An empty file with a name of its own in the folder of ``path``, or a MediaError that says why not."""
+def _require_place(path: str | os.PathLike[str]) -> None:
+    """Raise a MediaError that says why no file can be written there."""
     target = Path(os.path.realpath(path))
-    # A part of the name and a random part: long names stay legal, and two writers never meet.
-    scratch = target.with_name(f".{target.stem[:40]}.{uuid.uuid4().hex[:12]}{target.suffix}")
     try:
         if not target.parent.is_dir():
             raise MediaError(path, f"cannot be written: {target.parent} is not an existing folder")
@@ -356,10 +350,11 @@ def _scratch_beside(path: str | os.PathLike[str]) -> Path:
             raise MediaError(path, "cannot be written: it is a folder")
         if target.exists() and not target.is_file():
             raise MediaError(path, "cannot be written: it is not a regular file")
+        scratch = scratch_beside(target)
         scratch.touch(exist_ok=False)
+        scratch.unlink()
     except OSError as error:
         raise MediaError(path, f"cannot be written ({_reason(error)})") from error
-    return scratch
 
 
 def require_writable(path: str | os.PathLike[str], suffixes: Iterable[str]) -> None:
@@ -373,7 +368,7 @@ def require_writable(path: str | os.PathLike[str], suffixes: Iterable[str]) -> N
         MediaError: if the ending is unknown or the place cannot be written to.
     """
     require_suffix(path, suffixes)
-    _scratch_beside(path).unlink()
+    _require_place(path)
 
 
 def require_suffix(path: str | os.PathLike[str], suffixes: Iterable[str]) -> str:

@@ -12,7 +12,8 @@ import warnings
 import torch
 from torch import Tensor, nn
 
-from mmtok.losses.audio import MelSpectrogram, require_one_shape
+from mmtok.contract import require_one_shape
+from mmtok.nn.mel import MelSpectrogram
 
 
 class LogMelDistance(nn.Module):
@@ -167,20 +168,6 @@ def stoi(output: Tensor, target: Tensor, *, sample_rate: int) -> Tensor:
     return torch.tensor(figures).view(output.shape[:-1])
 
 
-def bitrate_kbps(*, frame_rate: float, num_codebooks: int, codebook_size: int) -> float:
-    """What codes cost without any entropy coding: ``frame_rate * num_codebooks * log2(codebook_size)``.
-
-    Args:
-        frame_rate: frames per second, Hz.
-        num_codebooks: levels sent, each one code a frame.
-        codebook_size: codes of one level.
-
-    Returns:
-        Thousands of bits per second.
-    """
-    return frame_rate * num_codebooks * math.log2(codebook_size) / 1000
-
-
 def si_sdr_db(output: Tensor, target: Tensor) -> Tensor:
     """Scale-invariant signal-to-distortion ratio in dB (arXiv 1811.02508), after removing means.
 
@@ -202,73 +189,3 @@ def si_sdr_db(output: Tensor, target: Tensor) -> Tensor:
     kept = signal.square().sum(-1)
     floor = 1e-12 * (kept + distortion) + 1e-30
     return (10 * ((kept + floor) / (distortion + floor)).log10()).float()
-
-
-class CodebookUse:
-    """Which codes of each level were chosen lately; a plain object whose state can be saved.
-
-    Args:
-        num_codebooks: levels.
-        codebook_size: codes of one level.
-        window: updates after which a choice is forgotten, or None to remember all.
-    """
-
-    def __init__(self, *, num_codebooks: int, codebook_size: int, window: int | None = None):
-        self.window = window
-        self.updates = 0
-        self.last_chosen = torch.full((num_codebooks, codebook_size), -1)  # update that chose a code last, -1 for none
-        self.counts = torch.zeros(num_codebooks, codebook_size, dtype=torch.float64)
-
-    def update(self, codes: Tensor) -> None:
-        """Count one batch.
-
-        Args:
-            codes: (b, k, t) int64.
-        """
-        for level, chosen in enumerate(codes.detach().cpu().transpose(0, 1).flatten(1)):
-            counted = torch.bincount(chosen, minlength=self.counts.shape[1])
-            self.last_chosen[level, counted > 0] = self.updates
-            if self.window is not None:
-                self.counts[level] *= 1 - 1 / self.window
-            self.counts[level] += counted
-        self.updates += 1
-
-    def use(self) -> Tensor:
-        """Share of the codes chosen at least once within the window.
-
-        Returns:
-            (k,) in [0, 1].
-        """
-        oldest = 0 if self.window is None else max(0, self.updates - self.window)
-        return (self.last_chosen >= oldest).float().mean(1)
-
-    def perplexity(self) -> Tensor:
-        """Exponential of the entropy of the choices (with a window: exponentially forgotten ones).
-
-        Returns:
-            (k,) in [1, v].
-        """
-        share = self.counts / self.counts.sum(1, keepdim=True).clamp(min=1e-12)
-        return torch.special.entr(share).sum(1).exp().float()
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """Everything needed to go on counting.
-
-        Returns:
-            Name to tensor.
-        """
-        return {
-            "updates": torch.tensor(self.updates),
-            "last_chosen": self.last_chosen.clone(),
-            "counts": self.counts.clone(),
-        }
-
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Put back what ``state_dict`` gave.
-
-        Args:
-            state: name to tensor.
-        """
-        self.updates = int(state["updates"])
-        self.last_chosen.copy_(state["last_chosen"])
-        self.counts.copy_(state["counts"])

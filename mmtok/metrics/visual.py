@@ -5,10 +5,7 @@ Shape letters: b batch, c channels, t h w time/height/width.
 
 from __future__ import annotations
 
-import math
-from collections import deque
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -108,77 +105,6 @@ def seam_ratio(video: Tensor, joints: Sequence[int], *, dim: int = 2) -> Tensor:
     at = torch.zeros(changes.shape[1], dtype=torch.bool, device=video.device)
     at[torch.tensor(places, device=video.device) - 1] = True
     return changes[:, at].mean(1) / changes[:, ~at].mean(1)
-
-
-def codebook_use(codes: Tensor, codebook_size: int) -> tuple[float, float]:
-    """How much of a vocabulary some codes use.
-
-    Args:
-        codes: integers of any shape.
-        codebook_size: entries of the codebook.
-
-    Returns:
-        The share of entries that occur, and the entropy of their frequencies in bits (at most log2 of the size).
-    """
-    return _use_of(torch.bincount(codes.flatten().cpu(), minlength=codebook_size))
-
-
-def _use_of(counts: Tensor) -> tuple[float, float]:
-    p = counts.double() / counts.sum().clamp_min(1)
-    return float((counts > 0).double().mean()), float(torch.special.entr(p).sum() / math.log(2))
-
-
-class CodebookUse:
-    """Use of the vocabulary over the last calls, for training logs; its state can be saved.
-
-    Args:
-        codebook_size: entries of the codebook.
-        window: calls that are remembered.
-    """
-
-    def __init__(self, codebook_size: int, window: int):
-        self._counts = torch.zeros(codebook_size, dtype=torch.long)
-        self._recent: deque[Tensor] = deque()
-        self._window = window
-
-    def update(self, codes: Tensor) -> None:
-        """Remember one batch of codes and forget the oldest beyond the window.
-
-        Args:
-            codes: integers of any shape.
-        """
-        flat = codes.detach().flatten().to("cpu", torch.int32)
-        self._recent.append(flat)
-        self._counts += torch.bincount(flat, minlength=len(self._counts))
-        if len(self._recent) > self._window:
-            self._counts -= torch.bincount(self._recent.popleft(), minlength=len(self._counts))
-
-    def read(self) -> tuple[float, float]:
-        """Share of entries used and entropy in bits, over the window.
-
-        Returns:
-            As ``codebook_use``.
-        """
-        return _use_of(self._counts)
-
-    def state_dict(self) -> dict[str, Any]:
-        """The remembered batches.
-
-        Returns:
-            Plain tensors for a checkpoint.
-        """
-        return {"recent": list(self._recent)}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from ``state_dict``.
-
-        Args:
-            state: as returned by ``state_dict``.
-        """
-        self._recent.clear()
-        self._counts.zero_()
-        for flat in state["recent"]:
-            self.update(flat)
 
 
 def _same_shape(reconstruction: Tensor, video: Tensor) -> None:

@@ -13,8 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -28,7 +27,8 @@ from safetensors import SafetensorError, safe_open
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
-from mmtok.pretrained import load_strictly, resolve_folder, weight_files, write_tensors
+from mmtok.files import write_atomically, write_tensors
+from mmtok.pretrained import load_strictly, resolve_folder, weight_files
 
 MAX_TEXT_LENGTH = 64  # "maximum of 64 text tokens", VideoPoet A.5.1; the end token is one of them
 PAD_ID, EOS_ID, UNKNOWN_ID = 0, 1, 2  # of every published T5
@@ -427,9 +427,7 @@ class T5TextEncoder(nn.Module):
             (self.tokenizer.file_name, self.tokenizer.content),
             ("config.json", (json.dumps(config, indent=1, sort_keys=True) + "\n").encode()),
         ):
-            partial = folder / f"{name}.partial"
-            partial.write_bytes(content)
-            os.replace(partial, folder / name)
+            write_atomically(folder / name, content)
 
     def train(self, mode: bool = True) -> T5TextEncoder:
         """Stay in evaluation mode: the encoder is frozen, also inside a model that trains.
@@ -513,3 +511,26 @@ class T5TextEncoder(nn.Module):
             embeddings = nn.functional.pad(embeddings, (0, 0, 0, pad_to - length))
             mask = nn.functional.pad(mask, (0, pad_to - length))
         return embeddings, mask
+
+
+def read_prompts(tokenizer: TextTokenizer, prompts: Sequence[str], *, most: int, notes: list[str]) -> list[str]:
+    """The parts of prompts that fit, with notes about what was cut and about words that the vocabulary lacks.
+
+    Args:
+        tokenizer: of the text encoder.
+        prompts: texts.
+        most: ids that a prompt may have, the end token included.
+        notes: receives one line for each thing that a user should know.
+
+    Returns:
+        The prompts, cut to whole words.
+    """
+    kept = []
+    for prompt in prompts:
+        read = tokenizer.tokenize(prompt, most)
+        kept.append(read.kept)
+        if read.cut:
+            notes.append(f"the prompt is longer than {most} tokens; left out: {read.cut!r}")
+        if strange := read.unknown.split():
+            notes.append(f"the text encoder has no pieces for {', '.join(map(repr, strange))}: it hardly knows them")
+    return kept

@@ -30,11 +30,11 @@ from torch import Tensor, nn
 from llm.batching import Batch
 from llm.config import PRESETS, preset
 from llm.cross_entropy import linear_cross_entropy
+from llm.cuda_graphs import GraphedStepDecoder
 from llm.generate import StepDecoder, generate
-from llm.graphs import GraphedStepDecoder
+from llm.int8 import Int8Linear
 from llm.loss import prefix_lm_loss
 from llm.model import PrefixLM
-from llm.quantize import Int8Linear
 from llm.sequence import Layout
 from llm.tasks import Clip, task_layout
 from mmtok.vocabulary import Block

@@ -15,8 +15,8 @@ from typing import Any, TypeVar
 
 import torch
 
+from mmtok.files import write_atomically
 from recipes.progress import track
-from recipes.run import write_atomically
 
 T = TypeVar("T")
 

@@ -291,7 +291,7 @@ def tiles(args: argparse.Namespace) -> tuple[list[dict[str, Any]], str]:
         Rows, and the machine.
     """
     import mmtok
-    from mmtok.visual.tiling import tiling_error
+    from mmtok.metrics.tiling import tiling_error
     from recipes.bundle import open_bundle
     from recipes.corpora.shapes import ShapesCorpus, render_video
 

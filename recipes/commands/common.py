@@ -175,8 +175,8 @@ def tell_config(config: Any, out: Path, ranks: Any) -> None:
     """
     import yaml
 
+    from mmtok.files import write_atomically
     from recipes.config import to_dict
-    from recipes.run import write_atomically
 
     check_folder(out)
     if ranks.is_main:

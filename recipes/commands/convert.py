@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
 
     import llm.convert
     import mmtok.convert
-    from mmtok.convert.container import read_checkpoint
+    from mmtok.convert.checkpoints import read_checkpoint
     from mmtok.convert.t5 import is_t5
     from mmtok.table import FAMILIES as TABLE
 

@@ -57,10 +57,10 @@ def run(args: argparse.Namespace) -> int:
     import time
     from textwrap import shorten
 
-    from mmtok.text.cache import embed_captions
+    from mmtok.files import write_atomically
+    from mmtok.text.embedding_cache import embed_captions
     from recipes.commands.common import sampling_bar
     from recipes.corpora.captions import read_captions
-    from recipes.run import write_atomically
 
     captions = read_captions(args.captions, column=args.column)
     if args.report is not None:

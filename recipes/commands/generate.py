@@ -191,7 +191,7 @@ def run(args: argparse.Namespace) -> int:
         stages = {"imports": imports_s, "opening, reading media": reading_s, **pipe.seconds, "writing": writing_s}
         print(profile_table(stages, time.monotonic() - args.started))
         if len(looks) > 1:
-            from recipes.drift import drift_table
+            from mmtok.metrics.drift import drift_table
 
             print(drift_table(looks))
     return 0

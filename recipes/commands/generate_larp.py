@@ -38,7 +38,7 @@ def is_generator(name: str) -> bool:
         return False
     if isinstance(config, dict) and "family" in config:
         return str(config["family"]).startswith("larp-ar")
-    from llm.larp_ar import is_published
+    from llm.loading import is_published
 
     return is_published(folder)
 

@@ -209,7 +209,7 @@ def _words(text: str) -> list[str]:
 
 
 def _config(args: argparse.Namespace, size: int, frames: int) -> Any:
-    from mmtok.conditions.commit import PAINTINGS
+    from mmtok.conditions.commit_masks import PAINTINGS
     from mmtok.conditions.structure import SATURATION
     from recipes.prepare_plan import SHAPES, STRUCTURE, PrepareConfig
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -60,13 +60,13 @@ def run(args: argparse.Namespace) -> int:
     """
     import torch
 
+    from mmtok.audio.long_sound import encode_sound
     from mmtok.media.audio import SOUND_SUFFIXES
     from mmtok.media.preview import write_preview
     from mmtok.media.video import FILM_SUFFIXES
-    from recipes.clips import reconstruct_video
+    from mmtok.visual.long_video import reconstruct_video
     from recipes.commands.tokenizers import (
         Media,
-        encode_sound,
         load_tokenizers,
         long_sound_s,
         output_endings,
@@ -74,6 +74,7 @@ def run(args: argparse.Namespace) -> int:
         require_use,
         write_media,
     )
+    from recipes.device import give_back_freed_memory
 
     preview = preview_path(args, before="MEDIA")
     sheet: dict[str, tuple[Path, tuple[str, ...]]] = {} if preview is None else {"--preview": (preview, (".png",))}
@@ -97,7 +98,13 @@ def run(args: argparse.Namespace) -> int:
         if media.frames is not None:
             original = media.frames.to(compute.device)
             tokenizers.visual.grid(tokenizers.clip, size, size)  # refuses sizes before the work
-            frames, codes = reconstruct_video(tokenizers.visual, original, clip=tokenizers.clip, stream=args.stream)
+            frames, codes = reconstruct_video(
+                tokenizers.visual,
+                original,
+                clip=tokenizers.clip,
+                stream=args.stream,
+                between=give_back_freed_memory,
+            )
             frames = frames.clamp(-1, 1).float().cpu()
             lines.append(_picture_line(frames, media.frames, sum(c.numel() for c in codes)))
         if media.sound is not None:
@@ -123,15 +130,17 @@ def _long_sound(args: argparse.Namespace, audio: Any, length_s: float, device: A
     """A long sound there and back, block by block, in bounded memory."""
     import torch
 
+    from mmtok.audio.long_sound import BLOCK_S, long_sound
     from mmtok.media.audio import write_wav_blocks
     from mmtok.metrics.audio import LogMelDistance
-    from recipes.commands.tokenizers import BLOCK_S, long_sound
+    from recipes.progress import blocks_bar
 
     distance = LogMelDistance(sample_rate=audio.sample_rate)
     sums = {"tokens": 0.0, "samples": 0.0, "ours": 0.0, "silence": 0.0}
 
-    def blocks() -> Iterator[Any]:
-        for original, codes, made in long_sound(args.media, audio, seconds=length_s, device=device, decodes=True):
+    def blocks(on_block: Callable[[int, int], None]) -> Iterator[Any]:
+        how = {"seconds": length_s, "device": device, "decodes": True, "on_block": on_block}
+        for original, codes, made in long_sound(args.media, audio, **how):
             count = original.shape[-1]
             sums["tokens"] += codes.numel()
             sums["samples"] += count
@@ -140,7 +149,8 @@ def _long_sound(args: argparse.Namespace, audio: Any, length_s: float, device: A
             yield made[0]
 
     rate = audio.sample_rate
-    written = write_wav_blocks(args.out, blocks(), rate)
+    with blocks_bar("sound") as on_block:
+        written = write_wav_blocks(args.out, blocks(on_block), rate)
     print(f"{args.out}: {written / rate:.3f} s of sound at {rate} Hz")
     print(
         f"sound: log-mel distance {sums['ours'] / sums['samples']:.3f}, that of silence "

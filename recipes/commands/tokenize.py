@@ -62,17 +62,12 @@ def _encode(args: argparse.Namespace) -> int:
     import torch
     from safetensors.torch import save_file
 
+    from mmtok.audio.long_sound import encode_sound, long_sound
     from mmtok.media.container import replacing
-    from recipes.clips import encode_video
-    from recipes.commands.tokenizers import (
-        Media,
-        encode_sound,
-        load_tokenizers,
-        long_sound,
-        long_sound_s,
-        read_media,
-        require_use,
-    )
+    from mmtok.visual.long_video import encode_video
+    from recipes.commands.tokenizers import Media, load_tokenizers, long_sound_s, read_media, require_use
+    from recipes.device import give_back_freed_memory
+    from recipes.progress import blocks_bar
 
     check_outputs({"--out": (args.out, (".safetensors",))}, [args.media])
     compute = compute_of(args)
@@ -85,9 +80,11 @@ def _encode(args: argparse.Namespace) -> int:
     if length_s is not None:
         require_use(args, pictures=False, sound=True)
         audio, num_samples, parts = tokenizers.audio, 0, []
-        for original, codes, _ in long_sound(args.media, audio, seconds=length_s, device=compute.device, decodes=False):
-            num_samples += original.shape[-1]
-            parts.append(codes[0].int())
+        with blocks_bar("sound") as on_block:
+            how = {"seconds": length_s, "device": compute.device, "decodes": False, "on_block": on_block}
+            for original, codes, _ in long_sound(args.media, audio, **how):
+                num_samples += original.shape[-1]
+                parts.append(codes[0].int())
         if not parts:
             raise ValueError(f"{args.media} is too short: its sound gives no sample at {audio.sample_rate} Hz")
         tensors["audio"] = torch.cat(parts, -1)
@@ -99,7 +96,9 @@ def _encode(args: argparse.Namespace) -> int:
     with torch.inference_mode():
         if media.frames is not None:
             pictures = media.frames.to(compute.device)
-            codes = encode_video(tokenizers.visual, pictures, clip=tokenizers.clip, stream=args.stream)
+            codes = encode_video(
+                tokenizers.visual, pictures, clip=tokenizers.clip, stream=args.stream, between=give_back_freed_memory
+            )
             tensors |= {f"visual.{i}": c[0].int().cpu().contiguous() for i, c in enumerate(codes)}
             facts |= {"num_frames": media.frames.shape[2], "fps": tokenizers.fps}
             facts |= {"clip": tokenizers.clip, "visual_codes": tokenizers.visual.codebook_size}
@@ -118,17 +117,11 @@ def _encode(args: argparse.Namespace) -> int:
 def _decode(args: argparse.Namespace) -> int:
     import torch
 
+    from mmtok.audio.long_sound import LONG_SOUND_S
     from mmtok.media.audio import SOUND_SUFFIXES
     from mmtok.media.video import FILM_SUFFIXES
-    from recipes.clips import decode_video
-    from recipes.commands.tokenizers import (
-        LONG_SOUND_S,
-        Media,
-        load_tokenizers,
-        output_endings,
-        require_use,
-        write_media,
-    )
+    from mmtok.visual.long_video import decode_video
+    from recipes.commands.tokenizers import Media, load_tokenizers, output_endings, require_use, write_media
 
     check_outputs({"--out": (args.out, (*FILM_SUFFIXES, *SOUND_SUFFIXES, ".png"))}, [args.decode])
     facts, tensors = read_tokens(args.decode)
@@ -196,8 +189,8 @@ def _write_long_sound(out: Path, audio: Any, codes: Any, num_samples: int, devic
     """Decode block by block into a WAV file, in bounded memory."""
     import torch
 
+    from mmtok.audio.long_sound import BLOCK_S
     from mmtok.media.audio import write_wav_blocks
-    from recipes.commands.tokenizers import BLOCK_S
     from recipes.progress import track
 
     if num_samples > codes.shape[-1] * audio.hop_length:  # a tail that was left out, as decode() fills it

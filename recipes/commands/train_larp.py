@@ -75,6 +75,7 @@ def _tokenizer(config: Any, args: argparse.Namespace, out: Path, compute: Any, r
 def _generator(config: Any, args: argparse.Namespace, out: Path, compute: Any) -> Path:
     """Encode once, train, and put the tokenizer beside the generator."""
     import mmtok
+    from mmtok.files import write_atomically
     from mmtok.visual.larp import Larp
     from recipes.encode_dataset import weights_hash
     from recipes.larp_codes import (
@@ -86,7 +87,6 @@ def _generator(config: Any, args: argparse.Namespace, out: Path, compute: Any) -
         shapes_clips,
     )
     from recipes.larp_pipeline import TOKENIZER_FOLDER
-    from recipes.run import write_atomically
     from recipes.train_larp_ar import LarpCodes, train_larp_ar
 
     tokenizer = mmtok.load(args.tokenizers, device=compute.device)

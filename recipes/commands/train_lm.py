@@ -27,13 +27,14 @@ def run_lm(args: argparse.Namespace) -> int:
     from functools import partial
 
     import mmtok
+    from mmtok.files import write_atomically
     from mmtok.visual.holistic import is_holistic
     from recipes.assemble import tell_clips
     from recipes.bundle import open_bundle
     from recipes.config import load_config
     from recipes.lm_data import clip_kinds, shard_data
     from recipes.prepare_plan import STRUCTURE
-    from recipes.run import same_data, write_atomically
+    from recipes.run import same_data
     from recipes.token_shards import TokenShards
     from recipes.train_lm import LMTrainConfig, describe_mixture, lm_config, mixture, train_lm
 
@@ -107,7 +108,7 @@ def caption_lookup(name: Any, captions: list[str], slots: int, device: Any) -> t
     from functools import partial
 
     import mmtok
-    from mmtok.text.cache import EmbeddingCache
+    from mmtok.text.embedding_cache import EmbeddingCache
     from recipes.lm_data import CaptionVectors
 
     if (Path(name) / "cache.json").is_file():
@@ -140,8 +141,8 @@ def _start(folder: Path, wanted: Any, code_vectors: tuple[Any, Any], seed: int, 
 
     import torch
 
-    from llm.code_init import start_from_code_vectors
     from llm.convert.qwen3 import body_sizes, warm_start
+    from llm.init_from_codes import start_from_code_vectors
     from llm.model import FAMILY, PrefixLM
 
     if json.loads((folder / "config.json").read_text()).get("family") == FAMILY:

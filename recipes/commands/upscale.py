@@ -75,12 +75,12 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError("--text-scale is the strength of --prompt; give that too")
     import torch
 
+    from llm.sampling import film_generators
     from mmtok.media.video import FILM_SUFFIXES, FilmWriter, probe, stream_video
     from recipes.bundle import open_bundle
     from recipes.device import give_back_freed_memory
     from recipes.pipeline import CinePoetPipeline
     from recipes.progress import counting
-    from recipes.request import film_generators
     from recipes.sharpen import describe_passes
 
     spent = {"imports": time.monotonic() - started}
@@ -232,7 +232,7 @@ class _Shown:
         """Columns of a ``comparison_sheet``."""
         import torch
 
-        from recipes.sharpen import resized
+        from mmtok.media.resize import resized
 
         before, after = self._kept["before"], self._kept["after"]
         small = torch.stack([before[index] for index in sorted(after)], 1)[None]

@@ -3,9 +3,9 @@ import torch
 
 from llm.batching import Pool, draw_group, drop_context, drop_slices, fit_text, group_shares, make_groups
 from llm.tasks import Clip, task_layout
-from mmtok.conditions.commit import GEOMETRIES
+from mmtok.conditions.commit_masks import GEOMETRIES
+from mmtok.conditions.masks import NAMES
 from mmtok.vocabulary import Vocabulary
-from recipes.masks import NAMES
 
 VOCABULARY = Vocabulary(visual_codes=50, audio_levels=2, audio_codes=11)
 CLIP = Clip(grid=(5, 4, 4), audio_frames=10)

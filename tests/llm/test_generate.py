@@ -3,8 +3,8 @@ import dataclasses
 import pytest
 import torch
 
+from llm.cuda_graphs import GraphedStepDecoder
 from llm.generate import StepDecoder, generate
-from llm.graphs import GraphedStepDecoder
 from llm.sampling import guide
 from llm.tasks import TASKS
 from mmtok.audio.orders import ORDERS
@@ -77,7 +77,7 @@ def test_steps_give_the_logits_of_one_pass(model, make):
 
 @pytest.mark.parametrize("small", [0, 2**20])
 def test_a_step_that_knows_its_place_as_a_tensor_is_the_same(model, make, monkeypatch, small):
-    monkeypatch.setattr("llm.products.SMALL", small)  # products joined, or left where they are
+    monkeypatch.setattr("llm.step_linear.SMALL", small)  # products joined, or left where they are
     batch = make("text_to_video")
     layout, p = batch.layout, batch.layout.prefix_length
     mask = layout.attention_mask(batch.text_mask)[:, :, :p, :p]
@@ -111,7 +111,7 @@ def teacher_forced(model, batch):
 @pytest.mark.parametrize(("kind", "tolerance"), [("bfloat16", 0.03), ("int8", 0.03)])
 @pytest.mark.parametrize("small", [0, 2**20])
 def test_fewer_bits_cost_little(model, make, kind, tolerance, small, monkeypatch):
-    monkeypatch.setattr("llm.products.SMALL", small)
+    monkeypatch.setattr("llm.step_linear.SMALL", small)
     batch = make("text_to_video")
     exact = teacher_forced(model, batch)
     model.to(torch.bfloat16) if kind == "bfloat16" else model.quantize_weights("int8")

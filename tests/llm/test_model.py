@@ -9,8 +9,9 @@ import torch.nn.functional as F
 import mmtok.compat
 from llm.batching import Batch
 from llm.cache import KVCache
-from llm.model import PrefixLM, RMSNorm
+from llm.model import PrefixLM
 from llm.tasks import TASKS, Clip, task_layout
+from mmtok.nn.norm import RMSNorm
 
 
 def run(model: PrefixLM, batch: Batch) -> torch.Tensor:

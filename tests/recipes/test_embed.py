@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mmtok.text.cache import EmbeddingCache, caption_hash
+from mmtok.text.embedding_cache import EmbeddingCache, caption_hash
 from mmtok.text.t5 import T5TextEncoder
 from recipes.bundle import EMBEDDED
 from recipes.cli import main

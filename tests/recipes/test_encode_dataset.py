@@ -6,10 +6,11 @@ import pytest
 import torch
 
 from mmtok.audio.soundstream import build_soundstream
+from mmtok.media.resize import half_size
 from mmtok.visual.magvit2 import Magvit2, Magvit2Params
 from recipes.corpora.shapes import ShapesCorpus, render_video
 from recipes.device import choose_compute
-from recipes.encode_dataset import EncodeConfig, condition_of, encode_shapes, half_size
+from recipes.encode_dataset import EncodeConfig, condition_of, encode_shapes
 from recipes.tokens import TokenSet
 
 CONFIG = EncodeConfig(scenes=5, size=16, upscale=True, num_frames=5, shard=2, batch_size=2)

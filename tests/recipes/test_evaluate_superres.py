@@ -11,11 +11,11 @@ import pytest
 import torch
 from PIL import Image
 
+from mmtok.media.resize import resized
 from recipes.corpora.shapes import ShapesCorpus, render_video
 from recipes.evaluate_superres import METHODS, Material, _closed, evaluate_superres, lanczos
 from recipes.evaluate_tokenizer import Backbones
 from recipes.pipeline import CinePoetPipeline
-from recipes.sharpen import resized
 
 SCENES = tuple(ShapesCorpus(0, "heldout").scene(i) for i in range(2))
 

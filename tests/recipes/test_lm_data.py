@@ -8,7 +8,7 @@ import torch
 
 from llm.batching import empty_places, make_groups, padding_elsewhere
 from llm.model import PrefixLM
-from mmtok.text.cache import caption_hash
+from mmtok.text.embedding_cache import caption_hash
 from mmtok.vocabulary import Vocabulary
 from recipes.bundle import open_bundle
 from recipes.lm_data import shard_data

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from recipes.clips import reconstruct_video
+from mmtok.visual.long_video import reconstruct_video
 from recipes.corpora.shapes import ShapesCorpus, render_audio, render_video
 from recipes.pipeline import CinePoetPipeline
 

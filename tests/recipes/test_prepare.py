@@ -8,12 +8,12 @@ import pytest
 import torch
 
 import mmtok
-from mmtok.conditions.commit import make_condition
+from mmtok.conditions.commit_masks import make_condition
 from mmtok.media.audio import read_audio
 from mmtok.media.image import read_image, write_png
+from mmtok.media.resize import half_size
 from mmtok.media.video import read_video, write_film
 from recipes.corpora.shapes import ShapesCorpus, render_audio, render_video
-from recipes.encode_dataset import half_size
 from recipes.token_shards import TokenShards, validate
 
 

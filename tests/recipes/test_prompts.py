@@ -6,9 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from mmtok.text.t5 import TextTokenizer
+from mmtok.text.t5 import TextTokenizer, read_prompts
 from recipes.bundle import open_bundle
-from recipes.prompts import read_prompts
 
 
 @pytest.fixture(scope="module")

@@ -7,19 +7,11 @@ import dataclasses
 import pytest
 import torch
 
-from llm.tasks import TASKS
+from llm.sampling import film_generators
+from llm.tasks import INPUTS, TASKS
 from recipes.bundle import BundleConfig
 from recipes.output import Output
-from recipes.request import (
-    INPUTS,
-    Request,
-    Segment,
-    check_media,
-    film_generators,
-    make_plan,
-    number_of_films,
-    with_own_sound,
-)
+from recipes.request import Request, Segment, check_media, make_plan, number_of_films, with_own_sound
 
 TODAY = BundleConfig(size=64, num_frames=17, fps=8.0, upscaled_size=128)
 WHOLE = BundleConfig(

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from mmtok.media.errors import MediaError
+from mmtok.media.resize import half_size
 from mmtok.media.video import read_video, write_film
 from recipes.corpora.folder import MediaFolder
 from recipes.corpora.shapes import ShapesCorpus, render_video
-from recipes.encode_dataset import half_size
 from recipes.superres_data import (
     MOST_ZOOM,
     FilmClip,

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from mmtok.audio.soundstream import build_soundstream
-from mmtok.text.cache import caption_hash
+from mmtok.text.embedding_cache import caption_hash
 from mmtok.vocabulary import Vocabulary
 from recipes.token_shards import (
     ShardInfo,

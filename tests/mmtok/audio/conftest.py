@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import torch
 
-from mmtok.audio.codec import FrozenCodec
 from mmtok.audio.dac import Dac
 from mmtok.audio.encodec import Encodec
+from mmtok.audio.frozen_codec import FrozenCodec
 from mmtok.audio.mimi import Mimi
 
 CLASSES: dict[str, type[FrozenCodec]] = {"encodec": Encodec, "dac": Dac, "mimi": Mimi}

@@ -78,13 +78,13 @@ def their_codes(model: Any, audio: torch.Tensor, bandwidth: float) -> torch.Tens
 )  # fmt: skip
 def test_package_and_transformers_give_the_same_codes_and_sound(changes):
     model, audio = small(**changes), noise(2, 30 * 40)
-    ours = Encodec.from_package(model)
+    ours = from_package(model)
     theirs = their_codes(model, audio, 14.4)
     assert theirs.shape == (2, 6, 30) and min(theirs[:, q].unique().numel() for q in range(6)) >= 5
     assert torch.equal(ours.encode(audio), theirs)
     with torch.no_grad():
         assert_close(ours.decode(theirs), model.decode([(theirs, None)]).clamp(-1, 1), atol=1e-6, rtol=1e-5)
-    assert torch.equal(Encodec.from_package(model, num_codebooks=2).encode(audio), their_codes(model, audio, 4.8))
+    assert torch.equal(from_package(model, num_codebooks=2).encode(audio), their_codes(model, audio, 4.8))
 
 
 def test_the_published_24_khz_model_at_full_size():
@@ -107,7 +107,7 @@ def test_the_published_24_khz_model_at_full_size():
 
 def test_a_copy_does_not_follow_the_package(tmp_path):
     model, audio = small(), noise(1, 400)
-    ours = Encodec.from_package(model)
+    ours = from_package(model)
     before = ours.encode(audio)
     with torch.no_grad():
         for weight in model.parameters():

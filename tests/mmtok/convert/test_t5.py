@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from mmtok.convert.container import _Reader
+from mmtok.convert.checkpoints import _Reader
 from mmtok.convert.t5 import encoder_from_files, is_t5
 from mmtok.text.t5 import T5TextEncoder, empty_encoder, published_config
 from recipes.cli import main

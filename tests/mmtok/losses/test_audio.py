@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from mmtok.losses.audio import MelSpectrogram, MultiScaleMelLoss, hz_to_mel, mel_filters, mel_to_hz, waveform_loss
+from mmtok.losses.audio import MultiScaleMelLoss, waveform_loss
 from mmtok.losses.audio_discriminators import (
     AudioDiscriminators,
     Judgement,
@@ -17,6 +17,7 @@ from mmtok.losses.audio_discriminators import (
     discriminator_loss,
     feature_loss,
 )
+from mmtok.nn.mel import MelSpectrogram, hz_to_mel, mel_filters, mel_to_hz
 
 
 def tone(hz: float, amplitude: float = 1.0, samples: int = 4096) -> torch.Tensor:

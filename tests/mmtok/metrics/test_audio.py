@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from mmtok.contract import bitrate_kbps
 from mmtok.media.audio import read_audio
-from mmtok.metrics.audio import CodebookUse, LogMelDistance, STFTDistance, bitrate_kbps, si_sdr_db, stoi
+from mmtok.metrics.audio import LogMelDistance, STFTDistance, si_sdr_db, stoi
 
 
 def test_log_mel_distance_of_a_gain_is_its_logarithm() -> None:
@@ -117,34 +118,3 @@ def test_stoi_names_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_bitrate_of_videopoets_sound() -> None:
     assert bitrate_kbps(frame_rate=50, num_codebooks=4, codebook_size=1024) == 2.0
     assert bitrate_kbps(frame_rate=75, num_codebooks=8, codebook_size=1024) == 6.0  # SoundStream's 6 kbit/s
-
-
-def test_codebook_use_and_perplexity_by_hand() -> None:
-    use = CodebookUse(num_codebooks=2, codebook_size=4)
-    use.update(torch.tensor([[[0, 1, 2, 3], [0, 0, 0, 0]]]))
-    assert_close(use.use(), torch.tensor([1.0, 0.25]))
-    assert_close(use.perplexity(), torch.tensor([4.0, 1.0]))
-    use.update(torch.tensor([[[0, 0, 0, 0], [1, 1, 1, 1]]]))
-    assert_close(use.use(), torch.tensor([1.0, 0.5]))
-    assert_close(use.perplexity()[1], torch.tensor(2.0))
-
-
-def test_codes_are_forgotten_after_the_window() -> None:
-    use = CodebookUse(num_codebooks=1, codebook_size=4, window=2)
-    for code, expected in ((0, 0.25), (1, 0.5), (2, 0.5), (2, 0.25)):
-        use.update(torch.tensor([[[code]]]))
-        assert float(use.use()) == expected, code
-
-
-def test_nothing_counted_is_no_use() -> None:
-    assert CodebookUse(num_codebooks=2, codebook_size=4).use().eq(0).all()
-
-
-def test_saved_counts_go_on_exactly() -> None:
-    use, other = (CodebookUse(num_codebooks=1, codebook_size=8, window=3) for _ in range(2))
-    use.update(torch.tensor([[[1, 2]]]))
-    other.load_state_dict(use.state_dict())
-    for counter in (use, other):
-        counter.update(torch.tensor([[[5, 5]]]))
-    assert torch.equal(use.use(), other.use())
-    assert torch.equal(use.perplexity(), other.perplexity())

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from mmtok.metrics.visual import CodebookUse, codebook_use, gradient_energy, psnr_db, seam_ratio, ssim
+from mmtok.metrics.visual import gradient_energy, psnr_db, seam_ratio, ssim
 
 
 def test_psnr_of_a_known_error():
@@ -48,24 +48,6 @@ def test_ssim_is_one_for_equal_clips_and_works_clip_by_clip():
     got = ssim(y, x)
     assert float(got[0]) == pytest.approx(1.0, abs=1e-4)
     assert float(got[1]) < 0.5
-
-
-def test_use_and_entropy_of_known_codes():
-    share, bits = codebook_use(torch.tensor([[0, 1], [2, 3]]), 8)
-    assert share == 0.5
-    assert bits == pytest.approx(2.0)
-    assert codebook_use(torch.zeros(5, dtype=torch.long), 8) == (0.125, 0.0)
-
-
-def test_window_forgets_old_batches_and_its_state_survives():
-    use = CodebookUse(4, window=2)
-    for code in (0, 1, 2):
-        use.update(torch.tensor([code]))
-    assert use.read() == (0.5, pytest.approx(1.0))
-    again = CodebookUse(4, window=2)
-    again.load_state_dict(use.state_dict())
-    again.update(torch.tensor([2]))
-    assert again.read() == (0.25, 0.0)
 
 
 def test_wrong_inputs_are_refused():

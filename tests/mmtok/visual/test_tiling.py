@@ -4,11 +4,12 @@ import pytest
 import torch
 
 from mmtok.contract import VisualTokenizer
+from mmtok.metrics.tiling import tiling_error
 from mmtok.visual.cosmos import CosmosDV, CosmosParams
 from mmtok.visual.larp import PRESETS as LARPS
 from mmtok.visual.larp import Larp
 from mmtok.visual.magvit2 import Magvit2, magvit2
-from mmtok.visual.tiling import TiledTokenizer, _cut, tiling_error
+from mmtok.visual.tiling import TiledTokenizer, _cut
 
 
 class Local:

@@ -11,9 +11,9 @@ from torch.testing import assert_close
 
 import mmtok
 import mmtok.pretrained
-from mmtok.audio.codec import FrozenCodec
 from mmtok.audio.dac import Dac
 from mmtok.audio.encodec import Encodec
+from mmtok.audio.frozen_codec import FrozenCodec
 from mmtok.audio.mimi import Mimi
 from mmtok.contract import AudioTokenizer
 from mmtok.table import FAMILIES

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from mmtok.convert.container import read_checkpoint
+from mmtok.convert.checkpoints import read_checkpoint
 
 
 class Inner(nn.Module):
@@ -177,7 +177,7 @@ def test_memory_that_a_pickle_cannot_fill_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_pickle_cannot_mark_what_it_names(tmp_path: Path) -> None:
-    from mmtok.convert import container
+    from mmtok.convert import checkpoints as container
 
     path = tmp_path / "marks.pt"
     program = b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n}X\x05\x00\x00\x00abcdeK\x01sb."

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
+from llm.int8 import MOST_ROWS, Int8Linear
 from llm.model import PrefixLM
-from llm.quantize import MOST_ROWS, Int8Linear
 
 
 def test_rounded_weights_are_near_and_stored_ones_come_back():

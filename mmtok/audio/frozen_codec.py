@@ -20,9 +20,9 @@ from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from mmtok.contract import check_codes, wanted_samples, whole_hops
-from mmtok.metrics.audio import bitrate_kbps
-from mmtok.pretrained import put_file, resolve_folder
+from mmtok.contract import bitrate_kbps, check_codes, wanted_samples, whole_hops
+from mmtok.files import put_file
+from mmtok.pretrained import resolve_folder
 
 if TYPE_CHECKING:
     from typing_extensions import Self

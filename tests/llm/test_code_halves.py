@@ -4,10 +4,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from llm.code_init import start_from_code_vectors
+from llm.code_halves import VisualFactors
 from llm.config import preset
-from llm.factors import VisualFactors
 from llm.generate import generate
+from llm.init_from_codes import start_from_code_vectors
 from llm.loss import prefix_lm_loss
 from llm.model import PrefixLM, count_weights
 from mmtok.vocabulary import Vocabulary

@@ -3,7 +3,7 @@
 Small matrices stay in the processor's cache, where calls cost more than bytes: those that read the same vectors become
 one, laid out (in, out), the quickest form for one or two rows. Large ones stay where they are in the model, as a copy
 would double its memory, and go through ``mmtok.nn.linear``, which shares a float32 product among threads. Int8 ones go
-through ``llm.quantize``.
+through ``llm.int8``.
 
 Shape letters: r rows, i inputs, o outputs.
 """
@@ -15,7 +15,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
-from llm.quantize import Int8Linear, int8_linear
+from llm.int8 import Int8Linear, int8_linear
 from mmtok.nn.linear import linear
 
 SMALL = 2**20  # entries, 4 MB in float32

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mmtok.conditions.commit import GEOMETRIES, make_condition
-from recipes.masks import NAMES, make_mask
+from mmtok.conditions.commit_masks import GEOMETRIES, make_condition
+from mmtok.conditions.masks import NAMES, make_mask
 
 STRIDE = (4, 8, 8)
 VIDEO = torch.rand(1, 3, 17, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1

@@ -1,10 +1,10 @@
-"""llm/code_init.py: like codes start with like rows."""
+"""llm/init_from_codes.py: like codes start with like rows."""
 
 import pytest
 import torch
 
-from llm.code_init import projected_rows, start_from_code_vectors
 from llm.config import preset
+from llm.init_from_codes import projected_rows, start_from_code_vectors
 from llm.model import PrefixLM
 
 SMALL = {"dim": 32, "num_layers": 1, "num_heads": 2, "num_kv_heads": 1, "head_dim": 16, "hidden_dim": 48, "text_dim": 8}

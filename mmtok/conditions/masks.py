@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from mmtok.conditions.commit import COUNTED, Condition, hide, make_condition, require_part
+from mmtok.conditions.commit_masks import COUNTED, Condition, hide, make_condition, require_part
 
 # task -> short name -> geometry of mmtok.conditions.commit
 NAMES: dict[str, dict[str, str]] = {
@@ -53,7 +53,7 @@ def geometry_of(name: str, task: str) -> str:
         task: "inpaint" or "outpaint".
 
     Returns:
-        A key of ``mmtok.conditions.commit.GEOMETRIES``.
+        A key of ``mmtok.conditions.commit_masks.GEOMETRIES``.
 
     Raises:
         ValueError: if the task has no such mask, with those it has.

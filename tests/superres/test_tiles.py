@@ -1,14 +1,14 @@
-"""superres/cascade.py: grids in tiles that agree where they overlap."""
+"""superres/tiles.py: grids in tiles that agree where they overlap."""
 
 import dataclasses
 
 import pytest
 import torch
 
-from superres.cascade import cut_axis, cut_grid, sample_grid
 from superres.config import preset
 from superres.model import SuperResTransformer
 from superres.sample import Decoding, sample
+from superres.tiles import cut_axis, cut_grid, sample_grid
 
 QUICK = Decoding(num_steps=3, text_scale=1.0)
 

@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 import torch
 
-from recipes.drift import Look, drift_note, drift_table, look_at
+from mmtok.metrics.drift import Look, drift_note, drift_table, look_at
 
 
 def test_numbers_of_pictures_that_can_be_checked_by_eye() -> None:

@@ -31,7 +31,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from mmtok.pretrained import put_file
+from mmtok.files import put_file
 from mmtok.text.t5 import T5TextEncoder, TokenizedText
 
 _FORMAT = "cinepoet-text-1"

@@ -5,7 +5,7 @@ Shape letters: b batch, k codebooks, t h w time/height/width.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -13,10 +13,16 @@ from torch import Tensor
 
 from mmtok.contract import decode_clip
 from mmtok.visual.grid import pad_frames, repeat_last_frame
-from recipes.device import give_back_freed_memory
 
 
-def encode_video(tokenizer: Any, video: Tensor, *, clip: int, stream: bool = False) -> list[Tensor]:
+def encode_video(
+    tokenizer: Any,
+    video: Tensor,
+    *,
+    clip: int,
+    stream: bool = False,
+    between: Callable[[], object] | None = None,
+) -> list[Tensor]:
     """Codes of a video of any length, the last clip filled with its last picture to the next length that fits.
 
     Args:
@@ -25,6 +31,7 @@ def encode_video(tokenizer: Any, video: Tensor, *, clip: int, stream: bool = Fal
         clip: pictures a clip, a valid length.
         stream: False encodes every clip alone; True carries the state from clip to clip, so that together they are the
             codes of the whole video (causal grid tokenizers).
+        between: called before a stream begins, such as to give freed memory back to the system.
 
     Returns:
         (b, k, *grid) codes of each clip.
@@ -34,7 +41,8 @@ def encode_video(tokenizer: Any, video: Tensor, *, clip: int, stream: bool = Fal
     """
     if stream:
         _require_streams(tokenizer)
-        give_back_freed_memory()
+        if between is not None:
+            between()
         st = tokenizer.stride[0]
         whole = pad_frames(video, st)
         later = whole[:, :, clip:].split(max(st, clip - 1), 2) if whole.shape[2] > clip else ()
@@ -91,7 +99,14 @@ def _require_streams(tokenizer: Any) -> None:
         raise ValueError("this tokenizer cannot carry its state from clip to clip (it looks ahead, or works in tiles)")
 
 
-def reconstruct_video(tokenizer: Any, video: Tensor, *, clip: int, stream: bool = False) -> tuple[Tensor, list[Tensor]]:
+def reconstruct_video(
+    tokenizer: Any,
+    video: Tensor,
+    *,
+    clip: int,
+    stream: bool = False,
+    between: Callable[[], object] | None = None,
+) -> tuple[Tensor, list[Tensor]]:
     """``encode_video``, then ``decode_video``.
 
     Args:
@@ -99,6 +114,7 @@ def reconstruct_video(tokenizer: Any, video: Tensor, *, clip: int, stream: bool 
         video: (b, 3, t, h, w) in [-1, 1].
         clip: pictures a clip, a valid length.
         stream: see ``encode_video``.
+        between: see ``encode_video``.
 
     Returns:
         (b, 3, t, h, w) in [-1, 1], and the codes of each clip.
@@ -106,6 +122,6 @@ def reconstruct_video(tokenizer: Any, video: Tensor, *, clip: int, stream: bool 
     Raises:
         ValueError: if the tokenizer cannot stream.
     """
-    codes = encode_video(tokenizer, video, clip=clip, stream=stream)
+    codes = encode_video(tokenizer, video, clip=clip, stream=stream, between=between)
     t, h, w = video.shape[2:]
     return decode_video(tokenizer, codes, size=(t, h, w), clip=clip, stream=stream), codes

@@ -1,9 +1,9 @@
-"""mmtok/conditions/commit.py: what is visible stays, what is hidden never matters."""
+"""mmtok/conditions/commit_masks.py: what is visible stays, what is hidden never matters."""
 
 import pytest
 import torch
 
-from mmtok.conditions.commit import GEOMETRIES, hide, make_condition
+from mmtok.conditions.commit_masks import GEOMETRIES, hide, make_condition
 from mmtok.visual.magvit2 import Magvit2, Magvit2Params
 
 

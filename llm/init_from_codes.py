@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from llm.factors import VisualFactors
+from llm.code_halves import VisualFactors
 from llm.model import PrefixLM
 from mmtok.vocabulary import Block
 

@@ -13,9 +13,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-import mmtok.text.cache as cache_module
+import mmtok.text.embedding_cache as cache_module
 from mmtok.contract import TextEncoder
-from mmtok.text.cache import EmbeddingCache, EmbedReport, EncoderIdentity, caption_hash, embed_captions
+from mmtok.text.embedding_cache import EmbeddingCache, EmbedReport, EncoderIdentity, caption_hash, embed_captions
 from mmtok.text.t5 import TokenizedText
 
 TEXTS = ["a red circle", "b", "the big blue square", "b", "  a  red\ncircle"]
