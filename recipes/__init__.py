@@ -1,12 +1,25 @@
 """Training, inference, evaluation and the command line, on top of mmtok, llm and superres."""
 
+import importlib
 from typing import Any
+
+# On first use, because they need torch and importing this package should not.
+_FACE = {
+    "CinePoetPipeline": "recipes.pipeline.cinepoet",
+    "LarpPipeline": "recipes.pipeline.larp",
+    "Segment": "recipes.pipeline.request",
+    "TokenShards": "recipes.tokens.shards",
+}
+__all__ = [*_FACE]  # noqa: PLE0604
 
 
 def __getattr__(name: str) -> Any:
-    """``CinePoetPipeline`` on first use, because it needs torch and importing this package should not."""
-    if name == "CinePoetPipeline":
-        from recipes.pipeline import CinePoetPipeline
-
-        return CinePoetPipeline
+    """One of the names above, imported when it is first asked for."""
+    if name in _FACE:
+        return getattr(importlib.import_module(_FACE[name]), name)
     raise AttributeError(f"module 'recipes' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """What Tab shows: also what is not imported yet."""
+    return sorted({*globals(), *_FACE})

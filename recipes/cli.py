@@ -24,12 +24,12 @@ COMMANDS = {
     "prepare": "recipes.commands.prepare",
     "upscale": "recipes.commands.upscale",
     "embed": "recipes.commands.embed",
-    "train": "recipes.commands.train",
+    "train": "recipes.commands.train.tiny",
     "evaluate": "recipes.commands.evaluate",
     "convert": "recipes.commands.convert",
     "assemble": "recipes.commands.assemble",
     "models": "recipes.commands.models",
-    "doctor": "recipes.doctor",
+    "doctor": "recipes.commands.doctor",
 }
 USER_ERRORS = (
     ValueError,

@@ -13,7 +13,7 @@ Dropped levels are left out of the sum but go on learning, so that high levels d
 nearly the same vector everywhere, so the k-means start can wait until enough vectors of several batches were gathered.
 
 Processes that train together see one batch: every codebook learns from the vectors of all of them, and all draw the
-same random numbers, so global generators must be seeded alike and examples shared in turn (``recipes.distributed``).
+same random numbers, so global generators must be seeded alike and examples shared in turn.
 
 Shape letters: b batch, k levels, t frames, d width, n = b t vectors, v codes of one level.
 """

@@ -1,1 +1,1 @@
-"""Speed and memory as ratios against named references measured in the same run: ``python -m recipes.bench.visual``."""
+"""How fast is it? Ratios against named references measured in the same run: ``python -m recipes.bench.visual``."""

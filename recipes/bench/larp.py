@@ -21,10 +21,10 @@ from torch import Tensor
 from llm.larp_ar import LarpAR, larp_ar_config
 from mmtok.metrics.visual import psnr_db
 from mmtok.visual.larp import Larp, find_larp
-from recipes.bench.measure import bandwidth_gb_s, in_fresh_process, machine, median_seconds, tell
+from recipes.bench.harness import bandwidth_gb_s, in_fresh_process, machine, median_seconds, tell
 from recipes.bench.plain_larp import PlainLarp, PlainLarpAR
 from recipes.bench.visual import scene_clip
-from recipes.progress import track
+from recipes.runtime.progress import track
 
 MODES = {
     "tokenizer": ("plain fp32", "ours fp32", "ours bf16", "ours fp32 compiled", "ours bf16 compiled"),

@@ -38,7 +38,7 @@ from llm.model import PrefixLM
 from llm.sequence import Layout
 from llm.tasks import Clip, task_layout
 from mmtok.vocabulary import Block
-from recipes.bench.measure import (
+from recipes.bench.harness import (
     bandwidth_gb_s,
     forget_peak,
     in_fresh_process,
@@ -376,11 +376,11 @@ def quality(args: argparse.Namespace) -> tuple[list[dict[str, Any]], str]:
         Rows, and what was measured.
     """
     import mmtok
-    from recipes.bundle import open_bundle
-    from recipes.device import choose_compute
-    from recipes.encode_dataset import EncodeConfig, encode_shapes
-    from recipes.lm_data import CaptionVectors, cached_data
-    from recipes.train_lm import make_batch, make_groups
+    from recipes.bundle.folder import open_bundle
+    from recipes.runtime.device import choose_compute
+    from recipes.tokens.lm_batches import CaptionVectors, cached_data
+    from recipes.tokens.shapes import EncodeConfig, encode_shapes
+    from recipes.train.lm import make_batch, make_groups
 
     bundle, compute = open_bundle(args.model), choose_compute("cpu", "float32")
     model = PrefixLM.from_pretrained(args.lm or bundle.part("lm"))

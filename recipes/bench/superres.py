@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from recipes.bench.measure import forget_peak, in_fresh_process, machine, median_seconds, one_by_one, peak_gb, tell
+from recipes.bench.harness import forget_peak, in_fresh_process, machine, median_seconds, one_by_one, peak_gb, tell
 from superres.config import PRESETS, preset
 from superres.model import AxisLayer, SuperResTransformer
 from superres.sample import sample

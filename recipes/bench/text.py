@@ -22,8 +22,8 @@ from safetensors.torch import save_file
 
 import mmtok  # noqa: F401  (lets transformers import beside any torchaudio)
 from mmtok.text.t5 import PUBLISHED, T5TextEncoder, empty_encoder, published_config
-from recipes.bench.measure import forget_peak, in_fresh_process, machine, median_seconds, one_by_one, peak_gb, tell
-from recipes.bundle import EMBEDDED
+from recipes.bench.harness import forget_peak, in_fresh_process, machine, median_seconds, one_by_one, peak_gb, tell
+from recipes.bundle.folder import EMBEDDED
 
 _VOCABULARY = EMBEDDED / "tiny" / "text" / "spiece.model"
 _SHARD_BYTES = 512 << 20

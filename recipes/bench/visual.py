@@ -25,10 +25,10 @@ from torch import Tensor
 
 from mmtok.contract import VisualTokenizer
 from mmtok.metrics.visual import psnr_db
-from recipes.bench.measure import forget_peak, in_fresh_process, machine, median_seconds, one_by_one, peak_gb, tell
+from recipes.bench.harness import forget_peak, in_fresh_process, machine, median_seconds, one_by_one, peak_gb, tell
 from recipes.bench.plain_magvit2 import PlainMagvit2
-from recipes.device import give_back_freed_memory
-from recipes.progress import track
+from recipes.runtime.device import give_back_freed_memory
+from recipes.runtime.progress import track
 
 MODES = ("plain fp32", "ours fp32", "ours bf16", "ours bf16 compiled")
 KINDS = ("speed", "stream", "batch", "entropy", "tiles")
@@ -292,7 +292,7 @@ def tiles(args: argparse.Namespace) -> tuple[list[dict[str, Any]], str]:
     """
     import mmtok
     from mmtok.metrics.tiling import tiling_error
-    from recipes.bundle import open_bundle
+    from recipes.bundle.folder import open_bundle
     from recipes.corpora.shapes import ShapesCorpus, render_video
 
     device = torch.device(args.device)

@@ -46,8 +46,8 @@ def run(args: argparse.Namespace) -> int:
     Returns:
         The exit code.
     """
-    from recipes.assemble import assemble, config_for
-    from recipes.bundle import open_bundle
+    from recipes.bundle.assemble import assemble, config_for
+    from recipes.bundle.folder import open_bundle
     from recipes.commands.models import describe_bundle
 
     parts = {name: place for name in _PARTS if (place := getattr(args, name)) is not None}

@@ -6,7 +6,7 @@ import argparse
 import json
 from pathlib import Path
 
-from recipes.commands.common import check_folder, note
+from recipes.terminal.report import check_folder, note
 
 SUMMARY = "turn published weights into a folder that cinepoet loads, or a language model into one for other programs"
 EXAMPLES = """\
@@ -141,7 +141,7 @@ def _language_model(args: argparse.Namespace) -> int:
 
     from llm.convert.qwen3 import export_qwen3, import_qwen3, is_export, reads_positions
     from llm.model import PrefixLM
-    from recipes.bundle import part_folder
+    from recipes.bundle.folder import part_folder
 
     _refuse(args, ("family", "version", "config", "no_ema"), "a language model's: its folder says what it is")
     source = args.weights[0]

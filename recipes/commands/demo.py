@@ -6,7 +6,7 @@ import argparse
 import time
 from pathlib import Path
 
-from recipes.commands.common import (
+from recipes.terminal.report import (
     add_model,
     check_folder,
     compute_of,
@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     Args:
         parser: of the command.
     """
-    from recipes.commands.common import add_seed
+    from recipes.terminal.report import add_seed
 
     parser.add_argument("--out", type=Path, default=Path("films"), metavar="FOLDER", help="default: films")
     add_seed(parser)
@@ -51,8 +51,8 @@ def run(args: argparse.Namespace) -> int:
     check_folder(args.out)
     import torch
 
-    from recipes.bundle import open_bundle
-    from recipes.pipeline import CinePoetPipeline
+    from recipes.bundle.folder import open_bundle
+    from recipes.pipeline.cinepoet import CinePoetPipeline
 
     pipe = CinePoetPipeline(open_bundle(args.model), compute_of(args))
     for name, prompt in PROMPTS.items():

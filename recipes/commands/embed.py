@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from recipes.commands.common import add_device, check_folder, compute_of, note, number
+from recipes.terminal.report import add_device, check_folder, compute_of, note, number
 
 SUMMARY = "store the text vectors of captions, each caption once"
 EXAMPLES = """\
@@ -59,8 +59,8 @@ def run(args: argparse.Namespace) -> int:
 
     from mmtok.files import write_atomically
     from mmtok.text.embedding_cache import embed_captions
-    from recipes.commands.common import sampling_bar
     from recipes.corpora.captions import read_captions
+    from recipes.terminal.report import sampling_bar
 
     captions = read_captions(args.captions, column=args.column)
     if args.report is not None:
@@ -106,7 +106,7 @@ def _encoder(args: argparse.Namespace, device: Any) -> Any:
     import torch
 
     from mmtok.text.t5 import T5TextEncoder
-    from recipes.bundle import BUNDLE_FILE, embedded_names, open_bundle
+    from recipes.bundle.folder import BUNDLE_FILE, embedded_names, open_bundle
 
     name: str | Path = args.text
     ours = name in embedded_names() or (Path(name) / BUNDLE_FILE).is_file()

@@ -7,7 +7,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from recipes.commands.common import (
+from recipes.commands.generate_larp import is_generator, run_larp
+from recipes.terminal.films import numbered, write_blocks
+from recipes.terminal.given_media import mask_of, read_media
+from recipes.terminal.report import (
     add_lm_weights,
     add_model,
     add_preview,
@@ -19,9 +22,6 @@ from recipes.commands.common import (
     prompt_of,
     sampling_bar,
 )
-from recipes.commands.film_files import numbered, write_blocks
-from recipes.commands.generate_larp import is_generator, run_larp
-from recipes.commands.given_media import mask_of, read_media
 
 SUMMARY = "make a film from text, a picture, a film or a sound"
 EXAMPLES = """\
@@ -162,9 +162,9 @@ def run(args: argparse.Namespace) -> int:
     # Heavy imports from here on; whatever can fail early is checked before weights are loaded.
     started = time.monotonic()
     from mmtok.media.video import FILM_SUFFIXES
-    from recipes.bundle import open_bundle
-    from recipes.pipeline import CinePoetPipeline
-    from recipes.request import Request, make_plan
+    from recipes.bundle.folder import open_bundle
+    from recipes.pipeline.cinepoet import CinePoetPipeline
+    from recipes.pipeline.request import Request, make_plan
 
     imports_s = time.monotonic() - started
     films, previews = numbered(args.out, args.candidates), numbered(preview, args.candidates)

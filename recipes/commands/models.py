@@ -33,7 +33,7 @@ def run(args: argparse.Namespace) -> int:
     Returns:
         The exit code.
     """
-    from recipes.bundle import embedded_names
+    from recipes.bundle.folder import embedded_names
 
     if args.model is not None:
         print(describe_bundle(args.model))
@@ -68,7 +68,7 @@ def describe_bundle(name: str) -> str:
         FileNotFoundError: if there is none of that name.
         ValueError: if it is damaged.
     """
-    from recipes.bundle import OPTIONAL_PARTS, PARTS, open_bundle
+    from recipes.bundle.folder import OPTIONAL_PARTS, PARTS, open_bundle
 
     bundle = open_bundle(name)
     config = bundle.config

@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from recipes.commands.common import add_model, add_seed, check_folder, compute_of, note, number
+from recipes.terminal.report import add_model, add_seed, check_folder, compute_of, note, number
 
 SUMMARY = "turn films and pictures with captions into token shards that the language model trains on"
 EXAMPLES = """\
@@ -98,7 +98,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _check(folder: Path) -> int:
-    from recipes.token_shards import ShardInfo, read_records, validate
+    from recipes.tokens.shards import ShardInfo, read_records, validate
 
     faults = validate(folder)
     for fault in faults[:_SHOWN]:
@@ -112,8 +112,8 @@ def _check(folder: Path) -> int:
 
 
 def _prepare(args: argparse.Namespace) -> int:
-    from recipes.prepare import prepare
-    from recipes.prepare_plan import SHAPES
+    from recipes.tokens.plan import SHAPES
+    from recipes.tokens.prepare import prepare
 
     if args.out is None:
         raise ValueError("say where the shards go: --out FOLDER")
@@ -171,9 +171,9 @@ def _load(args: argparse.Namespace, compute: Any) -> tuple[Any, int, int]:
     """The tokenizers, the width of the pictures and the length of a clip."""
     import mmtok
     from mmtok.visual.holistic import as_grid
-    from recipes.bundle import open_bundle
-    from recipes.commands.tokenizers import load_tokenizers
-    from recipes.prepare import Tokenizing
+    from recipes.bundle.folder import open_bundle
+    from recipes.terminal.media import load_tokenizers
+    from recipes.tokens.prepare import Tokenizing
 
     bundle = open_bundle(args.model)
     size, frames = bundle.config.size, bundle.config.num_frames
@@ -211,7 +211,7 @@ def _words(text: str) -> list[str]:
 def _config(args: argparse.Namespace, size: int, frames: int) -> Any:
     from mmtok.conditions.commit_masks import PAINTINGS
     from mmtok.conditions.structure import SATURATION
-    from recipes.prepare_plan import SHAPES, STRUCTURE, PrepareConfig
+    from recipes.tokens.plan import SHAPES, STRUCTURE, PrepareConfig
 
     conditions = _words(args.conditions)
     if "all" in conditions:

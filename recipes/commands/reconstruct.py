@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from recipes.commands.common import (
+from recipes.terminal.media import add_levels, add_long_and_large, in_tiles
+from recipes.terminal.report import (
     add_device,
     add_preview,
     check_outputs,
@@ -16,7 +17,6 @@ from recipes.commands.common import (
     number,
     preview_path,
 )
-from recipes.commands.tokenizers import add_levels, add_long_and_large, in_tiles
 
 SUMMARY = "send a picture, a film or a sound through the tokenizers and back"
 EXAMPLES = """\
@@ -65,7 +65,8 @@ def run(args: argparse.Namespace) -> int:
     from mmtok.media.preview import write_preview
     from mmtok.media.video import FILM_SUFFIXES
     from mmtok.visual.long_video import reconstruct_video
-    from recipes.commands.tokenizers import (
+    from recipes.runtime.device import give_back_freed_memory
+    from recipes.terminal.media import (
         Media,
         load_tokenizers,
         long_sound_s,
@@ -74,7 +75,6 @@ def run(args: argparse.Namespace) -> int:
         require_use,
         write_media,
     )
-    from recipes.device import give_back_freed_memory
 
     preview = preview_path(args, before="MEDIA")
     sheet: dict[str, tuple[Path, tuple[str, ...]]] = {} if preview is None else {"--preview": (preview, (".png",))}
@@ -133,7 +133,7 @@ def _long_sound(args: argparse.Namespace, audio: Any, length_s: float, device: A
     from mmtok.audio.long_sound import BLOCK_S, long_sound
     from mmtok.media.audio import write_wav_blocks
     from mmtok.metrics.audio import LogMelDistance
-    from recipes.progress import blocks_bar
+    from recipes.runtime.progress import blocks_bar
 
     distance = LogMelDistance(sample_rate=audio.sample_rate)
     sums = {"tokens": 0.0, "samples": 0.0, "ours": 0.0, "silence": 0.0}

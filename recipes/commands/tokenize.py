@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from recipes.commands.common import add_device, check_outputs, compute_of, describe_film, number
-from recipes.commands.tokenizers import add_levels, add_long_and_large, in_tiles
+from recipes.terminal.media import add_levels, add_long_and_large, in_tiles
+from recipes.terminal.report import add_device, check_outputs, compute_of, describe_film, number
 
 SUMMARY = "turn media into a file of codes, or such a file back into media"
 EXAMPLES = """\
@@ -65,9 +65,9 @@ def _encode(args: argparse.Namespace) -> int:
     from mmtok.audio.long_sound import encode_sound, long_sound
     from mmtok.media.container import replacing
     from mmtok.visual.long_video import encode_video
-    from recipes.commands.tokenizers import Media, load_tokenizers, long_sound_s, read_media, require_use
-    from recipes.device import give_back_freed_memory
-    from recipes.progress import blocks_bar
+    from recipes.runtime.device import give_back_freed_memory
+    from recipes.runtime.progress import blocks_bar
+    from recipes.terminal.media import Media, load_tokenizers, long_sound_s, read_media, require_use
 
     check_outputs({"--out": (args.out, (".safetensors",))}, [args.media])
     compute = compute_of(args)
@@ -121,7 +121,7 @@ def _decode(args: argparse.Namespace) -> int:
     from mmtok.media.audio import SOUND_SUFFIXES
     from mmtok.media.video import FILM_SUFFIXES
     from mmtok.visual.long_video import decode_video
-    from recipes.commands.tokenizers import Media, load_tokenizers, output_endings, require_use, write_media
+    from recipes.terminal.media import Media, load_tokenizers, output_endings, require_use, write_media
 
     check_outputs({"--out": (args.out, (*FILM_SUFFIXES, *SOUND_SUFFIXES, ".png"))}, [args.decode])
     facts, tensors = read_tokens(args.decode)
@@ -191,7 +191,7 @@ def _write_long_sound(out: Path, audio: Any, codes: Any, num_samples: int, devic
 
     from mmtok.audio.long_sound import BLOCK_S
     from mmtok.media.audio import write_wav_blocks
-    from recipes.progress import track
+    from recipes.runtime.progress import track
 
     if num_samples > codes.shape[-1] * audio.hop_length:  # a tail that was left out, as decode() fills it
         codes = torch.cat([codes, codes[..., -1:]], -1)

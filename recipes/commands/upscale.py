@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from recipes.commands.common import add_model, add_seed, check_outputs, compute_of, describe_film, note, number
+from recipes.terminal.report import add_model, add_seed, check_outputs, compute_of, describe_film, note, number
 
 SUMMARY = "sharpen a film with the super-resolution model"
 EXAMPLES = """\
@@ -77,11 +77,11 @@ def run(args: argparse.Namespace) -> int:
 
     from llm.sampling import film_generators
     from mmtok.media.video import FILM_SUFFIXES, FilmWriter, probe, stream_video
-    from recipes.bundle import open_bundle
-    from recipes.device import give_back_freed_memory
-    from recipes.pipeline import CinePoetPipeline
-    from recipes.progress import counting
-    from recipes.sharpen import describe_passes
+    from recipes.bundle.folder import open_bundle
+    from recipes.pipeline.cinepoet import CinePoetPipeline
+    from recipes.pipeline.sharpen import describe_passes
+    from recipes.runtime.device import give_back_freed_memory
+    from recipes.runtime.progress import counting
 
     spent = {"imports": time.monotonic() - started}
     sheet: dict[str, tuple[Path, tuple[str, ...]]] = {} if args.sheet is None else {"--sheet": (args.sheet, (".png",))}
@@ -132,7 +132,7 @@ def run(args: argparse.Namespace) -> int:
     windows = pipe.num_windows(film.num_frames)
     print(f"{describe_passes(passes)}, {windows} window{'s' if windows > 1 else ''}")
     if args.sheet is not None:
-        from recipes.comparison import write_comparison
+        from recipes.figures.comparison import write_comparison
 
         write_comparison(args.sheet, shown.columns(passes[-1].high))
         print(f"{args.sheet}: bicubic beside super-resolution")
@@ -214,7 +214,7 @@ class _Shown:
     """A few pictures of a film before and after, for the sheet."""
 
     def __init__(self, count: int):
-        from recipes.comparison import spread
+        from recipes.figures.comparison import spread
 
         self._wanted = set(spread(count, _SHOWN))
         self._kept: dict[str, dict[int, Any]] = {"before": {}, "after": {}}

@@ -1,0 +1,1 @@
+"""Where do media and captions come from? Made-up scenes, folders of films, spoken digits, wordings."""

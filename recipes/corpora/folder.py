@@ -18,7 +18,7 @@ from torch import Tensor
 from mmtok.media.audio import read_audio
 from mmtok.media.errors import MediaError
 from mmtok.media.video import probe, read_video
-from recipes.progress import track
+from recipes.runtime.progress import track
 
 VIDEO_SUFFIXES = {".mp4", ".mkv", ".mov", ".webm", ".avi", ".gif", ".mpg", ".m4v"}
 AUDIO_SUFFIXES = {".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a", ".aac", ".aif", ".aiff", ".wma"}

@@ -18,10 +18,10 @@ from llm.tasks import TASKS
 from mmtok.audio.soundstream import build_soundstream
 from mmtok.text.t5 import TextTokenizer
 from mmtok.visual.magvit2 import Magvit2, Magvit2Params
-from recipes.bundle import BundleConfig, write_bundle
+from recipes.bundle.folder import BundleConfig, write_bundle
 from recipes.cli import main
 from recipes.corpora.shapes import ShapesCorpus
-from recipes.train_t5 import T5TrainConfig, build_t5, keep_encoder, train_vocabulary
+from recipes.train.t5 import T5TrainConfig, build_t5, keep_encoder, train_vocabulary
 from superres.config import SuperResConfig
 from superres.model import SuperResTransformer
 from superres.windows import windows_for

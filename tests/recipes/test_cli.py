@@ -22,17 +22,17 @@ from safetensors.torch import load_file, save_file
 
 from mmtok.media.image import write_png
 from mmtok.media.video import write_film
-from recipes import study_tasks
 from recipes.cli import COMMANDS
-from recipes.config import load_config
 from recipes.corpora.shapes import ShapesCorpus, render_audio, render_video
-from recipes.study_larp_prior import StudyConfig
-from recipes.train_larp import LarpTrainConfig
-from recipes.train_larp_ar import LarpARTrainConfig
-from recipes.train_lm import LMTrainConfig
-from recipes.train_soundstream import SoundStreamTrainConfig
-from recipes.train_superres import PixelTrainConfig
-from recipes.train_tiny import TinyConfig
+from recipes.runtime.config import load_config
+from recipes.studies import tasks as study_tasks
+from recipes.studies.larp_prior import StudyConfig
+from recipes.train.larp import LarpTrainConfig
+from recipes.train.larp_ar import LarpARTrainConfig
+from recipes.train.lm import LMTrainConfig
+from recipes.train.soundstream import SoundStreamTrainConfig
+from recipes.train.superres import PixelTrainConfig
+from recipes.train.tiny import TinyConfig
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / "recipes" / "configs"
@@ -330,7 +330,7 @@ def test_unwritable_outputs_are_found_before_the_work(
     def never(*_: object, **__: object) -> None:
         raise AssertionError("the expensive work was started")
 
-    monkeypatch.setattr("recipes.pipeline.CinePoetPipeline._blocks", never)
+    monkeypatch.setattr("recipes.pipeline.cinepoet.CinePoetPipeline._blocks", never)
     (tmp_path / "file").write_text("x")
     model = ("generate", "x", "--model", bundle, "--out")
     assert_refused(cinepoet(*model, tmp_path / "absent" / "f.mp4"), "not an existing folder")
@@ -457,7 +457,7 @@ def test_ctrl_c_is_quiet(cinepoet: Cinepoet, bundle: Path, tmp_path: Path, monke
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("recipes.pipeline.CinePoetPipeline.stream", interrupted)
+    monkeypatch.setattr("recipes.pipeline.cinepoet.CinePoetPipeline.stream", interrupted)
     code, _, err = cinepoet("generate", PROMPT, "--model", bundle, "--out", tmp_path / "f.mp4")
     assert code == 130 and err == "cinepoet: stopped\n"
     assert not list(tmp_path.iterdir())
@@ -542,7 +542,7 @@ def test_train_smoke_resumes_after_a_kill_and_its_bundle_makes_films(
     assert code == 0, err
 
     # The language model again, from the same tokens, killed behind its fifth step.
-    from recipes.run import Run
+    from recipes.loop.run import Run
 
     killed.mkdir()
     for name in ("text", "visual", "audio", "lm_tokens"):

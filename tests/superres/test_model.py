@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from recipes.bundle import open_bundle
+from recipes.bundle.folder import open_bundle
 from superres.config import preset
 from superres.model import AxisLayer, SuperResTransformer, attend, merge_codes, split_codes
 from superres.windows import low_size, merge_windows, partition

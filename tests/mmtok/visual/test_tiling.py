@@ -83,7 +83,7 @@ def test_a_picture_that_fits_one_tile_is_exact(name):
 
 
 def test_more_overlap_comes_closer_on_the_embedded_tokenizer():
-    from recipes.bundle import open_bundle
+    from recipes.bundle.folder import open_bundle
     from recipes.corpora.shapes import ShapesCorpus, render_video
 
     model = Magvit2.from_pretrained(open_bundle("tiny").part("visual"))

@@ -1,0 +1,172 @@
+"""``cinepoet train lm``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from recipes.runtime.config import CONFIGS
+from recipes.terminal.report import join_training, note, tell_config
+
+_CONFIG = CONFIGS / "lm_tiny.yaml"
+
+
+def run_lm(args: argparse.Namespace) -> int:
+    """Train a language model on token shards.
+
+    Args:
+        args: of ``cinepoet train``.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        ValueError: for options that this training does not take, or shards that do not fit the tokenizers.
+    """
+    from dataclasses import replace
+    from functools import partial
+
+    import mmtok
+    from mmtok.files import write_atomically
+    from mmtok.visual.holistic import is_holistic
+    from recipes.bundle.assemble import tell_clips
+    from recipes.bundle.folder import open_bundle
+    from recipes.loop.run import same_data
+    from recipes.runtime.config import load_config
+    from recipes.tokens.lm_batches import clip_kinds, shard_data
+    from recipes.tokens.plan import STRUCTURE
+    from recipes.tokens.shards import TokenShards
+    from recipes.train.lm import LMTrainConfig, describe_mixture, lm_config, mixture, train_lm
+
+    for option in ("stages", "media", "media_list"):
+        if getattr(args, option) is not None:
+            raise ValueError(f"lm trains on token shards: leave --{option.replace('_', '-')} out and give --data")
+    if not args.data:
+        raise ValueError("lm trains on token shards: --data FOLDER (make one with cinepoet prepare)")
+    config: Any = load_config(LMTrainConfig, args.config or _CONFIG, args.changes)
+    tokenizers = open_bundle(args.tokenizers or "tiny")
+    shards = TokenShards.open(*args.data)
+    visual = mmtok.load(tokenizers.part("visual"))
+    audio = mmtok.load(tokenizers.part("audio")) if shards.info.audio else None
+    shards.info.require(visual, audio, where=", ".join(str(folder) for folder in args.data))
+    vocabulary = shards.info.vocabulary
+    config = replace(config, visual_codes=vocabulary.visual_codes, audio_codes=vocabulary.audio_codes)
+    sizes, durations = clip_kinds(shards, sizes=config.sizes, durations=config.durations)
+    data = shard_data(shards, sizes=sizes, durations=durations, sources=config.sources)
+    told = describe_mixture(config, mixture(config, data, vocabulary))  # raises before captions are read
+    sized = any(word.startswith("size=") for word in args.changes)
+    start_from = None if args.init is None else _model_folder(args.init)
+    compute, ranks = join_training(args)
+    out = args.out or Path("runs") / "lm"
+    tell_config(config, out, ranks)
+    text = args.text or tokenizers.part("text")
+    captions, text_dim, cut = caption_lookup(text, data.captions, config.text_slots, compute.device)
+    same_data(out, [f"shards {shards.fingerprint}", f"text {args.text or tokenizers.folder}"], ranks)
+    if ranks.is_main:
+        if cut:
+            of = f"{cut} of {len(data.captions)} captions"
+            note(f"{of} are longer than {config.text_slots} tokens; their ends are left out")
+        write_atomically(out / "mixture.txt", told)
+        if not is_holistic(visual):  # whose tokens have no size
+            structure = shards.info.conditions.get(STRUCTURE, {})
+            tell_clips(out, sizes, durations, stride=visual.stride, structure=structure)
+        print(told)
+    vectors = (_code_vectors(visual), None if audio is None else _code_vectors(audio))
+    model = train_lm(
+        config,
+        out,
+        data=data,
+        captions=captions,
+        text_dim=text_dim,
+        compute=compute,
+        code_vectors=vectors,
+        start=None
+        if start_from is None
+        else partial(_start, start_from, lm_config(config, data, text_dim), vectors, config.seed, sized=sized),
+        ranks=ranks,
+    )
+    if ranks.is_main:
+        print(f"{model}: ready; its curves are in {out / 'curves.png'}")
+    return 0
+
+
+def caption_lookup(name: Any, captions: list[str], slots: int, device: Any) -> tuple[Any, int, int]:
+    """Vectors of all captions, from a cache of ``cinepoet embed`` or an encoder.
+
+    Args:
+        name: folder of the cache, or name or folder of the encoder.
+        captions: all texts.
+        slots: places for text.
+        device: of the encoder.
+
+    Returns:
+        The lookup, the width of the vectors, and how many captions are cut.
+
+    Raises:
+        ValueError: if the cache lacks a caption.
+    """
+    from functools import partial
+
+    import mmtok
+    from mmtok.text.embedding_cache import EmbeddingCache
+    from recipes.tokens.lm_batches import CaptionVectors
+
+    if (Path(name) / "cache.json").is_file():
+        cache = EmbeddingCache.open(name)
+        cache.require(captions, slots=slots)
+        return partial(cache, slots=slots), cache.identity.dim, 0
+    text = mmtok.load(name, device=device)
+    text.max_length = min(text.max_length, slots)
+    cut = sum(bool(text.tokenize(caption).cut) for caption in captions)
+    return CaptionVectors(captions, text, slots=slots), text.dim, cut
+
+
+def _model_folder(name: str) -> Path:
+    from recipes.bundle.folder import part_folder
+
+    folder = part_folder(name, "lm")
+    if not (folder / "config.json").is_file():
+        raise FileNotFoundError(f"{folder} has no config.json, so it is no model to start from")
+    return folder
+
+
+def _start(folder: Path, wanted: Any, code_vectors: tuple[Any, Any], seed: int, *, sized: bool) -> Any:
+    """A trained language model, that of a bundle, or a new one with the body of a text model.
+
+    Raises:
+        ValueError: if its size is not the one that was asked for by name (``sized``).
+    """
+    import json
+    from dataclasses import replace
+
+    import torch
+
+    from llm.convert.qwen3 import body_sizes, warm_start
+    from llm.init_from_codes import start_from_code_vectors
+    from llm.model import FAMILY, PrefixLM
+
+    if json.loads((folder / "config.json").read_text()).get("family") == FAMILY:
+        model = PrefixLM.from_pretrained(folder)
+        _require_size(model.config, wanted, folder, sized=sized)
+        return model
+    there = replace(wanted, **body_sizes(folder))
+    _require_size(there, wanted, folder, sized=sized)
+    torch.manual_seed(seed)
+    model = PrefixLM(there)
+    start_from_code_vectors(model, *code_vectors, generator=torch.Generator().manual_seed(seed))
+    for line in (taken := warm_start(model, folder)).notes:
+        note(f"{taken.source}: {line}")
+    return model
+
+
+def _require_size(there: Any, wanted: Any, folder: Path, *, sized: bool) -> None:
+    names = ("dim", "num_layers", "num_heads", "num_kv_heads", "head_dim", "hidden_dim")
+    other = [f"{n} {getattr(there, n)}" for n in names if getattr(there, n) != getattr(wanted, n)]
+    if sized and other:
+        raise ValueError(f"{folder} is of another size ({', '.join(other)}), which stays; leave size=... out")
+
+
+def _code_vectors(tokenizer: Any) -> Any:
+    """What a tokenizer knows about its codes, or None when it tells nothing."""
+    return tokenizer.code_vectors() if hasattr(tokenizer, "code_vectors") else None

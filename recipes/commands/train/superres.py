@@ -1,0 +1,161 @@
+"""``cinepoet train superres``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from recipes.runtime.config import CONFIGS
+from recipes.terminal.report import join_training, note, tell_config
+
+_CONFIG = CONFIGS / "superres_tiny.yaml"
+
+
+def run_superres(args: argparse.Namespace) -> int:
+    """Train super-resolution on the films of a folder, on made-up scenes, or on both.
+
+    Args:
+        args: of ``cinepoet train``.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        ValueError: for options that this training does not take, sizes that no windows tile, a tokenizer that does not
+            fit, or a folder without a film that is large and long enough.
+    """
+    from dataclasses import replace
+
+    from recipes.bundle.folder import part_folder
+    from recipes.commands.train.lm import caption_lookup
+    from recipes.loop.run import same_data
+    from recipes.runtime.config import load_config
+    from recipes.tokens.shapes import weights_hash
+    from recipes.tokens.superres_pairs import pair_grid
+    from recipes.train.superres import PixelTrainConfig, start_from, superres_config, train_superres
+
+    for option in ("stages", "data"):
+        if getattr(args, option) is not None:
+            raise ValueError(f"superres trains on films: leave --{option} out and give --media, or neither for scenes")
+    if args.captions is not None and args.media is None:
+        raise ValueError("--captions goes with the films of --media")
+    config: Any = load_config(PixelTrainConfig, args.config or _CONFIG, args.changes)
+    if args.media is None:
+        config = replace(config, scenes_share=1.0)
+    elif config.scenes_share == 1.0:
+        raise ValueError("scenes_share is 1.0, which leaves nothing for the films of --media")
+
+    # What can be refused is refused before anything is read or written.
+    tokenizer = _tokenizer(args.tokenizers or "tiny")
+    config = replace(config, visual_codes=tokenizer.codebook_size)
+    grids = [pair_grid(tokenizer, config.num_frames, size) for size in config.sizes]
+    wanted = superres_config(config, grids, None)
+    start = None if args.init is None else _start(args.init)
+    if start is not None:
+        start_from(start, wanted, text_dim=None)
+    compute, ranks = join_training(args)
+    tokenizer.to(compute.device)
+    groups, told = _groups(config, args, tokenizer, ranks)
+
+    texts = [text for group in groups for text in group.captions()]
+    captions, text_dim = None, None
+    if texts:
+        text = args.text or part_folder("tiny", "text")
+        captions, text_dim, cut = caption_lookup(text, texts, config.text_slots, compute.device)
+        if cut and ranks.is_main:
+            note(f"{cut} of {len(texts)} captions are longer than {config.text_slots} tokens; their ends are left out")
+    elif args.text is not None:
+        raise ValueError("--text embeds captions, and no film has one (NAME.txt beside it, or --captions)")
+    elif ranks.is_main:
+        note("no film has a caption (NAME.txt beside it, or --captions): the model learns without text")
+    out = args.out or Path("runs") / "superres"
+    tell_config(config, out, ranks)
+    told += [f"tokenizer {weights_hash(tokenizer)}", f"text {args.text or 'tiny' if texts else 'none'}"]
+    told += [f"init {args.init}"] if args.init is not None else []
+    same_data(out, told, ranks)
+    if ranks.is_main:
+        for group in groups:
+            kept = f"{group.num_held_out} held out" if group.num_held_out else "none held out"
+            print(f"{group.name}: {group.num_train} clips of {group.grid} tokens, {kept}")
+        if not any(group.num_held_out for group in groups):
+            note("no film is kept out, so nothing is validated; every third of a folder is, or what --media-list says")
+    model = train_superres(
+        config,
+        out,
+        groups=groups,
+        captions=captions,
+        text_dim=text_dim,
+        compute=compute,
+        start=start,
+        ranks=ranks,
+    )
+    if ranks.is_main:
+        print(f"{model}: ready; its curves are in {out / 'curves.png'}")
+    return 0
+
+
+def _tokenizer(name: str) -> Any:
+    """A visual tokenizer, or that of a bundle's super-resolution."""
+    import mmtok
+    from recipes.bundle.folder import part_folder
+
+    own = part_folder(name, "superres_visual")
+    return mmtok.load(own if own.is_dir() else part_folder(name, "visual"))
+
+
+def _start(name: str) -> Any:
+    """Trained weights, or those of a bundle."""
+    from recipes.bundle.folder import part_folder
+    from superres.model import SuperResTransformer
+
+    return SuperResTransformer.from_pretrained(part_folder(name, "superres"))
+
+
+def _groups(config: Any, args: argparse.Namespace, tokenizer: Any, ranks: Any) -> tuple[list[Any], list[str]]:
+    """Groups of clips, and lines that name them."""
+    from recipes.corpora.folder import MediaFolder
+    from recipes.tokens.superres_pairs import film_clips, film_groups, scene_groups
+
+    groups: list[Any] = []
+    told: list[str] = []
+    if args.media is not None:
+        media = MediaFolder.open(args.media, args.media_list)
+        clips = film_clips(
+            media,
+            sizes=config.sizes,
+            num_frames=config.num_frames,
+            fps=tokenizer.fps,
+            clips_per_film=config.clips_per_film,
+            views=config.views,
+            seed=config.seed,
+            captions=args.captions,
+            tell=print if ranks.is_main else lambda line: None,
+            progress=ranks.is_main,
+        )
+        groups += film_groups(
+            clips,
+            tokenizer=tokenizer,
+            num_frames=config.num_frames,
+            validation_rows=config.validation_rows,
+            kept_clips=config.kept_clips,
+            weight=1.0 - config.scenes_share,
+        )
+        for found in clips.values():
+            told += [
+                f"{clip.path.relative_to(media.root)} {clip.start_s:g} {clip.caption or ''}".rstrip()
+                for clip in found.train
+            ]
+    if config.scenes_share > 0:
+        groups += scene_groups(
+            config.sizes,
+            tokenizer=tokenizer,
+            num_frames=config.num_frames,
+            seed=0,
+            scenes=config.scenes,
+            validation_rows=config.validation_rows,
+            kept_clips=config.kept_clips,
+            weight=config.scenes_share,
+        )
+        told.append("corpus seed 0")
+    return groups, told

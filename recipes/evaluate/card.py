@@ -1,0 +1,219 @@
+"""The model card: README.md of a bundle, written from what was measured and from how its parts were trained."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from mmtok.files import write_atomically
+from mmtok.pretrained import ROW_SCALE
+from recipes.bundle.folder import OPTIONAL_PARTS, PARTS, Bundle
+from recipes.evaluate.prompts import ATTRIBUTES
+
+SHAPES_FILE, RECONSTRUCTION_FILE, TASKS_FILE = "result.json", "reconstruction.json", "tasks.json"
+SUPERRES_FILE = "superres.json"
+_ROWS = {  # of the table of prompt adherence
+    "ground_truth": "ground truth, {low}",
+    "reconstructed": "ground truth behind the tokenizers, {low}",
+    "reconstructed_upscaled": "ground truth behind the tokenizers, {high}",
+    "generated": "generated, {low}",
+    "upscaled": "generated, after super-resolution, {high}",
+}
+
+
+def _parameters(folder: Path) -> int:
+    from safetensors import safe_open
+
+    with safe_open(folder / "model.safetensors", "pt") as file:
+        shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118 - no mapping
+    total = 0
+    for name, shape in shapes.items():
+        if name.endswith(ROW_SCALE):  # of a matrix stored as int8, not a weight
+            continue
+        size = 1
+        for length in shape:
+            size *= length
+        total += size
+    return total
+
+
+def _read(folder: Path, name: str) -> dict[str, Any]:
+    file = folder / name
+    if not file.is_file():
+        raise FileNotFoundError(
+            f"{file} does not exist; make it with cinepoet evaluate "
+            f"{'shapes' if name == SHAPES_FILE else 'reconstruction'} --out {folder}"
+        )
+    result = json.loads(file.read_text())
+    if not isinstance(result, dict) or "protocol" not in result:
+        raise ValueError(f"{file} holds no measurement")
+    return result
+
+
+def _table(header: list[str], rows: list[list[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _adherence(shapes: dict[str, Any], names: dict[str, str]) -> str:
+    attributes = list(shapes["generated"])
+    rows = [
+        [title.format(**names), *(f"{shapes[key][a]:.1f} %" for a in attributes)]
+        for key, title in _ROWS.items()
+        if key in shapes
+    ]
+    return _table(["", *attributes], rows)
+
+
+def _percent_list(levels: list[dict[str, float]]) -> str:
+    return ", ".join(f"{100 * level['used']:.0f} %" for level in levels)
+
+
+def _codes(use: dict[str, float]) -> str:
+    return f"{100 * use['used']:.0f} %, {use['entropy_bits']:.1f} bits"
+
+
+def _reconstruction(result: dict[str, Any]) -> str:
+    rows = [
+        ["pictures, held-out shapes", f"{result['shapes/psnr_db']:.1f} dB"],
+        [
+            f"sounds, held-out shapes: log-mel distance (silence {result['shapes/log_mel_distance_silence']:.2f})",
+            f"{result['shapes/log_mel_distance']:.2f}",
+        ],
+        ["visual codes in use, shapes", _codes(result["shapes/visual_codes"])],
+        ["audio codes in use by level, shapes", _percent_list(result["shapes/audio_codes"])],
+    ]
+    if "real/psnr_db" in result:
+        silence = result["real/log_mel_distance_silence"]
+        rows += [
+            [f"pictures, {result['real/clips']} real clips kept out of training", f"{result['real/psnr_db']:.1f} dB"],
+            [
+                f"sounds, {result['real/sounds']} real pieces kept out of training: log-mel distance (silence "
+                f"{silence:.2f})",
+                f"{result['real/log_mel_distance']:.2f}",
+            ],
+            ["visual codes in use, shapes and real", _codes(result["all/visual_codes"])],
+            ["audio codes in use by level, shapes and real", _percent_list(result["all/audio_codes"])],
+        ]
+    return _table(["", "measured"], rows)
+
+
+def _tasks(result: dict[str, Any]) -> str:
+    """A row a task and mask, each with its own figures."""
+    rows = []
+    for name, figures in result["tasks"].items():
+        told = [f"{what} {value:.1f} %" for what, value in figures.items() if what in ATTRIBUTES]
+        if "strayed_px_median" in figures:
+            told.append(f"strays {figures['strayed_px_median']:.1f} pixels after eight pictures (median)")
+        if "psnr_db" in figures:
+            told.append(f"hidden region {figures['psnr_db']:.1f} dB, its fill {figures['fill_psnr_db']:.1f} dB")
+        rows.append([name, ", ".join(told)])
+    return _table(["every other task", "measured"], rows)
+
+
+def _superres_protocol(result: dict[str, Any]) -> str:
+    """What was enlarged, and how, in one line."""
+    clips = "; ".join(f"{name}: {measured['protocol']}" for name, measured in result["sets"].items())
+    return f"{result['protocol']['way']}, seed {result['protocol']['seed']}. {clips[0].upper()}{clips[1:]}."
+
+
+def _superres(result: dict[str, Any]) -> str:
+    """A row a set of clips and method, with the figures that were measured."""
+    sets = result["sets"]
+    figures = [*next(iter(sets.values()))["methods"]["ours"]]
+    rows = [
+        [
+            f"{name}, {method.replace('_', ' ')}",
+            *("" if told.get(f) is None else f"{told[f]:,.{0 if abs(told[f]) >= 100 else 2}f}" for f in figures),
+        ]
+        for name, measured in sets.items()
+        for method, told in measured["methods"].items()
+    ]
+    return _table(["super-resolution", *(f.replace("_", " ") for f in figures)], rows)
+
+
+def model_card(bundle: Bundle, results: Path, notes: str = "") -> str:
+    """The card as text.
+
+    Args:
+        bundle: the model.
+        results: folder with what ``cinepoet evaluate shapes`` and ``reconstruction`` wrote under ``--out``, and
+            ``tasks`` and ``superres`` where they were measured.
+        notes: Markdown put behind the figures, such as known limits.
+
+    Returns:
+        Markdown.
+
+    Raises:
+        FileNotFoundError: if a measurement is not in ``results``.
+        ValueError: if one is damaged.
+    """
+    shapes, reconstruction = _read(results, SHAPES_FILE), _read(results, RECONSTRUCTION_FILE)
+    tasks, superres = (
+        _read(results, name) if (results / name).is_file() else None for name in (TASKS_FILE, SUPERRES_FILE)
+    )
+    card, config = bundle.card, bundle.config
+    names = {"low": f"{config.size}x{config.size}", "high": f"{config.upscaled_size}x{config.upscaled_size}"}
+    seconds = config.num_frames / config.fps
+    parts = [part for part in (*PARTS, *OPTIONAL_PARTS) if bundle.has(part)]
+    training = card.get("training", {})
+    rows = []
+    for part in parts:
+        stage = "larp" if part == "visual" and "larp" in training else "visual" if part == "superres_visual" else part
+        rows.append([part, f"{_parameters(bundle.part(part)) / 1e6:.1f} M", *_stage(card, stage)])
+        if stage == "visual" and "decoder" in training:
+            rows.append(["its decoder alone, behind the same codes", "", *_stage(card, "decoder")])
+        if stage == "superres" and "superres_media" in training:
+            rows.append(["it goes on, on films and scenes", "", *_stage(card, "superres_media")])
+        if stage == "lm" and "tasks" in training:
+            runs = (*card.get("adapted_before", []), card)
+            rows += [["it goes on, with every task", "", *_stage(run, "tasks")] for run in runs]
+    table = _table(["part", "parameters", "steps", "minutes"], rows)
+    size_mb = sum(f.stat().st_size for f in bundle.folder.rglob("*") if f.is_file()) / 1e6
+    sections = [
+        f"# cinepoet {card.get('name', bundle.folder.name)}",
+        f"{config.num_frames} pictures of {names['low']} at {config.fps:g} per second with {seconds:g} s of sound"
+        + (f", then {names['high']}" if config.upscaled_size else "")
+        + f". {size_mb:.1f} MB on disk. Licence {card.get('licence', 'not stated')}.",
+        table,
+        "## How it was made",
+        f"Command: `{card['command']}`." if "command" in card else "",
+        f"Data: {card.get('data', 'not stated')}. Seed {card.get('seed', 'not recorded')}. "
+        f"Machine: {card.get('machine', 'not recorded')}. `cinepoet.json` holds every number of every stage.",
+        "## Measured",
+        shapes["protocol"] + f"; {shapes['seconds_per_film']} s a film in batches.",
+        _adherence(shapes, names),
+        *(() if tasks is None else (tasks["protocol"] + ".", _tasks(tasks))),
+        reconstruction["protocol"] + ".",
+        _reconstruction(reconstruction),
+        *(() if superres is None else (_superres_protocol(superres), _superres(superres))),
+        notes.strip(),
+    ]
+    return "\n\n".join(s for s in sections if s) + "\n"
+
+
+def _stage(card: dict[str, Any], stage: str) -> list[str]:
+    """Steps and minutes of a stage."""
+    numbers, minutes = card.get("training", {}).get(stage, {}), card.get("minutes", {})
+    steps = "not recorded"
+    if "steps" in numbers:
+        steps = f"{numbers['steps']:,}"
+    elif "video_steps" in numbers:
+        steps = f"{numbers['image_steps']:,} on images, {numbers['video_steps']:,} on clips"
+    return [steps, f"{minutes[stage]:.0f}" if stage in minutes else "not recorded"]
+
+
+def write_card(bundle: Bundle, results: Path, notes: str = "") -> Path:
+    """Write README.md into the bundle.
+
+    Args:
+        bundle: as in ``model_card``.
+        results: as in ``model_card``.
+        notes: as in ``model_card``.
+
+    Returns:
+        The file.
+    """
+    write_atomically(bundle.folder / "README.md", model_card(bundle, results, notes))
+    return bundle.folder / "README.md"

@@ -1,0 +1,275 @@
+"""Does a model do every task? Measured on scenes of corpus ``shapes`` whose combinations training never saw.
+
+Each task has its own figure: what the analyzers read in pictures made for a sound and in a sound made for pictures,
+how much better hidden regions are than their fill, how far a shape strays when its film goes on, and whether a film in
+another colour keeps its motion. Tasks that a model was not trained on are left out and named.
+
+Shape letters: b films, t h w time/height/width.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from mmtok.conditions.commit_masks import PAINTINGS
+from mmtok.conditions.masks import make_mask
+from mmtok.files import write_atomically
+from mmtok.media.container import replacing
+from mmtok.media.image import to_bytes
+from mmtok.media.preview import spectrogram_image
+from mmtok.media.resize import half_size
+from recipes.corpora.shapes import COLOURS, Scene, ShapesCorpus, render_audio, render_video
+from recipes.evaluate.analyzers import read_centres, read_pitch, read_video
+from recipes.evaluate.prompts import STRIP, film_strip
+from recipes.pipeline.cinepoet import CinePoetPipeline
+from recipes.runtime.progress import track
+
+Figures = dict[str, float]
+SHOWN = 3  # scenes on the sheet
+_WIDE, _HIGH = STRIP * 64, 64  # pixels of a film's pictures on the sheet, and of a spectrogram
+_PAPER, _INK, _GAP, _LABEL = (250, 250, 248), (60, 60, 60), 4, 14
+
+
+@dataclasses.dataclass(frozen=True)
+class _Batch:
+    scenes: list[Scene]
+    video: Tensor  # (b, 3, t, h, w)
+    audio: Tensor  # (b, 1, n)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Done:
+    """What a task made of a batch; films are (b, 3, t, h, w), sounds (b, 1, n)."""
+
+    figures: list[Figures]
+    given: Tensor
+    made: Tensor
+
+
+Measure = Callable[..., _Done]
+
+
+def _share(values: list[bool]) -> float:
+    return round(100 * sum(values) / len(values), 1)
+
+
+def _psnr(wrong: Tensor) -> float:
+    """dB of squared differences of values in [-1, 1]."""
+    return 10 * math.log10(4 / max(float(wrong.mean()), 1e-10))
+
+
+def _hear(pipe: CinePoetPipeline, batch: _Batch, *, captioned: bool = False, **sampling: Any) -> _Done:
+    prompts = [scene.caption for scene in batch.scenes] if captioned else None
+    made = pipe(prompts, video=batch.video, task="video_to_audio", upscale=False, **sampling)
+    assert made.audio is not None, "the task makes sound"
+    heard = [read_pitch(sound, made.sample_rate) for sound in made.audio]
+    figures = [{"pitch": float(pitch == scene.shape)} for pitch, scene in zip(heard, batch.scenes, strict=True)]
+    return _Done(figures, batch.video, made.audio)
+
+
+def _see(pipe: CinePoetPipeline, batch: _Batch, **sampling: Any) -> _Done:
+    made = pipe(audio=batch.audio, task="audio_to_video", upscale=False, **sampling)
+    seen = [read_video(film) for film in made.frames]
+    figures = [
+        {"shape": float(reading.shape == scene.shape)} for reading, scene in zip(seen, batch.scenes, strict=True)
+    ]
+    return _Done(figures, batch.audio, made.frames)
+
+
+def _go_on(pipe: CinePoetPipeline, batch: _Batch, *, task: str, **sampling: Any) -> _Done:
+    """Nine pictures are given; the eighth one behind them is compared."""
+    given = 9
+    audio = batch.audio if task == "continue_av" else None
+    video = batch.video[:, :, :given]
+    made = pipe(video=video, audio=audio, task=task, upscale=False, sound=audio is not None, **sampling)
+    out = []
+    for film, truth in zip(made.frames, batch.video, strict=True):
+        strayed = float((read_centres(film)[given + 7] - read_centres(truth)[given + 7]).norm())
+        out.append({"strayed_px": strayed if math.isfinite(strayed) else float(film.shape[-1])})
+    return _Done(out, batch.video, made.frames)
+
+
+def _paint(pipe: CinePoetPipeline, batch: _Batch, *, task: str, mask: str, **sampling: Any) -> _Done:
+    prompts = [scene.caption for scene in batch.scenes]
+    made = pipe(prompts, video=batch.video, mask=mask, task=task, upscale=False, sound=False, **sampling)
+    seen = make_mask(
+        mask,
+        task,
+        batch.video,
+        given_size=(batch.video.shape[-2], batch.video.shape[-1]),
+        fit=lambda hidden: hidden,
+        stride=pipe.visual.stride,
+    )
+    hidden = ~seen.known
+    out = []
+    for film, fill, truth in zip(made.frames, seen.video, batch.video, strict=True):
+        filled, painted = ((x - truth).square()[:, hidden] for x in (fill, film))
+        out.append({"psnr_db": _psnr(painted), "fill_psnr_db": _psnr(filled)})
+    return _Done(out, seen.video, made.frames)
+
+
+def _stylize(pipe: CinePoetPipeline, batch: _Batch, **sampling: Any) -> _Done:
+    """The same scene in the next colour."""
+    names = list(COLOURS)
+    wanted = [
+        dataclasses.replace(scene, colour=names[(names.index(scene.colour) + 1) % len(names)]) for scene in batch.scenes
+    ]
+    prompts = [scene.caption for scene in wanted]
+    made = pipe(prompts, video=batch.video, task="stylize", upscale=False, sound=False, **sampling)
+    seen = [read_video(film) for film in made.frames]
+    figures = [
+        {"colour": float(reading.colour == scene.colour), "motion": float(reading.motion == scene.motion)}
+        for reading, scene in zip(seen, wanted, strict=True)
+    ]
+    return _Done(figures, batch.video, made.frames)
+
+
+def measures() -> dict[str, tuple[str, Measure, dict[str, Any]]]:
+    """What is measured.
+
+    Returns:
+        Name of a row to its task, its function of pipeline and batch, and that function's options.
+    """
+    rows: dict[str, tuple[str, Measure, dict[str, Any]]] = {
+        "audio_to_video": ("audio_to_video", _see, {}),
+        "video_to_audio": ("video_to_audio", _hear, {}),
+        "video_to_audio captioned": ("video_to_audio", _hear, {"captioned": True}),
+        "continue_video": ("continue_video", _go_on, {"task": "continue_video"}),
+        "continue_av": ("continue_av", _go_on, {"task": "continue_av"}),
+        "stylize": ("stylize", _stylize, {}),
+    }
+    for task, names in PAINTINGS.items():
+        for mask in (name.removeprefix(f"{task}_") for name in names):
+            rows[f"{task} {mask}"] = (task, _paint, {"task": task, "mask": mask})
+    return rows
+
+
+def _batch(pipe: CinePoetPipeline, scenes: list[Scene]) -> _Batch:
+    config, rate = pipe.config, pipe.audio.sample_rate
+    large = torch.stack([render_video(s, size=2 * config.size, num_frames=config.num_frames) for s in scenes])
+    samples = round(config.num_frames / config.fps * rate)
+    sounds = torch.stack([render_audio(s, num_samples=samples, sample_rate=rate) for s in scenes])
+    return _Batch(scenes, half_size(large), sounds)
+
+
+def _row(figures: list[Figures]) -> dict[str, float]:
+    """Shares in per cent, the median of pixels, means of decibels."""
+    out = {}
+    for name in figures[0]:
+        values = [f[name] for f in figures]
+        if name.endswith("_px"):
+            out[f"{name}_median"] = round(float(torch.tensor(values).median()), 2)
+        elif name.endswith("_db"):
+            out[name] = round(sum(values) / len(values), 2)
+        else:
+            out[name] = _share([value == 1 for value in values])
+    return out
+
+
+def _strip(shown: Tensor, rate: int) -> Image.Image:
+    """Some pictures of a film side by side, or the spectrogram of a sound in as much room."""
+    if shown.ndim == 2:
+        return spectrogram_image(shown, rate, width=_WIDE, height=_HIGH)
+    strip = Image.fromarray(to_bytes(film_strip(shown)).permute(1, 2, 0).contiguous().numpy())
+    return strip.resize((_WIDE, round(strip.height * _WIDE / strip.width)), Image.Resampling.NEAREST)
+
+
+def write_sheet(path: Path, shown: dict[str, tuple[Tensor, Tensor]], sample_rate: int) -> None:
+    """For each task what was given, or the truth that a film goes on to, and below it what the model made.
+
+    Args:
+        path: PNG to write.
+        shown: row to given and made films (b, 3, t, h, w) in [-1, 1], or sounds (b, 1, n).
+        sample_rate: Hz of the sounds.
+    """
+    font = ImageFont.load_default()
+    rows = []
+    for name, both in shown.items():
+        pairs = [tuple(_strip(one.float().cpu(), sample_rate) for one in pair) for pair in zip(*both, strict=True)]
+        width = max(strip.width for pair in pairs for strip in pair)
+        above, below = (max(pair[half].height for pair in pairs) for half in (0, 1))
+        row = Image.new("RGB", ((width + _GAP) * len(pairs) + _GAP, _LABEL + above + below + 3 * _GAP), _PAPER)
+        ImageDraw.Draw(row).text((_GAP, 1), name, fill=_INK, font=font)
+        for place, (given, made) in enumerate(pairs):
+            x = _GAP + place * (width + _GAP)
+            row.paste(given, (x, _LABEL))
+            row.paste(made, (x, _LABEL + above + _GAP))
+        rows.append(row)
+    sheet = Image.new("RGB", (max(row.width for row in rows), sum(row.height for row in rows)), _PAPER)
+    y = 0
+    for row in rows:
+        sheet.paste(row, (0, y))
+        y += row.height
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary:
+        sheet.save(temporary, format="PNG")
+
+
+@torch.inference_mode()
+def evaluate_tasks(
+    pipe: CinePoetPipeline,
+    *,
+    scenes: int = 100,
+    seed: int = 0,
+    batch_size: int = 10,
+    only: tuple[str, ...] = (),
+    folder: Path | None = None,
+    **sampling: Any,
+) -> dict[str, Any]:
+    """Measure every task that a model was trained on, but for text to video (``evaluate_shapes``).
+
+    Args:
+        pipe: the model.
+        scenes: how many; the first of the held-out split.
+        seed: of sampling.
+        batch_size: films a call.
+        only: names of rows, as in ``measures``; () measures all.
+        folder: receives tasks.json and a sheet of the first scenes, tasks.png; or None.
+        sampling: further arguments of the pipeline's call.
+
+    Returns:
+        Row to figures, with the protocol and what was left out: "shape", "pitch", "colour" and "motion" in per cent,
+        "strayed_px_median" in pixels of the language model's size eight pictures behind nine given ones, "psnr_db" and
+        "fill_psnr_db" in the hidden region.
+
+    Raises:
+        ValueError: for no scenes or an unknown row.
+    """
+    rows = measures()
+    if scenes < 1 or batch_size < 1:
+        raise ValueError(f"scenes and batch_size must be positive, got {scenes} and {batch_size}")
+    if unknown := sorted(set(only) - set(rows)):
+        raise ValueError(f"unknown rows {', '.join(unknown)}; known: {', '.join(rows)}")
+    wanted = {name: row for name, row in rows.items() if not only or name in only}
+    trained = {name: row for name, row in wanted.items() if row[0] in pipe.config.tasks}
+    corpus = ShapesCorpus(0, "heldout")
+    figures: dict[str, list[Figures]] = {name: [] for name in trained}
+    generator = torch.Generator().manual_seed(seed)
+    shown: dict[str, tuple[Tensor, Tensor]] = {}
+    for start in track(range(0, scenes, batch_size), title="tasks"):
+        batch = _batch(pipe, [corpus.scene(i) for i in range(start, min(start + batch_size, scenes))])
+        for name, (_, measure, options) in trained.items():
+            done = measure(pipe, batch, generator=generator, **options, **sampling)
+            figures[name] += done.figures
+            shown.setdefault(name, (done.given[:SHOWN], done.made[:SHOWN]))
+    guidance = sampling.get("guidance_scale", pipe.config.guidance_scale)
+    result: dict[str, Any] = {
+        "protocol": f"{scenes} scenes of held-out (colour, shape, motion) triples, corpus seed 0, "
+        f"sampling seed {seed}, guidance {guidance}, {pipe.config.size} pixels",
+        "not_trained": sorted({row[0] for name, row in wanted.items() if name not in trained}),
+        "tasks": {name: _row(found) for name, found in figures.items()},
+    }
+    if folder is not None:
+        write_atomically(folder / "tasks.json", json.dumps(result, indent=1) + "\n")
+        if shown:
+            write_sheet(folder / "tasks.png", shown, pipe.audio.sample_rate)
+    return result

@@ -1,0 +1,1 @@
+"""How is it shown? Sheets of pictures, plots and tables."""

@@ -1,0 +1,1 @@
+"""What do all trainings share? The run's folder, checkpoints, optimizers, averages, adversaries, several processes."""

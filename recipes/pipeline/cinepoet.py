@@ -1,0 +1,607 @@
+"""``CinePoetPipeline``: every task of a bundle as one call, from text, pictures and sound to a film with sound.
+
+    pipe = CinePoetPipeline.from_pretrained("tiny")
+    film = pipe("a red circle moves left on a dark plain background")
+    film.save("film.mp4")
+    pipe(video=film, extensions=2).save("longer.mp4")
+
+Parts are loaded when they are first needed. ``seconds`` holds the time of each stage of the last call.
+Shape letters: b films, c channels, t h w time/height/width, k audio levels, n samples.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from llm.sampling import each_row, film_generators
+from llm.tasks import (
+    CONTINUING,
+    PAINTING,
+    STYLIZING,
+    TASKS,
+    Clip,
+    audio_frames_of_slices,
+    slices_of_frames,
+    task_content,
+    task_layout,
+)
+from mmtok.conditions.commit_masks import Condition
+from mmtok.conditions.masks import Mask, make_mask
+from mmtok.conditions.paste import paste_back
+from mmtok.conditions.structure import make_structure
+from mmtok.metrics.drift import drift_note, look_at
+from mmtok.visual.grid import repeat_last_frame
+from mmtok.visual.holistic import is_holistic
+from recipes.bundle.folder import open_bundle
+from recipes.bundle.parts import Text
+from recipes.pipeline.output import Block, Output
+from recipes.pipeline.request import (
+    OnStep,
+    Plan,
+    Request,
+    Segment,
+    check_media,
+    make_plan,
+    number_of_films,
+    require_sound,
+    texts_of,
+    with_own_sound,
+)
+from recipes.pipeline.sharpen import Sharpener
+from recipes.runtime.device import choose_compute
+
+
+@dataclass
+class _Inputs:
+    """What a clip reads: codes, how many slices are given, and what stays as it was given."""
+
+    tokens: dict[str, Tensor] = field(default_factory=dict)
+    given: int | None = None
+    clip: Tensor | None = None  # (b, 3, t, h, w) as it was given, cut to the clip
+    hidden: Condition | None = None
+    sound: Tensor | None = None  # (b, 1, n) kept beside the new pictures
+
+
+@dataclass
+class _Job:
+    """A request on its way: what it means, what it reads, and who draws.
+
+    ``text`` and ``negative`` change from segment to segment; rows are films times candidates.
+    """
+
+    request: Request
+    plan: Plan
+    media: dict[str, Tensor]
+    pictures: list[Tensor | None]  # of each segment
+    films: int
+    generators: list[torch.Generator]
+    inputs: _Inputs = field(default_factory=_Inputs)  # of the first clip
+    notes: list[str] = field(default_factory=list)
+    text: Text | None = None
+    negative: Text | None = None
+
+    @property
+    def rows(self) -> int:
+        return len(self.generators)
+
+
+@dataclass
+class _Made:
+    """A new piece: pictures as the language model made them and as they are shown, sound, and codes."""
+
+    frames: Tensor
+    shown: Tensor
+    samples: Tensor | None
+    codes: dict[str, Tensor]
+
+
+@dataclass
+class _Tail:
+    """All that later pieces need of the earlier ones: the last second, and how long the film is."""
+
+    frames: Tensor
+    shown: Tensor
+    samples: Tensor | None
+    num_frames: int
+
+
+class CinePoetPipeline(Sharpener):
+    """A bundle, ready to generate.
+
+    Args:
+        bundle: folder and config.
+        compute: device and precision; None chooses.
+        lm_weights: as in ``Parts``.
+    """
+
+    @classmethod
+    def from_pretrained(
+        cls, name: str | Path = "tiny", *, device: str = "auto", lm_weights: str = "float32"
+    ) -> CinePoetPipeline:
+        """A pipeline by embedded name, folder or hub id.
+
+        Args:
+            name: such as "tiny".
+            device: "auto" or a torch device.
+            lm_weights: of the language model in memory: "float32", "bfloat16", "float16" or "int8".
+
+        Returns:
+            The pipeline; its parts are loaded later.
+        """
+        return cls(open_bundle(name), choose_compute(device), lm_weights=lm_weights)
+
+    # The call.
+
+    def __call__(
+        self,
+        prompt: str | list[str] | None = None,
+        *,
+        image: Tensor | Output | None = None,
+        video: Tensor | Output | None = None,
+        audio: Tensor | Output | None = None,
+        mask: Mask | None = None,
+        task: str = "auto",
+        num_frames: int | None = None,
+        aspect: str | None = None,
+        source: str | None = None,
+        given_frames: int | None = None,
+        negative_prompt: str | None = None,
+        guidance_scale: float | None = None,
+        guidance_interval: tuple[float, float] = (0.0, 1.0),
+        temperature: float | None = None,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        num_candidates: int = 1,
+        extensions: int | None = None,
+        segments: Sequence[str | Segment] = (),
+        upscale: bool = True,
+        sound: bool = True,
+        paste_back: bool = False,
+        feather_px: int = 0,
+        exact_first_frame: bool = False,
+        generator: torch.Generator | Sequence[torch.Generator] | None = None,
+        output_type: str = "pt",
+        on_step: OnStep | None = None,
+    ) -> Output:
+        """Generate.
+
+        Outputs of other calls may stand for ``image`` (of one picture), ``video`` (its sound comes along) and
+        ``audio``; docs/tasks.md tells what each task reads.
+
+        Args:
+            prompt: one text, a list (one a film), or None.
+            image: (3, h, w) or (b, 3, h, w) in [-1, 1]; resized and centre-cropped.
+            video: (3, t, h, w) or (b, 3, t, h, w) in [-1, 1], at the model's pictures per second.
+            audio: (1, n) or (b, 1, n) in [-1, 1] at the model's sample rate; beside a video, its sound from its
+                beginning on; padded or cut to the clip.
+            mask: what inpaint and outpaint make anew: a name of ``mmtok.conditions.masks.NAMES``, a box (top, left,
+                bottom, right) in shares of the clip's picture, or (h, w) or (t, h, w) of the video's or the clip's
+                size, True or 1.0 where it is made anew.
+            task: one of ``llm.tasks.TASKS`` that the model was trained on; "auto" is decided by what is given.
+            num_frames: pictures of the first clip, a length that the model was trained on; 1 asks for an image.
+            aspect: form of the pictures, "square" or "portrait"; None is the model's first.
+            source: name of a data source or tier of quality of the model, or None for none.
+            given_frames: pictures of the video's end that are gone on from, or those that a mask along time leaves;
+                None is the last second, or one.
+            negative_prompt: takes the place of the empty text in guidance.
+            guidance_scale: 1.0 is off; None is the model's default, as for the next three but one.
+            guidance_interval: shares of a clip's output between which guidance works.
+            temperature: 0.0 is greedy.
+            top_k: keep that many best codes.
+            top_p: keep the best codes of that total probability.
+            num_candidates: films made from each prompt; they stand next to each other in the output.
+            extensions: times that the last second is re-read and another one added; None is one a segment.
+            segments: prompts of the extensions, or ``Segment`` for a prompt with a picture to start from.
+            upscale: whether super-resolution follows.
+            sound: whether sound is made; False stops behind the picture.
+            paste_back: whether what a mask left visible comes back unchanged.
+            feather_px: width of the soft edge around that, in pixels of the output.
+            exact_first_frame: whether the first picture of image_to_video is the image itself, not what its codes say.
+            generator: one for all films, or a list of one a film; the same state gives the same film, whatever is made
+                beside it.
+            output_type: "pt" for tensors, "np" for numpy arrays of shape (b, t, h, w, 3) in [0, 1].
+            on_step: called with (task or "super-resolution", done, in all) while codes are sampled.
+
+        Returns:
+            The films, codes, notes and times.
+
+        Raises:
+            ValueError: for contradicting inputs, untrained tasks, unknown names or values out of range.
+            ImportError: if stylization lacks OpenCV.
+        """
+        options = {name: value for name, value in locals().items() if name not in ("self", "output_type")}
+        if output_type not in ("pt", "np"):
+            raise ValueError(f"unknown output_type {output_type!r}; known: np, pt")
+        blocks = list(self.stream(**options))
+        sounds = [block.audio for block in blocks if block.audio is not None]
+        output = Output(
+            frames=torch.cat([block.frames for block in blocks], 2),
+            fps=self.config.fps,
+            audio=torch.cat(sounds, -1) if sounds else None,
+            sample_rate=self.audio.sample_rate,
+            codes=blocks[0].codes,
+            notes=[line for block in blocks for line in block.notes],
+            seconds=dict(self.seconds),
+            looks=[block.look for block in blocks],
+        )
+        if output_type == "np":
+            pictures: Any = ((output.frames.permute(0, 2, 3, 4, 1) + 1) / 2).numpy()
+            heard: Any = None if output.audio is None else output.audio.numpy()
+            output = dataclasses.replace(output, frames=pictures, audio=heard)
+        return output
+
+    def stream(self, prompt: str | list[str] | None = None, **options: Any) -> Iterator[Block]:
+        """Generate piece by piece: the first clip, then every extension as it is made, in constant memory.
+
+        Everything is checked before this returns; work begins with the first piece.
+
+        Args:
+            prompt: as of the call.
+            options: the call's other arguments but ``output_type``.
+
+        Returns:
+            An iterator of the pieces; together they are the call's film.
+
+        Raises:
+            ValueError: as of the call.
+            ImportError: as of the call.
+        """
+        self.seconds = {}
+        return self._blocks(self._prepare(Request(prompt, **options)))
+
+    def _prepare(self, request: Request) -> _Job:
+        """Check everything that can be checked without the language model."""
+        request = with_own_sound(request)
+        plan, config = make_plan(request, self.config), self.config
+        media = check_media(request, config)
+        require_sound(plan.task, request.task, media)
+        films = number_of_films(plan.prompts, media)
+        pictures = []
+        for segment in plan.segments:
+            own = check_media(Request(image=segment.image), config)
+            if number_of_films(texts_of(segment.prompt), own) not in (1, films):
+                raise ValueError(f"a segment has another number of films than {films}")
+            pictures.append(own.get("image"))
+        generators = film_generators(request.generator, films, request.num_candidates)
+        if is_holistic(self.visual):
+            self._require_uncut(plan)
+        else:
+            self.visual.grid(config.num_frames if plan.num_frames == 1 else plan.num_frames, *plan.size)
+            if plan.task in CONTINUING and request.given_frames is not None:
+                slices_of_frames(request.given_frames, self.visual.stride[0])
+                if media["video"].shape[2] < request.given_frames:
+                    raise ValueError(
+                        f"given_frames is {request.given_frames}, the video has {media['video'].shape[2]} pictures"
+                    )
+        if plan.sharp_size is not None:
+            self.require_sharp(plan.size)
+        if plan.task in STYLIZING:
+            _ = self.flow, self.depth  # what is not installed is told now
+        inputs = _Inputs()
+        if "video" in media and plan.task not in CONTINUING:
+            inputs.clip = repeat_last_frame(media["video"][:, :, : plan.num_frames], plan.num_frames)
+        if plan.task in PAINTING:
+            inputs.hidden = self._hide(request, plan, inputs.clip)
+        return _Job(request, plan, media, pictures, films, generators, inputs)
+
+    def _hide(self, request: Request, plan: Plan, clip: Tensor | None) -> Condition:
+        """What a painting task may see of its clip."""
+        assert clip is not None and request.mask is not None, f"{plan.task} was chosen without its inputs"
+        return make_mask(
+            request.mask,
+            plan.task,
+            self.fit(clip, plan.size),
+            given_size=(clip.shape[-2], clip.shape[-1]),
+            fit=lambda mask: self.fit(mask, plan.size),
+            stride=self.visual.stride,
+            given_frames=request.given_frames,
+        )
+
+    def _require_uncut(self, plan: Plan) -> None:
+        """Raise where slices of a clip are needed and tokens are about the whole of it."""
+        if plan.segments:
+            raise ValueError("extensions re-read the last second, and this model's tokens are about the whole clip")
+        if TASKS[plan.task].cuts:
+            offered = [name for name in self.config.tasks if not TASKS[name].cuts]
+            raise ValueError(
+                f"task {plan.task} needs slices of a clip, and this model's tokens are about the whole clip; "
+                f"offered: {', '.join(offered)}"
+            )
+
+    # Piece by piece.
+
+    @torch.inference_mode()
+    def _blocks(self, job: _Job) -> Iterator[Block]:
+        plan = job.plan
+        self._read(job, plan.prompts)
+        made = self._clip(job, plan.task, self._inputs(job), num_frames=plan.num_frames)
+        if made.samples is None:  # a silent film stays silent
+            job.request = dataclasses.replace(job.request, sound=False)
+        tail = self._remember(None, made) if plan.segments else None
+        looks = []
+        for number in range(len(plan.segments) + 1):
+            if number:
+                assert tail is not None, "kept where there are segments"
+                made, tail = self._segment(job, tail, number - 1)
+            block = self._block(job, made)
+            looks.append(block.look)
+            if number == len(plan.segments) and (line := drift_note(looks)) is not None:
+                block.notes.append(line)
+            yield block
+
+    def _segment(self, job: _Job, tail: _Tail, number: int) -> tuple[_Made, _Tail]:
+        """The next piece of a film, and what is kept of it."""
+        segment, picture = job.plan.segments[number], job.pictures[number]
+        if segment.prompt is not None:
+            self._read(job, texts_of(segment.prompt))
+        if picture is None:
+            made = self._extend(job, tail)
+        else:
+            inputs = _Inputs(tokens={"visual": self._encode(picture[:, :, None], job.plan)})
+            made = self._clip(job, "image_to_video", inputs, num_frames=self.config.num_frames, picture=picture)
+        if made.samples is None and job.request.sound:  # a film that sounds does so to its end
+            new = self._samples(tail.num_frames + made.frames.shape[2]) - self._samples(tail.num_frames)
+            made.samples = made.frames.new_zeros(len(made.frames), 1, new)
+        return made, self._remember(tail, made, cut=picture is not None)
+
+    def _block(self, job: _Job, made: _Made) -> Block:
+        """The piece as it is handed out; what is measured of it is as long in every piece, so that it compares."""
+        low, frames = made.codes["low"], made.frames
+        if not is_holistic(self.visual) and low.shape[2] > 1:
+            slices = (self.config.num_frames - self._second()) // self.visual.stride[0]
+            low, frames = low[:, :, -slices:], frames[:, :, -slices * self.visual.stride[0] :]
+        notes, job.notes = job.notes, []
+        return Block(
+            frames=made.shown.float().cpu(),
+            audio=None if made.samples is None else made.samples.float().cpu(),
+            codes={name: codes.cpu() for name, codes in made.codes.items()},
+            look=look_at(frames, low),
+            notes=notes,
+        )
+
+    def _second(self) -> int:
+        """Pictures of the last second that fill whole slices: nine at eight a second; at most half a clip."""
+        stride = self.visual.stride[0]
+        half = (self.config.num_frames - 1) // stride // 2
+        return int(1 + stride * max(0, min(half, max(1, round(self.config.fps / stride)))))
+
+    def _remember(self, tail: _Tail | None, made: _Made, *, cut: bool = False) -> _Tail:
+        """The last second behind a new piece; copies, so that whole films are not kept alive by their ends."""
+        keep, joined = self._second(), tail if not cut else None
+        frames = made.frames if joined is None else torch.cat([joined.frames, made.frames], 2)
+        shown = made.shown if joined is None else torch.cat([joined.shown, made.shown], 2)
+        samples = made.samples
+        if samples is not None and joined is not None and joined.samples is not None:
+            samples = torch.cat([joined.samples, samples], -1)
+        total = made.frames.shape[2] + (tail.num_frames if tail is not None else 0)
+        if samples is not None:
+            samples = samples[..., -(self._samples(total) - self._samples(total - keep)) :].clone()
+        return _Tail(frames[:, :, -keep:].clone(), shown[:, :, -keep:].clone(), samples, total)
+
+    def _samples(self, num_frames: int) -> int:
+        """Samples of sound beside that many pictures."""
+        return round(num_frames / self.config.fps * self.audio.sample_rate)
+
+    # What is given, as codes.
+
+    def _read(self, job: _Job, prompts: list[str] | None) -> None:
+        """Texts of the next pieces."""
+        negative = job.plan.negative_prompt
+        job.text = self.embed(prompts, job.notes)
+        job.negative = self.embed([negative], job.notes) if negative and prompts else None
+
+    def _encode(self, video: Tensor, plan: Plan) -> Tensor:
+        with self._timed("encode picture"):
+            return self.visual.encode(self.fit(video, plan.size).to(self.compute.device))  # type: ignore[no-any-return]
+
+    def _inputs(self, job: _Job) -> _Inputs:
+        """Everything that is given, tokenized."""
+        plan, request, media = job.plan, job.request, job.media
+        task, out = plan.task, job.inputs
+        if task in CONTINUING:
+            video, stride = media["video"], self.visual.stride[0]
+            count = request.given_frames or min(self._second(), self.visual.valid_num_frames(video.shape[2]))
+            out.given = slices_of_frames(count, stride)
+            out.tokens["visual"] = self._encode(video[:, :, video.shape[2] - count :], plan)
+            if "audio" in media and request.sound:
+                begin, end = (self._samples(video.shape[2] - n) for n in (count, 0))
+                heard = F.pad(media["audio"].float(), (0, max(0, end - media["audio"].shape[-1])))[..., begin:end]
+                out.tokens["audio"] = self._encode_past_sound(heard, plan.num_frames, out.given)
+            return out
+        if task == "video_to_audio":
+            assert out.clip is not None, "video_to_audio was chosen without a video"
+            out.tokens["visual"] = self._encode(out.clip, plan)
+        if "image" in media:
+            out.tokens["visual"] = self._encode(media["image"][:, :, None], plan)
+        if out.hidden is not None:
+            out.tokens["condition"] = self._encode(out.hidden.video, plan)
+        if task in STYLIZING:
+            assert out.clip is not None, f"{task} was chosen without a video"
+            with self._timed("flow and depth"):
+                structure = make_structure(self.fit(out.clip, plan.size), flow=self.flow, depth=self.depth)
+            out.tokens["condition"] = self._encode(structure, plan)
+        if "audio" in media and (request.sound or task == "audio_to_video"):
+            out.sound = self._clip_sound(media["audio"], plan.num_frames).to(self.compute.device)
+        if task == "audio_to_video":
+            with self._timed("encode sound"):
+                out.tokens["audio"] = self.audio.encode(out.sound)
+        return out
+
+    def _encode_past_sound(self, samples: Tensor, num_frames: int, given: int) -> Tensor:
+        """Codes of the sound beside the given slices, (b, k, T) with the T that the tasks count."""
+        wanted = audio_frames_of_slices(self._clip_shape(num_frames), given, self.visual.stride[0])
+        missing = wanted * self.audio.hop_length - samples.shape[-1]
+        with self._timed("encode sound"):
+            codes = self.audio.encode(F.pad(samples, (0, max(0, missing))).to(self.compute.device))
+        return codes[..., :wanted]  # type: ignore[no-any-return]
+
+    def _clip_sound(self, audio: Tensor, num_frames: int) -> Tensor:
+        """Exactly one clip of sound, (b, 1, n)."""
+        wanted = self._samples(num_frames)
+        return F.pad(audio.float(), (0, max(0, wanted - audio.shape[-1])))[..., :wanted]
+
+    # From codes to codes.
+
+    def _clip_shape(self, num_frames: int, size: tuple[int, int] | None = None, *, sound: bool = True) -> Clip:
+        grid = self.visual.grid(num_frames, *(size or (self.config.size, self.config.size)))
+        return Clip(grid, self._samples(num_frames) // self.audio.hop_length if sound else 0)
+
+    def _clip(self, job: _Job, task: str, inputs: _Inputs, *, num_frames: int, picture: Tensor | None = None) -> _Made:
+        """A clip of one task: codes, then pictures and sound, then sharper pictures."""
+        plan, device = job.plan, self.compute.device
+        codes = self._codes(job, task, inputs, num_frames=num_frames, candidates=job.rows // job.films)
+        with self._timed("decode picture"):
+            frames = self.visual.decode(codes["low"])
+        shown_size = plan.sharp_size or plan.size
+        if task == "video_to_audio":  # its pictures stay as they were given, at the size of the result
+            assert inputs.clip is not None, "video_to_audio was chosen without a video"
+            frames = each_row(self.fit(inputs.clip, plan.size).to(device), job.rows)
+            shown = each_row(self.fit(inputs.clip, shown_size).to(device), job.rows)
+        elif plan.sharp_size is not None:
+            shown = self.sharpen_clip(codes, frames, job.text, job.generators, job.request.on_step)
+        else:
+            shown = frames
+        if job.request.paste_back and inputs.hidden is not None:
+            assert inputs.clip is not None, "a mask belongs to a video"
+            frames, shown = (
+                paste_back(
+                    made,
+                    each_row(self.fit(inputs.clip, (made.shape[-2], made.shape[-1])).to(device), job.rows),
+                    inputs.hidden.known.to(device),
+                    feather_px=job.request.feather_px * made.shape[-1] // shown_size[1],
+                )
+                for made in (frames, shown)
+            )
+        image = picture if picture is not None else job.media.get("image")
+        if job.request.exact_first_frame and image is not None:
+            shown = shown.clone()
+            shown[:, :, :1] = each_row(self.fit(image[:, :, None], shown_size).to(shown), job.rows)
+        samples = each_row(inputs.sound, job.rows) if inputs.sound is not None else None
+        if samples is None and "audio" in codes:
+            samples = self._decode_sound(codes["audio"], frames.shape[2])
+        return _Made(frames, shown, samples, codes)
+
+    def _codes(self, job: _Job, task: str, inputs: _Inputs, *, num_frames: int, candidates: int) -> dict[str, Tensor]:
+        """A whole clip's visual codes "low" (b, 1, t, h, w), and "audio" where there is sound."""
+        row, tokens = TASKS[task], inputs.tokens
+        wants_sound = job.request.sound or row.needs_audio
+        num_frames = self.config.num_frames if row.is_image else num_frames
+        clip = self._clip_shape(num_frames, job.plan.size, sound=wants_sound)
+        made = self._sample(job, task, clip, inputs, num_frames=num_frames, candidates=candidates)
+        past = {name: each_row(tokens[name], job.rows) for name in ("visual", "audio") if name in tokens}
+        out = {}
+        if task == "video_to_audio":
+            out["low"] = past["visual"]
+        elif row.visual_out == "future":
+            out["low"] = torch.cat([past["visual"], made["visual_out"]], 2)
+        else:
+            out["low"] = made["visual_out"]
+        if row.audio_out == "future":
+            out["audio"] = torch.cat([past["audio"], made["audio_out"]], 2)
+        elif "audio_out" in made:
+            out["audio"] = made["audio_out"]
+        elif task == "audio_to_video":
+            out["audio"] = past["audio"]
+        elif wants_sound and not row.is_image and inputs.sound is None:
+            # the task is silent, so the sound is made for the finished picture, behind the sound that is there
+            if "video_to_audio" in self.config.tasks:
+                given = {"visual": out["low"]} | ({"audio": past["audio"]} if "audio" in past else {})
+                heard = self._sample(job, "video_to_audio", clip, _Inputs(tokens=given), num_frames=num_frames)
+                out["audio"] = heard["audio_out"]
+            else:
+                job.notes.append(f"{task} is silent in this model: it was not trained on video_to_audio")
+        return out
+
+    def _sample(
+        self, job: _Job, task: str, clip: Clip, inputs: _Inputs, *, num_frames: int, candidates: int = 1
+    ) -> dict[str, Tensor]:
+        """Run the language model on one task and read its outputs, ``candidates`` of every film."""
+        from llm.generate import generate
+
+        model, plan, config = self.lm, job.plan, self.config
+        rows = job.rows // candidates
+        longer = num_frames in config.more_num_frames
+        layout = task_layout(
+            task,
+            model.vocabulary,
+            clip,
+            text_slots=model.config.text_slots,
+            given=inputs.given,
+            source=plan.source,
+            resolution=plan.resolution,
+            duration=config.more_num_frames.index(num_frames) if longer else None,
+            audio_order=model.config.audio_order,
+        )
+        tokens = {name: each_row(codes, rows) for name, codes in inputs.tokens.items()}
+        content = task_content(task, clip, given=inputs.given, outputs=False, **tokens)
+        if task == "image_to_video":
+            content["visual_out"] = tokens["visual"][:, :, :1]  # the first slice stays the image
+        if task == "video_to_audio" and "audio" in tokens:
+            content["audio_out"] = tokens["audio"]  # the sound goes on from what was heard
+        ids, known = layout.fill(content, rows)
+        text = mask = negative = None
+        if layout.text_slots:
+            slots, width = layout.text_slots, model.config.text_dim
+            empty = (torch.zeros(1, slots, width), torch.zeros(1, slots, dtype=torch.bool))
+            text, mask = (each_row(x.to(self.compute.device), rows) for x in job.text or empty)
+            if job.negative is not None and job.text is not None:
+                negative = (each_row(job.negative[0], rows), each_row(job.negative[1], rows))
+        on_step, request = job.request.on_step, job.request
+        with self._timed(f"sample {task}"), self._threads_for(job.rows):
+            ids = generate(
+                model,
+                layout,
+                ids.to(self.compute.device),
+                known,
+                text=text,
+                text_mask=mask,
+                negative=negative,
+                cfg_scale=config.guidance_scale if request.guidance_scale is None else request.guidance_scale,
+                guidance_interval=request.guidance_interval,
+                temperature=config.temperature if request.temperature is None else request.temperature,
+                top_k=config.top_k if request.top_k is None else request.top_k,
+                top_p=config.top_p if request.top_p is None else request.top_p,
+                candidates=candidates,
+                generator=job.generators,
+                on_step=None if on_step is None else lambda done, of: on_step(task, done, of),
+            )
+        return {s.name: layout.read(ids, s.name) for s in layout.segments if s.name.endswith("_out")}
+
+    def _decode_sound(self, codes: Tensor, num_frames: int) -> Tensor:
+        with self._timed("decode sound"):
+            return self.audio.decode(codes, num_samples=self._samples(num_frames))  # type: ignore[no-any-return]
+
+    def _extend(self, job: _Job, tail: _Tail) -> _Made:
+        """New pictures and sound: re-encode the last second, because a mid-clip latent cannot start a clip."""
+        config, num_frames = self.config, self.config.num_frames
+        past = tail.frames
+        inputs = _Inputs(given=slices_of_frames(past.shape[2], self.visual.stride[0]))
+        assert inputs.given is not None, "just set"
+        with self._timed("encode picture"):
+            inputs.tokens["visual"] = self.visual.encode(past)
+        task = "continue_video"
+        if job.request.sound and tail.samples is not None:
+            inputs.tokens["audio"] = self._encode_past_sound(tail.samples, num_frames, inputs.given)
+            task = "continue_av" if "continue_av" in config.tasks else task
+        if task not in config.tasks:
+            raise ValueError(f"extensions need {task}, which is not trained in this model")
+        codes = self._codes(job, task, inputs, num_frames=num_frames, candidates=1)
+        with self._timed("decode picture"):
+            window = self.visual.decode(codes["low"])
+        new = window.shape[2] - past.shape[2]
+        frames = shown = window[:, :, -new:]
+        if job.plan.sharp_size is not None:
+            shown = self.sharpen_next(codes["low"], window, tail.shown, job.text, job.generators, job.request.on_step)
+        samples = None
+        if "audio" in codes:
+            wanted = self._samples(tail.num_frames + new) - self._samples(tail.num_frames)
+            samples = self._decode_sound(codes["audio"], window.shape[2])[..., -wanted:]
+        return _Made(frames, shown, samples, codes)

@@ -1,0 +1,1 @@
+"""What does every program need? Configs, the device, other processes, progress, memory, seeds, records."""

@@ -1,0 +1,182 @@
+"""Configs: defaults in a dataclass, then a YAML file, then ``key=value`` words; unknown keys are named.
+
+A nested dataclass is reached with dots: ``optimizer.lr=1e-3``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import types
+import typing
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+
+
+T = TypeVar("T")
+
+
+def _coerce(value: Any, hint: Any, where: str) -> Any:
+    """``value`` as the annotated type, or ValueError that names the key."""
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        if value is None and type(None) in args:
+            return None
+        faults = []
+        for option in (a for a in args if a is not type(None)):
+            try:
+                return _coerce(value, option, where)
+            except ValueError as fault:
+                faults.append(str(fault))
+        raise ValueError(faults[0])
+    if dataclasses.is_dataclass(hint):
+        if not isinstance(value, dict):
+            raise ValueError(f"{where} must be a table of keys, got {value!r}")
+        return from_dict(typing.cast(Any, hint), value, where=f"{where}.")
+    if origin is tuple:
+        if not isinstance(value, (list, tuple)):
+            raise ValueError(f"{where} must be a list, got {value!r}")
+        inner = [args[0]] * len(value) if len(args) == 2 and args[1] is ... else list(args)
+        if len(inner) != len(value):
+            raise ValueError(f"{where} must have {len(inner)} entries, got {len(value)}")
+        return tuple(_coerce(v, i, f"{where}[{n}]") for n, (v, i) in enumerate(zip(value, inner, strict=True)))
+    if origin is dict:
+        if not isinstance(value, dict):
+            raise ValueError(f"{where} must be a table of keys, got {value!r}")
+        return {k: _coerce(v, args[1], f"{where}.{k}") for k, v in value.items()}
+    if hint is float and isinstance(value, (int, float, str)) and not isinstance(value, bool):
+        try:
+            return float(value)  # YAML reads 1e-4 as a string
+        except ValueError:
+            raise ValueError(f"{where} must be a number, got {value!r}") from None
+    if hint is bool and isinstance(value, bool):
+        return value
+    if hint is int and isinstance(value, int) and not isinstance(value, bool):
+        return value
+    if hint is str and isinstance(value, (str, int, float)):
+        return str(value)
+    raise ValueError(f"{where} must be of type {getattr(hint, '__name__', hint)}, got {value!r}")
+
+
+def from_dict(cls: type[T], values: dict[str, Any], *, where: str = "") -> T:
+    """Build the dataclass ``cls`` from plain values, strictly.
+
+    Args:
+        cls: a dataclass type.
+        values: keys to plain values; nested tables for nested dataclasses.
+        where: prefix for messages.
+
+    Returns:
+        An instance of ``cls``.
+
+    Raises:
+        ValueError: one message with every unknown key (and its nearest known one) and every wrong type.
+    """
+    hints = typing.get_type_hints(cls)
+    known = {f.name for f in dataclasses.fields(typing.cast(Any, cls)) if f.init}
+    faults, out = [], {}
+    for key, value in values.items():
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1)
+            hint = f"did you mean {where}{near[0]}?" if near else f"known: {', '.join(sorted(known))}"
+            faults.append(f"unknown key {where}{key}; {hint}")
+            continue
+        try:
+            out[key] = _coerce(value, hints[key], f"{where}{key}")
+        except ValueError as fault:
+            faults.append(str(fault))
+    required = {
+        f.name
+        for f in dataclasses.fields(typing.cast(Any, cls))
+        if f.init and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+    }
+    if absent := sorted(required - set(values)):
+        faults.append(f"missing keys: {', '.join(where + name for name in absent)}")
+    if faults:
+        raise ValueError("; ".join(faults))
+    return cls(**out)
+
+
+def _read_yaml(text: str, where: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as fault:
+        raise ValueError(f"{where} is not valid YAML: {fault}") from fault
+
+
+def merge(base: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
+    """``base`` with ``key=value`` words applied; values are read as YAML, dots reach nested tables.
+
+    Args:
+        base: plain nested values; not changed.
+        overrides: words such as ``["steps=100", "optimizer.lr=1e-3"]``.
+
+    Returns:
+        New nested values.
+
+    Raises:
+        ValueError: if a word is not ``key=value``.
+    """
+    out: dict[str, Any] = {k: dict(v) if isinstance(v, dict) else v for k, v in base.items()}
+    for word in overrides:
+        key, sign, text = word.partition("=")
+        if not sign or not key:
+            raise ValueError(f"expected key=value, got {word!r}")
+        node = out
+        *path, last = key.split(".")
+        for part in path:
+            if not isinstance(node.get(part) or {}, dict):
+                raise ValueError(f"{word!r}: {part} is a single value and has no keys below it")
+            node[part] = dict(node.get(part) or {})
+            node = node[part]
+        node[last] = _read_yaml(text, word)
+    return out
+
+
+def load_config(cls: type[T], path: Path | None, overrides: list[str]) -> T:
+    """Resolve a config from a file and words.
+
+    Args:
+        cls: the dataclass.
+        path: a YAML file with a table of keys, or None for the defaults.
+        overrides: ``key=value`` words, applied last.
+
+    Returns:
+        The resolved dataclass.
+
+    Raises:
+        FileNotFoundError: if ``path`` does not exist.
+        ValueError: for unknown keys, wrong types or a file that is not a table.
+    """
+    values: Any = {}
+    if path is not None:
+        if not path.is_file():
+            raise FileNotFoundError(f"config file {path} does not exist")
+        values = _read_yaml(path.read_text(), str(path)) or {}
+        if not isinstance(values, dict):
+            raise ValueError(f"{path} must hold a table of keys")
+    return from_dict(cls, merge(values, overrides))
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """The dataclass as plain lists, tables and numbers, ready for YAML or JSON.
+
+    Args:
+        config: a dataclass instance.
+
+    Returns:
+        Nested plain values.
+    """
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {k: plain(v) for k, v in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [plain(v) for v in value]
+        return str(value) if isinstance(value, Path) else value
+
+    return plain(dataclasses.asdict(config))

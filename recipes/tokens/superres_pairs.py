@@ -1,0 +1,541 @@
+"""What super-resolution trains on: groups of clips of one grid, each as low- and high-resolution codes.
+
+A token cache is one group in memory. Films and made-up scenes are tokenized while the training runs: the
+high-resolution clip, and its bicubic half (VideoPoet, section 3.3). A clip is always encoded by itself, so its codes
+depend on the clip only, not on who shares its batch, and may be kept or made again.
+
+Shape letters: b clips, t h w tokens.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from mmtok.media.errors import MediaError
+from mmtok.media.resize import half_size
+from mmtok.media.video import probe, read_video
+from recipes.corpora.captioned import list_films
+from recipes.corpora.folder import MediaFolder
+from recipes.corpora.shapes import ShapesCorpus, render_video
+from recipes.runtime.progress import track
+from recipes.tokens.cache import TokenSet
+from superres.windows import Size, low_size
+
+PixelSize = tuple[int, int]  # height, width
+MOST_ZOOM = 2.0  # of a view; parts of a large film at its own resolution are too smooth to teach details
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Some clips of one group.
+
+    Attributes:
+        low: (b, t, h / 2, w / 2) int64.
+        high: (b, t, h, w) int64.
+        captions: b texts, None where there is none.
+    """
+
+    low: Tensor
+    high: Tensor
+    captions: list[str | None]
+
+
+class PairGroup(Protocol):
+    """Clips of one grid.
+
+    Attributes:
+        name: for logs, such as "448x256".
+        grid: (t, h, w) high-resolution tokens of each clip.
+        weight: how often it is drawn, relative to other groups.
+        num_train: rows that training draws from, numbered from 0.
+        num_held_out: rows never trained on, numbered from ``num_train``.
+    """
+
+    name: str
+    grid: Size
+    weight: float
+    num_train: int
+    num_held_out: int
+
+    def captions(self) -> list[str]:
+        """All texts that may occur."""
+        ...
+
+    def read(self, rows: Sequence[int]) -> Pairs:
+        """The clips of some rows."""
+        ...
+
+    def expect(self, rows: Sequence[int]) -> None:
+        """Begin to read rows that will be asked for next."""
+        ...
+
+
+class CachedPairs:
+    """Rows of a token cache; a ``PairGroup``.
+
+    Args:
+        tokens: the cache, with high-resolution codes.
+        validation_rows: last rows, kept out of training.
+        codebook_size: entries of the codebook that made the cache.
+
+    Raises:
+        ValueError: if no row is left for training, the cache has no high-resolution codes, their grid is not twice the
+            low one, or codes lie outside the codebook.
+    """
+
+    def __init__(self, tokens: TokenSet, *, validation_rows: int, codebook_size: int):
+        if tokens.high is None:
+            raise ValueError("the token cache has no high-resolution codes; encode the corpus with upscale=true")
+        grid = (tokens.high.shape[1], tokens.high.shape[2], tokens.high.shape[3])
+        if tuple(tokens.low.shape[1:]) != low_size(grid):
+            raise ValueError(f"low codes {tuple(tokens.low.shape[1:])} are not half as high and wide as {grid}")
+        for name, codes in (("low", tokens.low), ("high", tokens.high)):
+            least, most = (int(x) for x in codes.aminmax())
+            if least < 0 or most >= codebook_size:
+                raise ValueError(f"{name} codes lie in [{least}, {most}], but visual_codes is {codebook_size}")
+        if validation_rows >= len(tokens):
+            raise ValueError(
+                f"validation_rows ({validation_rows}) must be less than the {len(tokens)} rows of the cache"
+            )
+        self.name, self.grid, self.weight = "cache", grid, 1.0
+        self.num_train, self.num_held_out = len(tokens) - validation_rows, validation_rows
+        self._low, self._high, self._texts = tokens.low, tokens.high, tokens.captions
+
+    def captions(self) -> list[str]:
+        """All texts of the cache."""
+        return self._texts
+
+    def read(self, rows: Sequence[int]) -> Pairs:
+        """The clips of some rows.
+
+        Args:
+            rows: b row numbers.
+
+        Returns:
+            Their codes and texts.
+        """
+        places = torch.tensor(list(rows))
+        return Pairs(self._low[places].long(), self._high[places].long(), [self._texts[row] for row in rows])
+
+    def expect(self, rows: Sequence[int]) -> None:
+        """Nothing: all rows are in memory.
+
+        Args:
+            rows: row numbers.
+        """
+
+
+class TokenizedPairs:
+    """Rows of pictures, tokenized when they are asked for; a ``PairGroup``.
+
+    Args:
+        pictures: gives (3, t, height, width) in [-1, 1] of a row; MediaError where there is nothing to see, and then
+            the row after it stands in.
+        texts: caption of a row, or None.
+        every_text: all captions that may occur.
+        size: height and width of the pictures, pixels.
+        num_frames: of a clip.
+        tokenizer: a ``VisualTokenizer`` with a (t, h, w) grid.
+        num_train: rows for training.
+        num_held_out: rows behind them that are kept out.
+        weight: how often the group is drawn.
+        name: for logs.
+        kept_clips: codes of so many clips stay in memory, so that their pictures are read and encoded once.
+        workers: threads that read what ``expect`` names.
+    """
+
+    def __init__(
+        self,
+        pictures: Callable[[int], Tensor],
+        texts: Callable[[int], str | None],
+        every_text: Sequence[str],
+        *,
+        size: PixelSize,
+        num_frames: int,
+        tokenizer: Any,
+        num_train: int,
+        num_held_out: int,
+        weight: float,
+        name: str,
+        kept_clips: int,
+        workers: int = 2,
+    ):
+        self.name, self.grid, self.weight = name, pair_grid(tokenizer, num_frames, size), weight
+        self.num_train, self.num_held_out = num_train, num_held_out
+        self._pictures, self._texts, self._every_text = pictures, texts, list(every_text)
+        self._tokenizer, self._most = tokenizer, kept_clips
+        self._kept: dict[int, tuple[Tensor, Tensor]] = {}
+        self._stand_in: dict[int, int] = {}
+        self._coming: dict[int, Future[Tensor]] = {}
+        self._pool = ThreadPoolExecutor(workers)
+
+    def captions(self) -> list[str]:
+        """All texts that may occur."""
+        return self._every_text
+
+    def expect(self, rows: Sequence[int]) -> None:
+        """Begin to read the pictures of rows whose codes are not there.
+
+        Args:
+            rows: row numbers.
+        """
+        for row in {self._stand_in.get(row, row) for row in rows} - self._kept.keys() - self._coming.keys():
+            self._coming[row] = self._pool.submit(self._pictures, row)
+
+    def read(self, rows: Sequence[int]) -> Pairs:
+        """The clips of some rows.
+
+        Args:
+            rows: b row numbers.
+
+        Returns:
+            Their codes and texts.
+
+        Raises:
+            ValueError: if none of the group's films can be read.
+        """
+        found = [self._find(row) for row in rows]
+        low, high = (torch.stack([codes[part] for _, codes in found]).long() for part in (0, 1))
+        return Pairs(low, high, [self._texts(row) for row, _ in found])
+
+    def _find(self, row: int) -> tuple[int, tuple[Tensor, Tensor]]:
+        """Codes of a row, or of the first readable one after it within training or what is kept out."""
+        first, count = (0, self.num_train) if row < self.num_train else (self.num_train, self.num_held_out)
+        now = self._stand_in.get(row, row)
+        for _ in range(count):
+            try:
+                codes = self._codes(now)
+            except MediaError as fault:
+                print(f"left out: {fault}")
+                now = first + (now + 1 - first) % count
+                continue
+            if now != row:
+                self._stand_in[row] = now
+            return now, codes
+        raise ValueError(f"no film of {self.name} can be read")
+
+    def _codes(self, row: int) -> tuple[Tensor, Tensor]:
+        if row in self._kept:
+            return self._kept[row]
+        coming = self._coming.pop(row, None)
+        pictures = self._pictures(row) if coming is None else coming.result()
+        high = pictures[None].to(next(self._tokenizer.parameters()).device)
+        low = half_size(high)
+        codes = tuple(self._tokenizer.encode(video)[0, 0].int().cpu() for video in (low, high))
+        if len(self._kept) < self._most:
+            self._kept[row] = (codes[0], codes[1])
+        return codes[0], codes[1]
+
+
+def pair_grid(tokenizer: Any, num_frames: int, size: PixelSize) -> Size:
+    """The high-resolution grid of clips whose halves lie under it.
+
+    Args:
+        tokenizer: a ``VisualTokenizer``.
+        num_frames: of a clip.
+        size: height and width, pixels.
+
+    Returns:
+        (t, h, w) tokens.
+
+    Raises:
+        ValueError: if the tokenizer has no (t, h, w) grid or several codebooks, does not take this size or its half, or
+            they do not lie on one another.
+    """
+    height, width = size
+    if height % 2 or width % 2:
+        raise ValueError(f"clips of {height}x{width} (height x width) have no half; use even sides")
+    grid = tuple(tokenizer.grid(num_frames, height, width))
+    if len(grid) != 3 or tokenizer.num_codebooks != 1:
+        raise ValueError(
+            f"super-resolution needs a tokenizer with one codebook and a (t, h, w) grid; {type(tokenizer).__name__} "
+            f"has {tokenizer.num_codebooks} and a grid of {len(grid)} axes"
+        )
+    full: Size = (grid[0], grid[1], grid[2])
+    below = tuple(tokenizer.grid(num_frames, height // 2, width // 2))
+    if below != low_size(full):
+        raise ValueError(f"the grid {below} of the half does not lie under the grid {full} of {height}x{width} pixels")
+    return full
+
+
+@dataclass(frozen=True)
+class View:
+    """The part of its pictures that a clip shows.
+
+    Attributes:
+        zoom: sides of the centre crop over those of the part, at least 1.
+        down: place of the part from the top (0) to the bottom (1).
+        right: place of the part from the left (0) to the right (1).
+        mirrored: left and right are exchanged.
+    """
+
+    zoom: float = 1.0
+    down: float = 0.0
+    right: float = 0.0
+    mirrored: bool = False
+
+
+@dataclass(frozen=True)
+class FilmClip:
+    """A clip of a film.
+
+    Attributes:
+        path: of the film.
+        start_s: its beginning, seconds.
+        caption: a text, or None.
+        view: what of the pictures is shown.
+    """
+
+    path: Path
+    start_s: float
+    caption: str | None
+    view: View = View()
+
+
+@dataclass(frozen=True)
+class FilmClips:
+    """What a folder gives for one size.
+
+    Attributes:
+        train: clips that training may see.
+        held_out: clips of films that are kept out.
+    """
+
+    train: list[FilmClip]
+    held_out: list[FilmClip]
+
+
+def film_clips(
+    media: MediaFolder,
+    *,
+    sizes: Sequence[PixelSize],
+    num_frames: int,
+    fps: float,
+    clips_per_film: int,
+    views: int = 1,
+    seed: int = 0,
+    captions: str | Path | None = None,
+    tell: Callable[[str], None] = print,
+    progress: bool = False,
+) -> dict[PixelSize, FilmClips]:
+    """Clips of every film that is large and long enough, each under the size whose form is nearest to its own.
+
+    Args:
+        media: the folder; its films for measuring are held out.
+        sizes: heights and widths wanted, pixels. A film is never enlarged: that would teach to blur.
+        num_frames: of a clip.
+        fps: pictures per second.
+        clips_per_film: most clips of one film, spread over it without overlap.
+        views: how often each clip is shown to the training: once as it is, else at another time of its film, a part
+            of it (never enlarged), and, without a caption, mirrored or not.
+        seed: of these draws.
+        captions: a listing with the films' texts; None takes NAME.txt beside a film where it is there.
+        tell: receives a line for each film that is left out.
+        progress: whether a bar shows how many films have been looked at.
+
+    Returns:
+        Size to clips, for every size that has one to train on.
+
+    Raises:
+        ValueError: if no film can be trained on.
+    """
+    films = media.train_video + media.measure_video
+    if not films:
+        raise ValueError(f"{media.root} holds no films")
+    listed = list_films(str(media.root), captions=captions, uncaptioned="keep")
+    texts = {Path(film.where["file"]): film.captions for film in listed.films if "file" in film.where}
+    found = {size: FilmClips([], []) for size in sizes}
+    refused: list[str] = []
+    for number, path in enumerate(track(films, title="looking at films") if progress else films):
+        try:
+            cut = _cut(path, sizes, num_frames, fps, clips_per_film)
+        except MediaError as fault:
+            refused.append(str(fault))
+            tell(f"left out: {fault}")
+            continue
+        own = texts.get(path.absolute(), ())
+        clips = [FilmClip(path, s, own[i % len(own)] if own else None) for i, s in enumerate(cut.starts_s)]
+        if number >= len(media.train_video):
+            found[cut.size].held_out.extend(clips)
+            continue
+        draws = random.Random(f"{seed} {path.relative_to(media.root)}")
+        found[cut.size].train.extend(clips)
+        found[cut.size].train.extend(_other_view(clip, cut, draws) for clip in clips * (views - 1))
+    if not any(clips.train for clips in found.values()):
+        why = f"; {len(refused)} were left out, such as {refused[0]}" if refused else ""
+        raise ValueError(f"no film of {media.root} can be trained on{why}")
+    return {size: clips for size, clips in found.items() if clips.train}
+
+
+@dataclass(frozen=True)
+class _Cut:
+    """How a film is used: the size of its clips, where they begin, the last possible beginning, the largest zoom."""
+
+    size: PixelSize
+    starts_s: list[float]
+    last_s: float
+    zoom: float
+
+
+def _cut(path: Path, sizes: Sequence[PixelSize], num_frames: int, fps: float, most: int) -> _Cut:
+    info = probe(path)
+    if not info.has_video or info.width is None or info.height is None:
+        raise MediaError(path, "has no pictures")
+    fitting = [size for size in sizes if info.height >= size[0] and info.width >= size[1]]
+    if not fitting:
+        wanted = " and ".join(f"{h}x{w}" for h, w in sizes)
+        raise MediaError(path, f"is {info.height}x{info.width}, smaller than {wanted} (height x width)")
+    form = info.height / info.width
+    size = min(fitting, key=lambda size: (round(abs(math.log(size[0] / size[1] / form)), 6), -size[0] * size[1]))
+    pictures = math.ceil((info.duration_s or 0.0) * fps - 1e-6)
+    if pictures < num_frames:
+        raise MediaError(path, f"is too short: {pictures} of {num_frames} pictures at {fps:g} a second")
+    count = min(most, pictures // num_frames)
+    last = (pictures - num_frames) / fps
+    zoom = min(info.height / size[0], info.width / size[1], MOST_ZOOM)
+    return _Cut(size, [last * number / max(1, count - 1) for number in range(count)], last, zoom)
+
+
+def _other_view(clip: FilmClip, cut: _Cut, draws: random.Random) -> FilmClip:
+    """A part of the same film at another time."""
+    view = View(
+        zoom=draws.uniform(1.0, cut.zoom),
+        down=draws.random(),
+        right=draws.random(),
+        mirrored=draws.random() < 0.5 and clip.caption is None,  # a caption may tell left from right
+    )
+    return FilmClip(clip.path, draws.uniform(0.0, cut.last_s), clip.caption, view)
+
+
+def film_groups(
+    clips: dict[PixelSize, FilmClips],
+    *,
+    tokenizer: Any,
+    num_frames: int,
+    validation_rows: int,
+    kept_clips: int,
+    weight: float = 1.0,
+) -> list[PairGroup]:
+    """A group for each size, drawn as often as it has clips.
+
+    Args:
+        clips: of ``film_clips``.
+        tokenizer: a ``VisualTokenizer``.
+        num_frames: of a clip.
+        validation_rows: most held-out clips of a group.
+        kept_clips: clips of a group whose codes stay in memory.
+        weight: of all groups together.
+
+    Returns:
+        The groups.
+    """
+    total = sum(len(found.train) for found in clips.values())
+    groups: list[PairGroup] = []
+    for (height, width), found in clips.items():
+        held_out = _spread(found.held_out, validation_rows)
+        rows = found.train + held_out
+        groups.append(
+            TokenizedPairs(
+                _Reader(rows, size=(height, width), num_frames=num_frames, fps=tokenizer.fps),
+                lambda row, rows=rows: rows[row].caption,  # type: ignore[misc]
+                [clip.caption for clip in rows if clip.caption is not None],
+                size=(height, width),
+                num_frames=num_frames,
+                tokenizer=tokenizer,
+                num_train=len(found.train),
+                num_held_out=len(held_out),
+                weight=weight * len(found.train) / total,
+                name=f"{height}x{width}",
+                kept_clips=kept_clips,
+            )
+        )
+    return groups
+
+
+def _spread(clips: list[FilmClip], most: int) -> list[FilmClip]:
+    """At most so many clips, evenly spread, so that many films are among them."""
+    count = min(most, len(clips))
+    return [clips[number * len(clips) // count] for number in range(count)]
+
+
+class _Reader:
+    """Pictures of a row of film clips."""
+
+    def __init__(self, rows: list[FilmClip], *, size: PixelSize, num_frames: int, fps: float):
+        self.rows, self.size, self.num_frames, self.fps = rows, size, num_frames, fps
+
+    def __call__(self, row: int) -> Tensor:
+        clip = self.rows[row]
+        (height, width), view = self.size, clip.view
+        whole = (round(height * view.zoom), round(width * view.zoom))
+        film = read_video(clip.path, fps=self.fps, num_frames=self.num_frames, size=whole, start_s=clip.start_s)
+        if film.held_frames > 1:  # one may be the header's rounding
+            raise MediaError(clip.path, f"ends before the clip at {clip.start_s:.2f} s does")
+        top, left = round((whole[0] - height) * view.down), round((whole[1] - width) * view.right)
+        part = film.frames[..., top : top + height, left : left + width]
+        return part.flip(-1) if view.mirrored else part
+
+
+def scene_groups(
+    sizes: Sequence[PixelSize],
+    *,
+    tokenizer: Any,
+    num_frames: int,
+    seed: int,
+    scenes: int,
+    validation_rows: int,
+    kept_clips: int,
+    weight: float = 1.0,
+) -> list[PairGroup]:
+    """Groups of made-up scenes; those of a portrait are cut from the middle of a square.
+
+    Args:
+        sizes: heights and widths, pixels.
+        tokenizer: a ``VisualTokenizer``.
+        num_frames: of a clip.
+        seed: of the corpus.
+        scenes: how many of them.
+        validation_rows: held-out scenes of a group, of combinations never trained on.
+        kept_clips: clips of a group whose codes stay in memory.
+        weight: of all groups together.
+
+    Returns:
+        A group for each size.
+    """
+    corpora = ShapesCorpus(seed, "train"), ShapesCorpus(seed, "heldout")
+
+    def scene(row: int) -> Any:
+        return corpora[0].scene(row) if row < scenes else corpora[1].scene(row - scenes)
+
+    def pictures(row: int, height: int, width: int) -> Tensor:
+        side = max(height, width)
+        video = render_video(scene(row), size=side, num_frames=num_frames)
+        top, left = (side - height) // 2, (side - width) // 2
+        return video[..., top : top + height, left : left + width]
+
+    texts = list(dict.fromkeys(scene(row).caption for row in range(scenes + validation_rows)))
+    return [
+        TokenizedPairs(
+            lambda row, h=height, w=width: pictures(row, h, w),  # type: ignore[misc]
+            lambda row: scene(row).caption,
+            texts,
+            size=(height, width),
+            num_frames=num_frames,
+            tokenizer=tokenizer,
+            num_train=scenes,
+            num_held_out=validation_rows,
+            weight=weight / len(sizes),
+            name=f"scenes {height}x{width}",
+            kept_clips=kept_clips,
+        )
+        for height, width in sizes
+    ]

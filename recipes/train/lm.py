@@ -1,0 +1,693 @@
+"""Train the prefix language model: AdamW or Muon, length groups, text dropout, block softmax.
+
+    cinepoet train lm --data runs/shards --tokenizers tiny --out runs/lm
+    torchrun --nproc-per-node 8 -m recipes.cli train lm --data runs/shards --tokenizers tiny --out runs/lm sharded=true
+
+Each step draws one task (llm/batching.py), rows of one pool and which captions to drop from generators that depend on
+the seed and the step only. The processes share the drawn rows, so the data does not depend on their number, and a
+resumed run draws what it would have drawn.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from llm.batching import (
+    Batch,
+    Group,
+    draw_group,
+    drop_context,
+    drop_slices,
+    empty_places,
+    group_shares,
+    make_groups,
+    padding_elsewhere,
+)
+from llm.config import PRESETS, LMConfig, preset
+from llm.flops import sequence_flops
+from llm.init_from_codes import start_from_code_vectors
+from llm.loss import LMLoss, prefix_lm_loss
+from llm.model import PrefixLM
+from llm.tasks import find_task, task_content
+from mmtok.audio.orders import ORDERS
+from mmtok.vocabulary import Vocabulary
+from recipes.loop.run import Run, step_generator
+from recipes.loop.schedule import follow_weights, warmup_cosine
+from recipes.loop.sharding import ShardedStore, save_whole, shard_from_first
+from recipes.runtime.device import Compute, peak_flops
+from recipes.runtime.distributed import ALONE, Ranks
+from recipes.tokens.lm_batches import CaptionLookup, LMData
+
+OPTIMIZERS = ("adamw", "muon")
+
+
+def _default_weights() -> dict[str, float]:
+    return {
+        "text_to_video": 0.55,
+        "text_to_image": 0.05,
+        "unconditional": 0.05,
+        "image_to_video": 0.1,
+        "continue_video": 0.1,
+        "video_to_audio": 0.1,
+        "audio_to_video": 0.05,
+    }
+
+
+@dataclass(frozen=True)
+class LMTrainConfig:
+    """How the language model is trained.
+
+    Attributes:
+        size: a preset of llm/config.py; the token cache and the text encoder replace its grid, frames and text width.
+        visual_codes: entries of the visual codebook that made the cache.
+        audio_codes: entries of one audio level.
+        visual_factors: 2 gives the halves of a visual code rows of their own, see llm/code_halves.py.
+        recompute_every: layers that are computed again on the way back, 1 for each, 2 for every other one; None keeps
+            what all computed.
+        compiled: True compiles each layer with torch.compile.
+        audio_order: in which audio codes stand in a sequence: "level", "time" or "delay", see mmtok/audio/orders.py.
+        text_slots: places for text in a sequence.
+        sizes: (h, w) tokens of each resolution that the model tells apart, the default one first; () follows the data.
+        durations: slices of each duration that it tells apart, the default one first; () follows the data.
+        sources: names of the data sources that it tells apart; () tells none.
+        steps: optimizer steps.
+        tokens_per_step: places in a batch, over which the batch size of each task follows.
+        batch_multiple: batch sizes are multiples of this, so that as many processes, or a divisor, can share them.
+        micro_tokens: most places that one process computes at once; its share of a batch is cut into such pieces and
+            their gradients are added. None computes it at once.
+        sharded: True spreads weights and optimizer state over the processes, see recipes/loop/sharding.py.
+        optimizer: "adamw", or "muon" for the layers' matrices, see ``make_optimizers``.
+        lr: peak learning rate.
+        final_lr: learning rate at the end, as a part of the peak.
+        warmup: steps of linear warm-up.
+        weight_decay: of matrices; norms and positions are not decayed.
+        clip: largest gradient norm.
+        task_weights: task to share of steps.
+        image_share: share of image steps in the first quarter and afterwards; None follows ``task_weights``.
+        silent_share: part of the steps of tasks that write picture and sound which write the picture alone.
+        given: numbers of given slices of tasks that continue a clip, None for all.
+        source_dropout: share of sequences that do not name their data source.
+        text_dropout: share of captions hidden, which trains the null branch of guidance.
+        task_text_dropout: task to its own share. What a caption tells is not learned from sound or pictures, so tasks
+            that are asked for without a text hide most of theirs; at 0.5 and more validation hides them all.
+        task_slice_dropout: task to the share of its sequences that see the first slice of the clip they read alone, see
+            ``llm.batching.drop_slices``.
+        context_dropout: largest share of a sequence's own tokens hidden from it, see ``llm.batching.drop_context``.
+        full_softmax: True trains over the whole vocabulary instead of the valid block.
+        z_loss: weight of the squared log-partition.
+        audio_lead_weight: weight of the first frames of every audio level, see llm/loss.py.
+        audio_lead_frames: how many frames are first.
+        first_slice_weight: weight of the first slice of visual tokens.
+        ema: decay of the averaged weights that are saved; 0 saves the weights themselves.
+        validation_rows: last rows of a cache that are kept out of training, and most rows of each pool that are
+            measured.
+        validate_every: steps between validations.
+        log_every: steps between log lines.
+        save_every_s: seconds between checkpoints.
+        seed: of initialisation and every draw.
+
+    Raises:
+        ValueError: for a number out of range or an unknown name; all of them in one message.
+    """
+
+    size: str = "tiny"
+    visual_codes: int = 4096
+    audio_codes: int = 1024
+    visual_factors: int = 1
+    recompute_every: int | None = None
+    compiled: bool = False
+    audio_order: str = "level"
+    text_slots: int = 32
+    sizes: tuple[tuple[int, int], ...] = ()
+    durations: tuple[int, ...] = ()
+    sources: tuple[str, ...] = ()
+    steps: int = 20
+    tokens_per_step: int = 4096
+    batch_multiple: int = 1
+    micro_tokens: int | None = None
+    sharded: bool = False
+    optimizer: str = "adamw"
+    lr: float = 1e-3
+    final_lr: float = 0.02
+    warmup: int = 10
+    weight_decay: float = 0.05
+    clip: float = 1.0
+    task_weights: dict[str, float] = field(default_factory=_default_weights)
+    image_share: tuple[float, float] | None = None
+    silent_share: float = 0.0
+    given: tuple[int, ...] | None = None
+    source_dropout: float = 0.1
+    text_dropout: float = 0.1
+    task_text_dropout: dict[str, float] = field(default_factory=dict)
+    task_slice_dropout: dict[str, float] = field(default_factory=dict)
+    context_dropout: float = 0.0
+    full_softmax: bool = False
+    z_loss: float = 0.0
+    audio_lead_weight: float = 1.0
+    audio_lead_frames: int = 4
+    first_slice_weight: float = 1.0
+    ema: float = 0.0
+    validation_rows: int = 8
+    validate_every: int = 200
+    log_every: int = 10
+    save_every_s: float = 120.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        values = vars(self)
+        counts = ["steps", "tokens_per_step", "batch_multiple", "validate_every", "log_every"]
+        counts += [name for name in ("micro_tokens", "recompute_every") if values[name] is not None]
+        shares = {n: values[n] for n in ("silent_share", "source_dropout", "text_dropout", "context_dropout", "ema")}
+        shares |= {f"image_share[{i}]": share for i, share in enumerate(self.image_share or ())}
+        shares |= {f"task_text_dropout.{task}": share for task, share in self.task_text_dropout.items()}
+        shares |= {f"task_slice_dropout.{task}": share for task, share in self.task_slice_dropout.items()}
+        faults = [f"{name} must be at least 1, got {values[name]}" for name in counts if values[name] < 1]
+        faults += [f"{name} must lie in [0, 1], got {share}" for name, share in shares.items() if not 0 <= share <= 1]
+        for name in ("text_slots", "lr", "final_lr", "warmup", "weight_decay", "z_loss", "validation_rows"):
+            if not values[name] >= 0:  # NaN fails too
+                faults.append(f"{name} must not be negative, got {values[name]}")
+        if not self.clip > 0:
+            faults.append(f"clip must be positive, got {self.clip}")
+        if self.visual_factors != 1 and self.full_softmax:
+            faults.append("full_softmax needs a row for every code, so it does not go with visual_factors=2")
+        for name, known in (("size", tuple(PRESETS)), ("optimizer", OPTIMIZERS), ("audio_order", ORDERS)):
+            if values[name] not in known:
+                faults.append(f"unknown {name} {values[name]!r}; known: {', '.join(known)}")
+        if faults:
+            raise ValueError("; ".join(faults))
+        for task in (*self.task_weights, *self.task_text_dropout):
+            find_task(task)
+        for task in self.task_slice_dropout:
+            if find_task(task).visual_in != "whole" and not find_task(task).condition:
+                raise ValueError(f"task_slice_dropout.{task}: the task reads no whole clip")
+
+
+def make_batch(
+    group: Group,
+    rows: Tensor,
+    *,
+    data: LMData,
+    captions: CaptionLookup,
+    hidden: Tensor | None = None,
+    context_dropout: float = 0.0,
+    slice_dropout: float = 0.0,
+    generators: Sequence[torch.Generator] = (),
+    device: torch.device,
+) -> Batch:
+    """Sequences of one group.
+
+    Args:
+        group: the task and its pool.
+        rows: (b,) row numbers of that pool.
+        data: where they are read.
+        captions: vectors of the texts.
+        hidden: (b,) bool, whose caption is hidden; None hides none.
+        context_dropout: largest share of a sequence's own tokens that is hidden from it.
+        slice_dropout: share of the sequences that see the first slice alone of what they read.
+        generators: one a sequence, which draw what is dropped.
+        device: where the batch goes.
+
+    Returns:
+        The batch.
+    """
+    clips = data.read(rows, group.condition)
+    content = task_content(
+        group.task, group.clip, visual=clips.visual, audio=clips.audio, condition=clips.condition, given=group.given
+    )
+    ids, _ = group.layout.fill(content, len(rows))
+    inputs = None
+    if context_dropout or slice_dropout:
+        dropped = []
+        for row, generator in zip(ids[:, None], generators, strict=True):
+            seen = drop_context(row, group.layout, share=context_dropout, generator=generator)
+            if slice_dropout:
+                seen = drop_slices(seen, group.layout, share=slice_dropout, generator=generator)
+            dropped.append(seen)
+        inputs = torch.cat(dropped).to(device)
+    if not group.layout.text_slots:
+        return Batch(group.layout, ids.to(device), inputs=inputs)
+    text, mask = captions(clips.captions)
+    if hidden is not None:
+        mask = mask & ~hidden[:, None]
+    return Batch(group.layout, ids.to(device), text.to(device), mask.to(device), inputs)
+
+
+def draw_batch(
+    group: Group,
+    step: int,
+    *,
+    config: LMTrainConfig,
+    data: LMData,
+    captions: CaptionLookup,
+    generator: torch.Generator,
+    device: torch.device,
+    ranks: Ranks = ALONE,
+) -> list[Batch]:
+    """This process' share of a step's batch, in pieces of at most ``config.micro_tokens`` places.
+
+    Args:
+        group: what the step trains.
+        step: its number.
+        config: the run.
+        data: where rows are read.
+        captions: vectors of the texts.
+        generator: of the step, the same on all processes.
+        device: where the batches go.
+        ranks: this process among those that share the batch.
+
+    Returns:
+        Batches that together are the share.
+
+    Raises:
+        ValueError: if the processes cannot share the batch evenly.
+    """
+    pool = data.train[group.pool]
+    size = group.batch_size(config.tokens_per_step, config.batch_multiple)
+    drawn = pool[torch.randint(len(pool), (size,), generator=generator)]
+    hidden = torch.rand(size, generator=generator) < config.task_text_dropout.get(group.task, config.text_dropout)
+    own = list(ranks.share(size))
+    at_once = len(own) if config.micro_tokens is None else max(1, config.micro_tokens // group.layout.length)
+    return [
+        make_batch(
+            group,
+            drawn[numbers],
+            data=data,
+            captions=captions,
+            hidden=hidden[numbers],
+            context_dropout=config.context_dropout,
+            slice_dropout=config.task_slice_dropout.get(group.task, 0.0),
+            generators=[step_generator(config.seed, step, number) for number in numbers],
+            device=device,
+        )
+        for numbers in (own[start : start + at_once] for start in range(0, len(own), at_once))
+    ]
+
+
+def learning_rate(config: LMTrainConfig, step: int) -> float:
+    """Linear warm-up, then a cosine down to ``final_lr``.
+
+    Args:
+        config: the run.
+        step: from 0.
+
+    Returns:
+        The rate.
+    """
+    return config.lr * warmup_cosine(step, steps=config.steps, warmup=config.warmup, floor=config.final_lr)
+
+
+def make_optimizers(model: PrefixLM, config: LMTrainConfig) -> dict[str, torch.optim.Optimizer]:
+    """One AdamW (0.9, 0.98), or Muon for the layers' matrices beside an AdamW for the rest.
+
+    Matrices are decayed, norms and tables are not. Muon (Jordan et al. 2024) makes all directions of a matrix' step
+    equally long, which serves what the loss rarely asks for, such as reading the caption's shape. Its steps have the
+    root mean square of AdamW's (arXiv 2502.16982), so that both follow one learning rate.
+
+    Args:
+        model: the language model.
+        config: the run.
+
+    Returns:
+        Name in the checkpoint to optimizer.
+
+    Raises:
+        ValueError: for an unknown optimizer.
+    """
+    if config.optimizer not in OPTIMIZERS:
+        raise ValueError(f"unknown optimizer {config.optimizer!r}; known: {', '.join(OPTIMIZERS)}")
+    matrices: list[nn.Parameter] = []
+    decayed: list[nn.Parameter] = []
+    kept: list[nn.Parameter] = []
+    for name, weight in model.named_parameters():
+        table = name.startswith(("positions.", "high_given_low.")) or "embed_tokens" in name
+        inside = ".layers." in name and weight.ndim == 2 and config.optimizer == "muon"
+        (matrices if inside else kept if weight.ndim < 2 or table else decayed).append(weight)
+    groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": kept, "weight_decay": 0.0}]
+    made: dict[str, torch.optim.Optimizer] = {
+        "optimizer": torch.optim.AdamW(groups, lr=config.lr, betas=(0.9, 0.98), fused=True)
+    }
+    if matrices:
+        made["muon"] = torch.optim.Muon(
+            matrices, lr=config.lr, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw"
+        )
+    return made
+
+
+def lm_config(config: LMTrainConfig, data: LMData, text_dim: int) -> LMConfig:
+    """The preset with the sizes of this data and this text encoder.
+
+    Args:
+        config: the run.
+        data: what it trains on.
+        text_dim: width of the text encoder.
+
+    Returns:
+        The model's config.
+    """
+    return preset(
+        config.size,
+        visual_codes=config.visual_codes,
+        audio_levels=data.audio_levels,
+        audio_codes=config.audio_codes if data.audio_levels else 0,
+        text_dim=text_dim,
+        text_slots=config.text_slots,
+        max_grid=data.max_grid,
+        max_audio_frames=data.max_audio_frames,
+        audio_order=config.audio_order,
+        visual_factors=config.visual_factors,
+    )
+
+
+def mixture(config: LMTrainConfig, data: LMData, vocabulary: Vocabulary) -> list[Group]:
+    """What the steps of a run are drawn from.
+
+    Args:
+        config: the run.
+        data: pools of clips.
+        vocabulary: of the model.
+
+    Returns:
+        The groups.
+
+    Raises:
+        ValueError: if a task finds no clips, as in ``make_groups``.
+    """
+    return make_groups(
+        config.task_weights,
+        vocabulary,
+        data.pools,
+        text_slots=config.text_slots,
+        given=config.given,
+        silent_share=config.silent_share,
+        source_dropout=config.source_dropout,
+        audio_order=config.audio_order,
+    )
+
+
+def describe_mixture(config: LMTrainConfig, groups: list[Group]) -> str:
+    """A table of the groups, and what other ways of batching would waste.
+
+    Args:
+        config: the run.
+        groups: its mixture.
+
+    Returns:
+        Lines of text.
+    """
+    early, late = (group_shares(groups, progress=at, image_share=config.image_share) for at in (0.0, 1.0))
+    lines = [
+        f"{'task':<20}{'grid':>12}{'sound':>7}{'given':>7}{'places':>8}{'batch':>7}{'steps':>9}{'late':>9}  condition"
+    ]
+    for group, first, last in zip(groups, early.tolist(), late.tolist(), strict=True):
+        grid = "x".join(map(str, group.clip.grid))
+        given = "-" if group.given is None else group.given
+        size = group.batch_size(config.tokens_per_step, config.batch_multiple)
+        lines.append(
+            f"{group.task:<20}{grid:>12}{group.clip.audio_frames:>7}{given:>7}{group.layout.length:>8}{size:>7}"
+            f"{first:>9.2%}{last:>9.2%}  {group.condition or ''}".rstrip()
+        )
+    waste = padding_elsewhere(
+        groups, late, tokens_per_step=config.tokens_per_step, generator=step_generator(config.seed, 0)
+    )
+    lines.append(
+        f"padding of this mixture: none between sequences of one layout; {waste.packed:.1%} packed first fit, "
+        f"{waste.naive:.1%} in mixed batches"
+    )
+    return "\n".join(lines) + "\n"
+
+
+def _loss_values(prefix: str, task: str, loss: LMLoss) -> dict[str, float | Tensor]:
+    values: dict[str, float | Tensor] = {
+        f"{prefix}/loss": loss.total.detach(),
+        f"{prefix}/loss_{task}": loss.total.detach(),
+    }
+    for kind in ("visual", "audio"):
+        if kind in loss.nats:
+            values[f"{prefix}/{kind}_loss"] = loss.nats[kind]
+            values[f"{prefix}/{kind}_loss_{task}"] = loss.nats[kind]
+        if kind in loss.accuracy:
+            values[f"{prefix}/{kind}_accuracy"] = loss.accuracy[kind]
+    return values
+
+
+def _weighted(parts: list[tuple[float, dict[str, float | Tensor]]]) -> dict[str, float | Tensor]:
+    """Weighted mean of each name over the parts that have it."""
+    sums: dict[str, float | Tensor] = {}
+    weights: dict[str, float] = {}
+    for weight, values in parts:
+        for name, value in values.items():
+            sums[name] = sums.get(name, 0.0) + weight * value
+            weights[name] = weights.get(name, 0.0) + weight
+    return {name: total / weights[name] for name, total in sums.items()}
+
+
+@torch.no_grad()
+def validate(
+    model: PrefixLM,
+    groups: list[Group],
+    *,
+    config: LMTrainConfig,
+    data: LMData,
+    captions: CaptionLookup,
+    compute: Compute,
+    ranks: Ranks = ALONE,
+) -> dict[str, float | Tensor]:
+    """Losses of held-out rows, each task alone, and their mean under the tasks' weights.
+
+    Args:
+        model: the language model.
+        groups: the mixture.
+        config: the run.
+        data: where held-out rows are read.
+        captions: vectors of the texts.
+        compute: device and precision.
+        ranks: where weights are spread all processes must call, and compute the same.
+
+    Returns:
+        Names such as ``val/loss`` and ``val/loss_text_to_video`` to values.
+    """
+    parts = []
+    for group in groups:
+        rows = data.held_out[group.pool][: config.validation_rows]
+        for part in rows.split(group.batch_size(config.micro_tokens or config.tokens_per_step)) if len(rows) else ():
+            hidden = torch.full((len(part),), config.task_text_dropout.get(group.task, 0.0) >= 0.5)
+            batch = make_batch(group, part, data=data, captions=captions, hidden=hidden, device=compute.device)
+            with compute.autocast():
+                loss = prefix_lm_loss(model, batch, full_softmax=config.full_softmax)
+            parts.append((group.weight * len(part) / len(rows), _loss_values("val", group.task, loss)))
+    return ranks.means({name: float(value) for name, value in _weighted(parts).items()})
+
+
+def _learn(
+    model: PrefixLM, batches: list[Batch], task: str, *, config: LMTrainConfig, compute: Compute
+) -> dict[str, float | Tensor]:
+    """Gradients of the mean loss of all pieces; returns what is logged."""
+    count, parts = sum(len(batch.ids) for batch in batches), []
+    for batch in batches:
+        with compute.autocast():
+            loss = prefix_lm_loss(
+                model,
+                batch,
+                full_softmax=config.full_softmax,
+                z_loss=config.z_loss,
+                audio_lead_weight=config.audio_lead_weight,
+                audio_lead_frames=config.audio_lead_frames,
+                first_slice_weight=config.first_slice_weight,
+            )
+        weight = len(batch.ids) / count
+        (loss.total * weight).backward()
+        parts.append((weight, _loss_values("train", task, loss)))
+    return _weighted(parts)
+
+
+def train_lm(
+    config: LMTrainConfig,
+    folder: Path,
+    *,
+    data: LMData,
+    captions: CaptionLookup,
+    text_dim: int,
+    compute: Compute,
+    code_vectors: tuple[Tensor | None, list[Tensor] | None] = (None, None),
+    start: Callable[[], PrefixLM] | None = None,
+    ranks: Ranks = ALONE,
+) -> Path:
+    """Train, and write the model to ``folder/model``.
+
+    Args:
+        config: the run.
+        folder: receives log, curves, checkpoints and the model; a stopped run continues, with any number of processes.
+        data: pools of clips.
+        captions: vectors of their texts.
+        text_dim: width of the text encoder.
+        compute: device and precision.
+        code_vectors: visual (v, m) and audio (one (v, m) a level) vectors that the embedding rows start from; None
+            starts from noise.
+        start: loads a trained model that goes on, as in task adaptation, on the processes that need it whole; None
+            starts anew.
+        ranks: this process among those that train together; the first one writes.
+
+    Returns:
+        ``folder / "model"``.
+
+    Raises:
+        ValueError: if a task finds no clips, ``start`` has other sizes than this run, or the processes cannot share a
+            batch.
+    """
+    # model and mixture
+    sharded = config.sharded and ranks.world > 1
+    wanted = lm_config(config, data, text_dim)
+    whole = None
+    if ranks.is_main or not sharded:
+        if start is not None:
+            whole = start()
+            _require_room(whole.config, wanted)
+        else:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(config.seed)
+                whole = PrefixLM(wanted)
+                start_from_code_vectors(whole, *code_vectors, generator=torch.Generator().manual_seed(config.seed))
+    groups = mixture(config, data, wanted.vocabulary)
+    for group in groups:
+        size = group.batch_size(config.tokens_per_step, config.batch_multiple)
+        if size % ranks.world:
+            raise ValueError(
+                f"a batch of {size} {group.task} sequences cannot be shared by {ranks.world} processes; "
+                f"set batch_multiple={ranks.world}"
+            )
+    if sharded:
+        model = shard_from_first(whole, ranks, compute.device)
+        averaged = shard_from_first(whole, ranks, compute.device) if config.ema else model
+        del whole
+    else:
+        assert whole is not None, "every process has made it"
+        model = whole.to(compute.device)
+        averaged = copy.deepcopy(model) if config.ema else model
+    averaged.requires_grad_(False)
+    model.train().requires_grad_(True)
+    model.checkpoint_layers(config.recompute_every)
+    if config.compiled:
+        model.compile_layers()
+    flops = {id(g): sequence_flops(model.config, g.layout, full_softmax=config.full_softmax) for g in groups}
+    peak = peak_flops(compute)
+
+    # optimizers
+    optimizers = make_optimizers(model, config)
+    parts: dict[str, nn.Module | torch.optim.Optimizer] = {"model": model, **optimizers}
+    if config.ema:
+        parts["ema"] = averaged
+
+    # resume
+    run = Run(
+        folder,
+        title="language model",
+        total_steps=config.steps,
+        config=config,
+        save_every_s=config.save_every_s,
+        writes=ranks.is_main,
+        store=ShardedStore(folder / "checkpoint", ranks),
+        ranks=ranks,
+    )
+    first = run.resume(parts)
+
+    # loop
+    spent = _Spent()
+    for step in run.steps(first):
+        generator = step_generator(config.seed, step)
+        shares = group_shares(groups, progress=step / config.steps, image_share=config.image_share)
+        group = draw_group(groups, shares, generator)
+        batches = draw_batch(
+            group,
+            step,
+            config=config,
+            data=data,
+            captions=captions,
+            generator=generator,
+            device=compute.device,
+            ranks=ranks,
+        )
+        values = _learn(model, batches, group.task, config=config, compute=compute)
+        if not sharded:
+            ranks.average_gradients(model.parameters())
+        norm = nn.utils.clip_grad_norm_(model.parameters(), config.clip)
+        for optimizer in optimizers.values():
+            for table in optimizer.param_groups:
+                table["lr"] = learning_rate(config, step)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        if config.ema:
+            follow_weights(averaged, model, decay=config.ema, step=step)
+
+        spent.count(batches, flops[id(group)])
+        if step % config.log_every == 0 or step == config.steps - 1:
+            values = ranks.means(values)
+            values["train/grad_norm"] = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
+            values |= spent.told(peak, ranks)
+            spent = _Spent()
+            run.log(step, values)
+        if (step + 1) % config.validate_every == 0 or step == config.steps - 1:
+            averaged.eval()
+            measured = validate(
+                averaged, groups, config=config, data=data, captions=captions, compute=compute, ranks=ranks
+            )
+            if measured:
+                run.log(step, measured)
+            averaged.train()
+            spent = _Spent()
+        run.maybe_save(step, parts)
+
+    # finish
+    run.finish(parts)
+    save_whole(averaged, Path(folder) / "model", ranks)
+    return Path(folder) / "model"
+
+
+class _Spent:
+    """What this process computed since the last line of the log."""
+
+    def __init__(self) -> None:
+        self.start, self.places, self.flops, self.empty_text, self.padding = time.monotonic(), 0, 0.0, 0, 0
+
+    def count(self, batches: list[Batch], flops: float) -> None:
+        """Add a step's share; ``flops`` is that of one sequence."""
+        for batch in batches:
+            empty_text, padding = empty_places(batch)
+            self.places += batch.ids.numel()
+            self.flops += flops * len(batch.ids)
+            self.empty_text += empty_text
+            self.padding += padding
+
+    def told(self, peak: float, ranks: Ranks) -> dict[str, float | Tensor]:
+        """Throughput of all processes, the share of the peak, and the shares of places that held nothing."""
+        seconds = time.monotonic() - self.start
+        return {
+            "perf/tokens_per_s": self.places * ranks.world / seconds,
+            "perf/mfu": self.flops / seconds / peak,
+            "perf/padding": self.padding / self.places,
+            "perf/empty_text": self.empty_text / self.places,
+        }
+
+
+def _require_room(there: LMConfig, wanted: LMConfig) -> None:
+    """Raise unless a trained model can speak what a run wants of it."""
+    faults = [
+        f"{name} {getattr(there, name)} (wanted {getattr(wanted, name)})"
+        for name in (
+            *("visual_codes", "visual_factors", "audio_levels", "audio_codes"),
+            *("text_dim", "text_slots", "audio_order"),
+        )
+        if getattr(there, name) != getattr(wanted, name)
+    ]
+    if any(a < b for a, b in zip(there.max_grid, wanted.max_grid, strict=True)):
+        faults.append(f"max_grid {there.max_grid} (wanted {wanted.max_grid})")
+    if there.max_audio_frames < wanted.max_audio_frames:
+        faults.append(f"max_audio_frames {there.max_audio_frames} (wanted {wanted.max_audio_frames})")
+    if faults:
+        raise ValueError(f"the model to start from does not fit this run: {'; '.join(faults)}")

@@ -1,0 +1,597 @@
+"""Train the MAGVIT-v2 tokenizer: images first, then clips, the saved model being the running average of the weights.
+
+The paper's whole recipe is here: reconstruction, a perceptual term on a frozen network, a discriminator with r1 and
+LeCam, the entropy term with its annealed weight. The small default uses neither judge nor perceptual network.
+
+The images are one-frame clips. They train the last temporal slice of every kernel and the half of each time-doubling
+convolution that the first frame passes; with that half copied (``finish_images``) the second stage starts from what the
+paper gets by inflating an image model (MAGVIT-v2, appendix; see ``mmtok.visual.magvit2.inflate``).
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from mmtok.contract import VisualTokenizer, decode_clip
+from mmtok.features.resnet import ResNetLogits
+from mmtok.features.squeezenet import SqueezeNet
+from mmtok.features.vgg import VGG16, perceptual_loss
+from mmtok.files import writing
+from mmtok.losses.visual import reconstruction_losses
+from mmtok.losses.visual_discriminators import LeCam, VideoDiscriminator, discriminator_loss, generator_loss, r1_penalty
+from mmtok.metrics.codebook import CodebookUse
+from mmtok.metrics.visual import psnr_db
+from mmtok.quantize.lfq import entropy_weight
+from mmtok.visual.magvit2 import Magvit2, Magvit2Output, finish_images, inflate, magvit2, magvit2_params
+from recipes.corpora.shapes import ShapesCorpus, render_video
+from recipes.loop.run import Run, step_generator
+from recipes.loop.schedule import warmup_cosine
+from recipes.runtime.device import Compute
+from recipes.runtime.distributed import ALONE, Ranks
+
+ClipSource = Callable[[torch.Generator, int, int, int], Tensor]
+M = TypeVar("M", bound=torch.nn.Module)
+
+
+@dataclass(frozen=True)
+class Magvit2TrainConfig:
+    """Options of ``train_magvit2``; the defaults are a smoke run.
+
+    Attributes:
+        preset: size of a new model, a key of ``mmtok.visual.magvit2.PRESETS``.
+        init: folder of a tokenizer to start from instead of random weights; an image tokenizer is inflated to
+            ``preset``.
+        seed: decides weights, data and their order.
+        image_steps: steps on one-frame clips, first.
+        video_steps: steps on clips of ``num_frames``.
+        image_batch_size: images a step, at the first of ``sizes``.
+        video_batch_size: clips a step, at the first of ``sizes``; other sizes get the same number of pixels.
+        num_frames: frames of a clip, 1 + a multiple of the temporal stride.
+        sizes: heights (= widths) in pixels; every step draws one.
+        learning_rate: peak.
+        betas: of Adam; (0.0, 0.99) in the paper, whose game with a judge wants no momentum.
+        final_learning_rate: where the cosine ends, as a share of the peak.
+        warmup_steps: linear warm-up.
+        weight_decay: of the kernels and matrices.
+        grad_clip: largest gradient norm.
+        ema_decay: of the running average of the weights.
+        l1_weight: absolute error.
+        l2_weight: squared error.
+        edge_weight: error of neighbour differences.
+        perceptual_weight: distance of a frozen network's features; 0.1 in MAGVIT.
+        perceptual_network: "squeezenet:F.npz", "vgg16:F.pth", "resnet50:FOLDER" (MAGVIT's: logits at 224 pixels, a
+            transformers folder or hub id), or "random" for a network of random weights, which is for tests.
+        perceptual_frames: frames of each clip that it sees, drawn anew each step; 0 for all.
+        adversarial_weight: the judge's say; 0.1 in MAGVIT, 0 for none. It needs one size and whole clips, so it starts
+            behind the images at the earliest.
+        adversarial_start_step: first step with a judge.
+        discriminator_channels: base width of the judge, 128 in the paper.
+        discriminator_multipliers: its widths after each halving.
+        discriminator_lr_scale: its learning rate as a share of the tokenizer's.
+        r1_cost: gradient penalty on real clips, 10 in MAGVIT.
+        r1_every: steps between penalties, which are weighted by as much.
+        lecam_weight: pull towards the running mean answers, 0.001 in O2-MAGVIT2.
+        commitment_weight: distance of latents from their signs.
+        entropy_weight: token entropy minus codebook entropy, final value.
+        entropy_boost: factor on ``entropy_weight`` at step 0.
+        entropy_anneal_steps: until the factor has fallen to 1.
+        temperature: of the entropy's affinities.
+        use_window: steps over which the use of the codebook is measured.
+        log_every: steps between log lines.
+        sheet_every_s: seconds between pictures of reconstructions.
+        save_every_s: seconds between checkpoints.
+    """
+
+    preset: str = "tiny"
+    init: str | None = None
+    seed: int = 0
+    image_steps: int = 4
+    video_steps: int = 4
+    image_batch_size: int = 4
+    video_batch_size: int = 2
+    num_frames: int = 17
+    sizes: tuple[int, ...] = (64,)
+    learning_rate: float = 1e-3
+    betas: tuple[float, float] = (0.9, 0.99)
+    final_learning_rate: float = 0.05
+    warmup_steps: int = 100
+    weight_decay: float = 1e-4
+    grad_clip: float = 1.0
+    ema_decay: float = 0.999
+    l1_weight: float = 1.0
+    l2_weight: float = 5.0
+    edge_weight: float = 0.5
+    perceptual_weight: float = 0.0
+    perceptual_network: str | None = None
+    perceptual_frames: int = 4
+    adversarial_weight: float = 0.0
+    adversarial_start_step: int = 0
+    discriminator_channels: int = 128
+    discriminator_multipliers: tuple[int, ...] = (2, 4, 4, 4, 4)
+    discriminator_lr_scale: float = 1.0
+    r1_cost: float = 10.0
+    r1_every: int = 16
+    lecam_weight: float = 0.001
+    commitment_weight: float = 0.25
+    entropy_weight: float = 0.1
+    entropy_boost: float = 3.0
+    entropy_anneal_steps: int = 2000
+    temperature: float = 0.01
+    use_window: int = 100
+    log_every: int = 20
+    sheet_every_s: float = 300.0
+    save_every_s: float = 120.0
+
+    def __post_init__(self) -> None:
+        if min(self.image_steps, self.video_steps) < 0 or self.total_steps < 1:
+            raise ValueError(
+                f"image_steps ({self.image_steps}) + video_steps ({self.video_steps}) must be at least 1, none negative"
+            )
+        if not self.sizes:
+            raise ValueError("sizes must name at least one size")
+        if bool(self.perceptual_weight) != (self.perceptual_network is not None):
+            raise ValueError("perceptual_weight and perceptual_network go together; give both or neither")
+        if self.adversarial_weight and len(set(self.sizes)) > 1:
+            raise ValueError(f"the discriminator judges clips of one size, sizes names {sorted(set(self.sizes))}")
+
+    @property
+    def total_steps(self) -> int:
+        """All optimizer steps."""
+        return self.image_steps + self.video_steps
+
+    @property
+    def first_judged_step(self) -> int:
+        """The step from which the discriminator takes part; beyond the end when it never does."""
+        return max(self.adversarial_start_step, self.image_steps) if self.adversarial_weight else self.total_steps
+
+
+class ShapesClips:
+    """Clips of the made-up corpus, drawn from a pool that is rendered once and kept as bytes.
+
+    Args:
+        num_clips: scenes in the pool.
+        size: largest size asked for later, pixels; smaller ones are crops or reductions by whole factors.
+        num_frames: longest clip asked for later.
+        seed: of the corpus.
+    """
+
+    def __init__(self, *, num_clips: int = 512, size: int = 64, num_frames: int = 17, seed: int = 0):
+        corpus = ShapesCorpus(seed, "train")
+        scenes = (render_video(corpus.scene(i), size=size, num_frames=num_frames) for i in range(num_clips))
+        self._pool = torch.stack([((scene + 1) * 127.5).round().to(torch.uint8) for scene in scenes])
+
+    def __call__(self, generator: torch.Generator, batch_size: int, num_frames: int, size: int) -> Tensor:
+        """Draw a batch.
+
+        Args:
+            generator: decides everything.
+            batch_size: clips.
+            num_frames: at most the pool's.
+            size: at most the pool's.
+
+        Returns:
+            (b, 3, num_frames, size, size) in [-1, 1].
+
+        Raises:
+            ValueError: if more is asked for than the pool holds.
+        """
+        frames, side = self._pool.shape[2], self._pool.shape[-1]
+        if num_frames > frames or size > side:
+            raise ValueError(f"the pool holds {frames} frames of {side} pixels, asked for {num_frames} of {size}")
+        clips = []
+        for _ in range(batch_size):
+            n, first, reduce = (
+                int(torch.randint(high, (1,), generator=generator))
+                for high in (len(self._pool), frames - num_frames + 1, 2)
+            )
+            clip = self._pool[n, :, first : first + num_frames].float() / 127.5 - 1
+            factor = side // size
+            if reduce and factor > 1:
+                clip = torch.nn.functional.avg_pool2d(clip, factor)
+            room = clip.shape[-1] - size + 1
+            top, left = (int(torch.randint(room, (1,), generator=generator)) for _ in range(2))
+            clips.append(clip[..., top : top + size, left : left + size])
+        return torch.stack(clips)
+
+
+class Ema(Generic[M]):
+    """A running average of a model's weights, itself a model.
+
+    Args:
+        model: copied.
+        decay: share that is kept a step; smaller during the first steps, so that the start is forgotten.
+    """
+
+    def __init__(self, model: M, decay: float):
+        self.model: M = copy.deepcopy(model).eval().requires_grad_(False)
+        self.decay, self.updates = decay, 0
+
+    @torch.no_grad()
+    def update(self, model: M) -> None:
+        """Move towards ``model``.
+
+        Args:
+            model: the model being trained.
+        """
+        self.updates += 1
+        decay = min(self.decay, self.updates / (self.updates + 9))
+        torch._foreach_lerp_(list(self.model.parameters()), list(model.parameters()), 1 - decay)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Averaged weights and the count.
+
+        Returns:
+            State for a checkpoint.
+        """
+        return {"model": self.model.state_dict(), "updates": self.updates}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from ``state_dict``.
+
+        Args:
+            state: as returned by ``state_dict``.
+        """
+        self.model.load_state_dict(state["model"])
+        self.updates = state["updates"]
+
+
+def magvit2_loss(
+    model: Magvit2, video: Tensor, config: Magvit2TrainConfig, step: int
+) -> tuple[Tensor, Magvit2Output, dict[str, Tensor | float]]:
+    """The training objective on one batch.
+
+    Args:
+        model: the tokenizer.
+        video: (b, 3, t, h, w) in [-1, 1].
+        config: weights of the terms.
+        step: decides the entropy weight.
+
+    Returns:
+        The loss, the model's output, and the terms by log name.
+    """
+    output = model(video, temperature=config.temperature)
+    terms = reconstruction_losses(output.reconstruction, video)
+    entropy = output.losses.token_entropy - output.losses.codebook_entropy
+    weight = entropy_weight(
+        step, weight=config.entropy_weight, boost=config.entropy_boost, anneal_steps=config.entropy_anneal_steps
+    )
+    loss = (
+        config.l1_weight * terms.l1
+        + config.l2_weight * terms.l2
+        + config.edge_weight * terms.edge
+        + config.commitment_weight * output.losses.commitment
+        + weight * entropy
+    )
+    logged: dict[str, Tensor | float] = {
+        "train/loss": loss.detach(),
+        "train/psnr_db": psnr_db(output.reconstruction.detach().clamp(-1, 1), video).clamp_max(99).mean(),
+        "train/l1": terms.l1.detach(),
+        "train/l2": terms.l2.detach(),
+        "train/edge": terms.edge.detach(),
+        "vq/commitment": output.losses.commitment.detach(),
+        "vq/token_entropy": output.losses.token_entropy.detach(),
+        "vq/codebook_entropy": output.losses.codebook_entropy.detach(),
+        "vq/entropy_weight": weight,
+    }
+    return loss, output, logged
+
+
+def learning_rate_at(step: int, config: Magvit2TrainConfig) -> float:
+    """Linear warm-up, then half a cosine down to the final share.
+
+    Args:
+        step: optimizer step, from 0.
+        config: peak, warm-up, length and end.
+
+    Returns:
+        The learning rate of ``step``.
+    """
+    total = config.total_steps
+    floor = config.final_learning_rate
+    return config.learning_rate * warmup_cosine(step, steps=total, warmup=config.warmup_steps, floor=floor)
+
+
+def draw_clips(
+    clip_source: ClipSource,
+    *,
+    seed: int,
+    step: int,
+    count: int,
+    num_frames: int,
+    sizes: tuple[int, ...],
+    ranks: Ranks = ALONE,
+) -> Tensor:
+    """This process' share of a step's clips; the whole is a function of (seed, step), whoever takes which part.
+
+    Args:
+        clip_source: draws clips.
+        seed: of the run.
+        step: optimizer step.
+        count: clips a step at the first of ``sizes``; other sizes get the same number of pixels.
+        num_frames: of each clip.
+        sizes: heights (= widths) in pixels, of which the step draws one.
+        ranks: this process among others.
+
+    Returns:
+        (b, 3, num_frames, size, size).
+    """
+    size = sizes[int(torch.randint(len(sizes), (1,), generator=step_generator(seed, step)))]
+    count = max(ranks.world, round(count * (sizes[0] / size) ** 2))
+    drawn = (clip_source(step_generator(seed, step, n), 1, num_frames, size) for n in ranks.share(count))
+    return torch.cat(list(drawn))
+
+
+def draw_batch(config: Magvit2TrainConfig, clip_source: ClipSource, step: int, ranks: Ranks = ALONE) -> Tensor:
+    """Images first, then clips.
+
+    Args:
+        config: sizes and batch sizes.
+        clip_source: draws clips.
+        step: optimizer step.
+        ranks: this process among others.
+
+    Returns:
+        (b, 3, t, size, size).
+    """
+    image = step < config.image_steps
+    return draw_clips(
+        clip_source,
+        seed=config.seed,
+        step=step,
+        count=config.image_batch_size if image else config.video_batch_size,
+        num_frames=1 if image else config.num_frames,
+        sizes=config.sizes,
+        ranks=ranks,
+    )
+
+
+def perceptual_network(name: str) -> torch.nn.Module:
+    """A frozen network with ``layers``, by the config's name.
+
+    Args:
+        name: see ``Magvit2TrainConfig.perceptual_network``.
+
+    Returns:
+        The network.
+
+    Raises:
+        FileNotFoundError: if its file is absent.
+        ValueError: for an unknown name.
+    """
+    kind, _, path = name.partition(":")
+    if kind == "random" and not path:
+        return SqueezeNet()
+    if kind == "squeezenet" and path:
+        return SqueezeNet.from_npz(path)
+    if kind == "vgg16" and path:
+        return VGG16.from_file(path)
+    if kind == "resnet50" and path:
+        return ResNetLogits.from_pretrained(path)
+    raise ValueError(f"unknown perceptual_network {name!r}; known: squeezenet:F, vgg16:F, resnet50:FOLDER, random")
+
+
+class Judge:
+    """The discriminator's side of the game.
+
+    Args:
+        config: the run.
+        device: where it lives.
+    """
+
+    def __init__(self, config: Magvit2TrainConfig, device: torch.device):
+        size = config.sizes[0]
+        self.config = config
+        self.network = VideoDiscriminator(
+            (config.num_frames, size, size),
+            channels=config.discriminator_channels,
+            channel_multipliers=config.discriminator_multipliers,
+        ).to(device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+        self.optimizer = torch.optim.Adam(self.network.parameters(), lr=config.learning_rate, betas=(0.0, 0.99))
+        self.lecam = LeCam()
+
+    def parts(self) -> dict[str, Any]:
+        """What belongs into the checkpoint.
+
+        Returns:
+            Name to object.
+        """
+        return {"judge": self.network, "judge_optimizer": self.optimizer, "lecam": self.lecam}
+
+    def opinion(self, reconstruction: Tensor) -> Tensor:
+        """The tokenizer's adversarial term; no gradient reaches the judge.
+
+        Args:
+            reconstruction: (b, 3, t, h, w) with a graph.
+
+        Returns:
+            Scalar.
+        """
+        self.network.requires_grad_(False)
+        term = generator_loss(self.network(reconstruction))
+        self.network.requires_grad_(True)
+        return term
+
+    def learn(
+        self, video: Tensor, reconstruction: Tensor, *, step: int, lr: float, compute: Compute, ranks: Ranks
+    ) -> dict[str, Tensor | float]:
+        """One step of the judge.
+
+        Args:
+            video: (b, 3, t, h, w) real clips.
+            reconstruction: what the tokenizer made of them; detached here.
+            step: optimizer step.
+            lr: the tokenizer's learning rate of this step.
+            compute: device and precision.
+            ranks: this process among others.
+
+        Returns:
+            Terms by log name.
+        """
+        config = self.config
+        with compute.autocast():
+            real, fake = self.network(video), self.network(reconstruction.detach())
+            loss = discriminator_loss(real, fake)
+        self.lecam.update(ranks.mean(real.float().mean()), ranks.mean(fake.float().mean()))
+        logged: dict[str, Tensor | float] = {
+            "judge/loss": loss.detach(),
+            "judge/real": real.detach().float().mean(),
+            "judge/fake": fake.detach().float().mean(),
+        }
+        if config.lecam_weight:
+            pull = self.lecam(real, fake)
+            logged["judge/lecam"] = pull.detach()
+            loss = loss + config.lecam_weight * pull
+        if config.r1_cost and step % config.r1_every == 0:
+            penalty = r1_penalty(self.network, video)
+            logged["judge/r1"] = penalty.detach()
+            loss = loss + config.r1_cost * config.r1_every * penalty
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        ranks.average_gradients(self.network.parameters())
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr * config.discriminator_lr_scale
+        self.optimizer.step()
+        return logged
+
+
+@torch.no_grad()
+def reconstruction_sheet(model: VisualTokenizer, videos: list[Tensor], path: Path) -> None:
+    """Write a PNG with originals above their reconstructions, some frames of each clip.
+
+    Args:
+        model: the tokenizer.
+        videos: clips (b, 3, t, h, w) of any sizes.
+        path: the file, replaced atomically.
+    """
+    strips = []
+    for video in videos:
+        again = decode_clip(model, model.encode(video), (video.shape[2], video.shape[3], video.shape[4]))
+        shown = sorted({round(i * (video.shape[2] - 1) / 3) for i in range(4)})
+        rows = [v[:6, :, shown].permute(1, 3, 0, 2, 4).flatten(2) for v in (video, again)]  # (c, h, b * t * w)
+        strips.append(torch.cat(rows, dim=1))
+    width = max(strip.shape[2] for strip in strips)
+    strips = [torch.nn.functional.pad(strip, (0, width - strip.shape[2])) for strip in strips]
+    picture = ((torch.cat(strips, dim=1).clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+    with writing(path) as scratch:
+        Image.fromarray(picture.permute(1, 2, 0).cpu().numpy()).save(scratch)
+
+
+def _seen_frames(config: Magvit2TrainConfig, total: int, step: int) -> Tensor:
+    """Frames that the perceptual network sees in a step, the same on every rank."""
+    count = min(total, config.perceptual_frames or total)
+    return torch.randperm(total, generator=step_generator(config.seed + 1, step))[:count].sort().values
+
+
+def _start(config: Magvit2TrainConfig) -> Magvit2:
+    """The model before its first step."""
+    if config.init is None:
+        return magvit2(config.preset)
+    model = Magvit2.from_pretrained(config.init)
+    return inflate(model, magvit2_params(config.preset)) if model.params.temporal_kernel == 1 else model
+
+
+def train_magvit2(
+    config: Magvit2TrainConfig,
+    folder: Path,
+    *,
+    clip_source: ClipSource,
+    compute: Compute,
+    ranks: Ranks = ALONE,
+) -> Path:
+    """Train, or continue a stopped run, and write the averaged model.
+
+    Args:
+        config: all options.
+        folder: the run's folder; holds the checkpoint, the log, curves.png and reconstructions.png.
+        clip_source: ``(generator, batch_size, num_frames, size) -> (b, 3, t, size, size)`` in [-1, 1], a function of
+            its arguments only.
+        compute: device and precision.
+        ranks: this process among those that train together; the first one writes.
+
+    Returns:
+        The model's folder, ``folder / "model"``.
+    """
+    torch.manual_seed(config.seed)
+    model = _start(config).to(compute.device, memory_format=torch.channels_last_3d).train()  # type: ignore[call-overload]
+    ema = Ema(model, config.ema_decay)
+    matrices = [p for p in model.parameters() if p.ndim > 1]
+    others = [p for p in model.parameters() if p.ndim <= 1]
+    groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas)
+    use = CodebookUse(model.codebook_size, window=config.use_window)
+
+    total = config.total_steps
+    parts: dict[str, Any] = {"model": model, "ema": ema, "optimizer": optimizer, "use": use}
+    network = None if config.perceptual_network is None else perceptual_network(config.perceptual_network)
+    network = None if network is None else network.to(compute.device)
+    judge = Judge(config, compute.device) if config.first_judged_step < total else None
+    if judge is not None:
+        parts |= judge.parts()
+    run = Run(
+        Path(folder),
+        title="magvit2",
+        total_steps=total,
+        config=config,
+        save_every_s=config.save_every_s,
+        writes=ranks.is_main,
+    )
+    sheet = Path(folder) / "reconstructions.png"
+    held = [
+        clip_source(step_generator(config.seed, -1 - i), 2, config.num_frames, s) for i, s in enumerate(config.sizes)
+    ]
+    held = [video.to(compute.device) for video in held]
+    last_sheet = time.monotonic()
+
+    for step in run.steps(run.resume(parts)):
+        lr = learning_rate_at(step, config)
+        for group in optimizer.param_groups:
+            group["lr"] = lr
+        if step and step == config.image_steps:
+            finish_images(model, optimizer)
+            finish_images(ema.model)
+        video = draw_batch(config, clip_source, step, ranks).to(compute.device)
+        playing = judge if step >= config.first_judged_step else None
+        with compute.autocast():
+            loss, output, logged = magvit2_loss(model, video, config, step)
+            if network is not None:
+                frames = _seen_frames(config, video.shape[2], step).to(video.device)
+                term = perceptual_loss(network, output.reconstruction, video, frames=frames)
+                loss = loss + config.perceptual_weight * term
+                logged["train/perceptual"] = term.detach()
+            if playing is not None:
+                term = playing.opinion(output.reconstruction)
+                loss = loss + config.adversarial_weight * term
+                logged["train/adversarial"] = term.detach()
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        ranks.average_gradients(model.parameters())
+        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.grad_clip)
+        optimizer.step()
+        if playing is not None:
+            logged |= playing.learn(video, output.reconstruction, step=step, lr=lr, compute=compute, ranks=ranks)
+        ema.update(model)
+        use.update(ranks.gather(output.codes))
+
+        if step % config.log_every == 0 or step + 1 == total:
+            share, bits = float(use.share()), float(use.entropy_bits())
+            logged |= {"vq/use": share, "vq/entropy_bits": bits, "vq/perplexity": 2.0**bits, "train/grad_norm": norm}
+            run.log(step, ranks.means(logged) | {"train/learning_rate": lr})
+        if ranks.is_main and time.monotonic() - last_sheet >= config.sheet_every_s:
+            reconstruction_sheet(ema.model, held, sheet)
+            last_sheet = time.monotonic()
+        run.maybe_save(step, parts)
+
+    run.finish(parts)
+    if ranks.is_main:
+        reconstruction_sheet(ema.model, held, sheet)
+        ema.model.save_pretrained(Path(folder) / "model")
+    return Path(folder) / "model"

@@ -1,0 +1,501 @@
+"""Train a SoundStream: reconstruction first, discriminators later if asked for.
+
+    cinepoet train soundstream --media my_sounds --out runs/soundstream
+
+What kills small codecs is not seen in the loss: at a few hundred steps a codec that uses one code scores like a healthy
+one. So the use of every level is logged from the first step, and a run whose level stays nearly unused late is stopped.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from mmtok.audio.soundstream import PRESETS, SoundStream, build_soundstream
+from mmtok.losses.audio import MultiScaleMelLoss, waveform_loss
+from mmtok.losses.audio_discriminators import AudioDiscriminators, adversarial_loss, discriminator_loss, feature_loss
+from mmtok.losses.balancer import LossBalancer
+from mmtok.metrics.audio import LogMelDistance
+from mmtok.metrics.codebook import CodebookUse
+from mmtok.quantize.residual import CodebookLearning, ResidualVQ
+from recipes.corpora.shapes import ShapesCorpus
+from recipes.corpora.sources import MixedSounds
+from recipes.loop.run import Run, step_generator
+from recipes.loop.schedule import warmup_cosine
+from recipes.runtime.device import Compute
+from recipes.runtime.distributed import ALONE, Ranks
+
+SoundSource = Callable[[torch.Generator, int, int], Tensor]  # (generator, batch_size, num_samples) -> (b, 1, n)
+
+
+@dataclass(frozen=True)
+class SoundStreamTrainConfig:
+    """Numbers of the run.
+
+    Attributes:
+        preset: size of the model, a key of ``mmtok.audio.soundstream.PRESETS``.
+        seed: of weights, data and every draw.
+        steps: optimizer steps.
+        batch_size: crops a step.
+        num_samples: length of a crop; a multiple of the hop.
+        recording_s: so many seconds of every file are kept in memory (230 MB an hour).
+        gain_db: a crop of a recording is made quieter by up to so many dB; what a codec never heard so quiet it codes
+            badly.
+        lr: peak learning rate of AdamW.
+        warmup_steps: linear warm-up; a cosine to 2 % of ``lr`` follows.
+        weight_decay: of AdamW.
+        max_grad_norm: gradients are clipped to this norm.
+        mel_weight: weight of the multi-scale mel loss.
+        mel_as_published: the paper's sum over windows instead of a mean that does not depend on their number.
+        mel_windows: window lengths in samples; the paper's are 64, 128, ... 2048.
+        num_mels: bands.
+        mel_linear_weight: factor on the paper's weight of the linear term against the logarithmic one.
+        waveform_weight: weight of the waveform L1.
+        commitment_weight: weight of the distance between latents and codes.
+        codebook_decay: share of the running means that a step keeps.
+        revival_threshold: codes used less than this share of the mean are replaced.
+        kmeans_iterations: rounds of k-means on the first vectors.
+        start_vectors: vectors gathered before k-means, see ``CodebookLearning``.
+        quantize_from_step: steps before this one train encoder and decoder without codebooks between them.
+        level_dropout: probability that an example uses only its first levels.
+        average_decay: decay of the averaged weights that are saved, or None to save the last ones.
+        use_window: steps over which the use of codes is counted.
+        min_use: a level below this share of codes in use, late in the run, stops it.
+        min_use_from_step: quantized steps from which that is checked; early batches look all alike.
+        log_every: steps between log lines.
+        evaluate_every: steps between evaluations on fixed crops.
+        evaluation_size: crops of the evaluation.
+        save_every_s: seconds between checkpoints.
+        adversarial_start_step: first step with discriminators, or None for never.
+        adversarial_examples: at most so many crops of a batch are judged by discriminators, which may cost far more
+            than the codec; None judges all.
+        adversarial_weight: weight of the adversarial term; ratios to mel and features are DAC's (arXiv 2306.06546).
+        feature_weight: weight of the feature term.
+        balanced: let EnCodec's balancer scale the terms' gradients, so that weights are shares of the whole.
+        balancer_decay: of its running means.
+        discriminator_lr: learning rate of the discriminators, constant.
+        waveform_channels: first width of the waveform discriminators.
+        max_waveform_channels: their widest layer.
+        spectral_channels: first width of the spectral discriminator.
+    """
+
+    preset: str = "tiny"
+    seed: int = 0
+    steps: int = 4000
+    batch_size: int = 8
+    num_samples: int = 10_240
+    recording_s: float = 20.0
+    gain_db: float = 15.0
+    lr: float = 1e-3
+    warmup_steps: int = 100
+    weight_decay: float = 0.01
+    max_grad_norm: float = 1.0
+    mel_weight: float = 1.0
+    mel_as_published: bool = False
+    mel_windows: tuple[int, ...] = (128, 512, 2048)
+    num_mels: int = 64
+    mel_linear_weight: float = 1.0
+    waveform_weight: float = 1.0
+    commitment_weight: float = 0.25
+    codebook_decay: float = 0.99
+    revival_threshold: float = 0.5
+    kmeans_iterations: int = 10
+    start_vectors: int = 0
+    quantize_from_step: int = 0
+    level_dropout: float = 0.5
+    average_decay: float | None = None
+    use_window: int = 100
+    min_use: float = 0.1
+    min_use_from_step: int = 1000
+    log_every: int = 10
+    evaluate_every: int = 200
+    evaluation_size: int = 8
+    save_every_s: float = 120.0
+    adversarial_start_step: int | None = None
+    adversarial_examples: int | None = None
+    adversarial_weight: float = 0.067
+    feature_weight: float = 0.133
+    balanced: bool = False
+    balancer_decay: float = 0.999
+    discriminator_lr: float = 3e-4
+    waveform_channels: int = 16
+    max_waveform_channels: int = 1024
+    spectral_channels: int = 32
+
+    def __post_init__(self) -> None:
+        values = vars(self)
+        counts = [
+            *("steps", "batch_size", "num_samples", "num_mels", "use_window", "log_every", "evaluate_every"),
+            *("evaluation_size", "waveform_channels", "max_waveform_channels", "spectral_channels"),
+        ]
+        weights = [
+            *("mel_weight", "mel_linear_weight", "waveform_weight", "commitment_weight", "adversarial_weight"),
+            *("gain_db", "feature_weight", "warmup_steps", "quantize_from_step"),
+        ]
+        faults = [f"{name} must be at least 1, got {values[name]}" for name in counts if values[name] < 1]
+        faults += [f"{name} must not be negative, got {values[name]}" for name in weights if values[name] < 0]
+        for name in ("recording_s", "max_grad_norm"):
+            if values[name] <= 0:
+                faults.append(f"{name} must be positive, got {values[name]}")
+        critics_first = self.adversarial_start_step == 0 and self.adversarial_weight + self.feature_weight > 0
+        if not self.mel_weight + self.waveform_weight > 0 and not critics_first:
+            faults.append(
+                "mel_weight and waveform_weight are both 0: nothing teaches the codec before discriminators do"
+            )
+        if self.adversarial_examples is not None and self.adversarial_examples < 1:
+            faults.append(f"adversarial_examples must be at least 1, got {self.adversarial_examples}")
+        if faults:
+            raise ValueError("; ".join(faults))
+
+
+def sample_rate_of(config: SoundStreamTrainConfig) -> int:
+    """The rate that the sound of a run must have.
+
+    Args:
+        config: the run.
+
+    Returns:
+        Hz.
+
+    Raises:
+        ValueError: for an unknown preset, with the known ones.
+    """
+    if config.preset not in PRESETS:
+        raise ValueError(f"unknown SoundStream preset {config.preset!r}; known: {', '.join(sorted(PRESETS))}")
+    return PRESETS[config.preset].sample_rate
+
+
+class CodebookTraining:
+    """A quantizer's running means as a part of the checkpoint; the model's own weights leave them out.
+
+    Args:
+        quantizer: whose means to save.
+    """
+
+    def __init__(self, quantizer: ResidualVQ):
+        self.quantizer = quantizer
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The means.
+
+        Returns:
+            Name to tensor.
+        """
+        return self.quantizer.training_state()
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Put them back.
+
+        Args:
+            state: what ``state_dict`` gave.
+        """
+        self.quantizer.load_training_state(state)
+
+
+def learning_rate_share(step: int, *, steps: int, warmup_steps: int) -> float:
+    """Share of the peak learning rate: linear warm-up, then a cosine to 2 %.
+
+    Args:
+        step: from 0.
+        steps: of the whole run.
+        warmup_steps: of the warm-up.
+
+    Returns:
+        A number in (0, 1].
+    """
+    return warmup_cosine(step, steps=steps, warmup=warmup_steps, floor=0.02)
+
+
+class Critics:
+    """The discriminators' side.
+
+    Args:
+        config: the run.
+        device: where they live.
+    """
+
+    def __init__(self, config: SoundStreamTrainConfig, device: torch.device):
+        self.config = config
+        self.networks = AudioDiscriminators(
+            waveform_channels=config.waveform_channels,
+            max_waveform_channels=config.max_waveform_channels,
+            spectral_channels=config.spectral_channels,
+        ).to(device)
+        self.optimizer = torch.optim.AdamW(self.networks.parameters(), lr=config.discriminator_lr, betas=(0.5, 0.9))
+
+    def parts(self) -> dict[str, Any]:
+        """What belongs into the checkpoint.
+
+        Returns:
+            Name to object.
+        """
+        return {"critics": self.networks, "critics_optimizer": self.optimizer}
+
+    def learn(self, audio: Tensor, restored: Tensor, *, compute: Compute, ranks: Ranks) -> Tensor:
+        """One step of the discriminators.
+
+        Args:
+            audio: (b, 1, n) originals.
+            restored: what the codec made of them, detached.
+            compute: device and precision.
+            ranks: this process among others.
+
+        Returns:
+            Their loss.
+        """
+        self.networks.requires_grad_(True)
+        with compute.autocast():
+            loss = discriminator_loss(self.networks(audio), self.networks(restored))
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        ranks.average_gradients(self.networks.parameters())
+        torch.nn.utils.clip_grad_norm_(self.networks.parameters(), self.config.max_grad_norm)
+        self.optimizer.step()
+        return loss.detach()
+
+    def opinion(self, audio: Tensor, restored: Tensor) -> dict[str, Tensor]:
+        """The codec's adversarial and feature terms; no gradient reaches the discriminators.
+
+        Args:
+            audio: (b, 1, n) originals.
+            restored: reconstructions with a graph.
+
+        Returns:
+            Scalars by name.
+        """
+        self.networks.requires_grad_(False)
+        with torch.no_grad():
+            real = self.networks(audio)
+        fake = self.networks(restored)
+        return {"adversarial": adversarial_loss(fake), "feature": feature_loss(real, fake)}
+
+
+def weights_of(config: SoundStreamTrainConfig) -> dict[str, float]:
+    """Weights of the terms that are computed from the sound.
+
+    Args:
+        config: the run.
+
+    Returns:
+        Name to weight; terms of weight 0 are left out.
+    """
+    weights = {"mel": config.mel_weight, "waveform": config.waveform_weight}
+    if config.adversarial_start_step is not None:
+        weights |= {"adversarial": config.adversarial_weight, "feature": config.feature_weight}
+    return {name: weight for name, weight in weights.items() if weight}
+
+
+def backward(
+    terms: dict[str, Tensor],
+    restored: Tensor,
+    *,
+    config: SoundStreamTrainConfig,
+    balancer: LossBalancer | None,
+    ranks: Ranks,
+) -> Tensor:
+    """Send the gradients of all terms through the codec.
+
+    Args:
+        terms: of this step, "commitment" among them.
+        restored: (b, 1, n) reconstruction that the others were computed from.
+        config: weights.
+        balancer: None adds the weighted terms.
+        ranks: this process among others.
+
+    Returns:
+        The weighted sum of all terms.
+    """
+    weights = weights_of(config)
+    heard = {name: terms[name] for name in weights if name in terms}
+    commitment = config.commitment_weight * terms["commitment"]
+    loss = torch.stack([weights[name] * term for name, term in heard.items()]).sum() + commitment
+    if balancer is None:
+        loss.backward()
+        return loss.detach()
+    gradient = balancer.gradient(heard, restored, mean=ranks.mean)
+    if commitment.requires_grad:  # not while the codebooks wait for their start
+        torch.autograd.backward([restored, commitment], [gradient, torch.ones_like(commitment)])
+    else:
+        restored.backward(gradient)
+    return loss.detach()
+
+
+@torch.no_grad()
+def evaluate(model: SoundStream, audio: Tensor, distance: LogMelDistance) -> dict[str, float]:
+    """Log-mel distance of encode-then-decode, alone and relative to that of silence.
+
+    Args:
+        model: put into eval mode for the duration.
+        audio: (b, 1, n) originals.
+        distance: the metric.
+
+    Returns:
+        ``val/log_mel`` and ``val/log_mel_vs_silence``.
+    """
+    was_training = model.training
+    model.eval()
+    restored = model.decode(model.encode(audio), audio.shape[-1])
+    model.train(was_training)
+    own = float(distance(restored, audio).mean())
+    silence = float(distance(torch.zeros_like(audio), audio).mean())
+    return {"val/log_mel": own, "val/log_mel_vs_silence": own / max(silence, 1e-9)}
+
+
+def train_soundstream(
+    config: SoundStreamTrainConfig,
+    folder: Path,
+    *,
+    sound_source: SoundSource | None = None,
+    compute: Compute,
+    start: SoundStream | None = None,
+    ranks: Ranks = ALONE,
+) -> Path:
+    """Run the training, or go on with it.
+
+    Args:
+        config: numbers of the run.
+        folder: run folder; the model is written to ``folder / "model"``.
+        sound_source: gives (b, 1, n) for (generator, batch_size, num_samples); None plays the shapes corpus.
+        compute: device and precision.
+        start: a trained codec of the preset's sizes that goes on, codebooks too; None starts from noise.
+        ranks: this process among those that train together; the first one writes.
+
+    Returns:
+        The model's folder.
+
+    Raises:
+        ValueError: for a crop length that the model cannot take, or a batch that cannot be shared.
+        RuntimeError: if a level of codes stays nearly unused late in the run.
+    """
+    # data
+    if sound_source is None:
+        sound_source = MixedSounds(ShapesCorpus(config.seed), None, sample_rate=sample_rate_of(config))
+    device = compute.device
+
+    # model and losses
+    torch.manual_seed(config.seed)
+    learning = CodebookLearning(
+        decay=config.codebook_decay,
+        revival_threshold=config.revival_threshold,
+        kmeans_iterations=config.kmeans_iterations,
+        start_vectors=config.start_vectors,
+        level_dropout=config.level_dropout,
+    )
+    model = build_soundstream(config.preset, learning=learning)
+    if start is not None:
+        model.load_state_dict(start.state_dict())
+    model.to(device).train()
+    if config.num_samples % model.hop_length:
+        raise ValueError(f"num_samples ({config.num_samples}) must be a multiple of the hop of {model.hop_length}")
+    mel_loss = MultiScaleMelLoss(
+        sample_rate=model.sample_rate,
+        windows=config.mel_windows,
+        num_mels=config.num_mels,
+        linear_weight=config.mel_linear_weight,
+        as_published=config.mel_as_published,
+    ).to(device)
+    distance = LogMelDistance(sample_rate=model.sample_rate).to(device)
+    use = CodebookUse(model.codebook_size, num_codebooks=model.num_codebooks, window=config.use_window)
+
+    # optimizers
+    optimizer = torch.optim.AdamW(model.parameters(), lr=config.lr, betas=(0.9, 0.99), weight_decay=config.weight_decay)
+    parts: dict[str, Any] = {"model": model, "codebooks": CodebookTraining(model.quantizer), "optimizer": optimizer}
+    parts["use"] = use
+    average = None
+    if config.average_decay is not None:
+        average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.average_decay))
+        parts["average"] = average
+    critics = None if config.adversarial_start_step is None else Critics(config, device)
+    if critics is not None:
+        parts |= critics.parts()
+    balancer = LossBalancer(weights_of(config), decay=config.balancer_decay) if config.balanced else None
+    if balancer is not None:
+        parts["balancer"] = balancer
+
+    # resume
+    run = Run(
+        folder,
+        title="soundstream",
+        total_steps=config.steps,
+        config=config,
+        save_every_s=config.save_every_s,
+        writes=ranks.is_main,
+    )
+    first = run.resume(parts)
+    judged = min(config.adversarial_examples or config.batch_size, config.batch_size)
+    num_judged = len(ranks.share(judged))  # the first of this process' examples, since these are shared in turn
+    held = sound_source(step_generator(config.seed + 1, 0), config.evaluation_size, config.num_samples).to(device)
+    clock, clock_step = time.monotonic(), first
+
+    for step in run.steps(first):
+        share = learning_rate_share(step, steps=config.steps, warmup_steps=config.warmup_steps)
+        for group in optimizer.param_groups:
+            group["lr"] = config.lr * share
+        model.quantizer.learning = replace(learning, waits=step < config.quantize_from_step)
+        whole = sound_source(step_generator(config.seed, step), config.batch_size, config.num_samples)
+        audio = whole[list(ranks.share(config.batch_size))].to(device)
+
+        with compute.autocast():
+            result = model(audio)
+            restored = result.audio
+            terms = {
+                "mel": mel_loss(restored, audio),
+                "waveform": waveform_loss(restored, audio),
+                "commitment": result.commitment_loss,
+            }
+        if critics is not None and step >= (config.adversarial_start_step or 0):
+            real, fake = audio[:num_judged], restored[:num_judged]
+            terms["discriminator"] = critics.learn(real, fake.detach(), compute=compute, ranks=ranks)
+            with compute.autocast():
+                terms |= critics.opinion(real, fake)
+
+        optimizer.zero_grad(set_to_none=True)
+        loss = backward(terms, restored, config=config, balancer=balancer, ranks=ranks)
+        ranks.average_gradients(model.parameters())
+        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.max_grad_norm)
+        optimizer.step()
+        if average is not None:
+            average.update_parameters(model)
+        if result.commitment_loss.requires_grad:  # codes of codebooks that wait for their start say nothing
+            use.update(ranks.gather(result.codes))
+
+        if step % config.log_every == 0 or step + 1 == config.steps:
+            told = {"train/loss": loss} | {f"train/{name}": value.detach() for name, value in terms.items()}
+            values: dict[str, float | Tensor] = ranks.means({**told})
+            values |= {"train/grad_norm": norm, "train/lr": config.lr * share}
+            for level, (used, perplexity) in enumerate(zip(use.share(), use.perplexity(), strict=True)):
+                values[f"vq/use_level_{level}"] = used
+                values[f"vq/perplexity_level_{level}"] = perplexity
+                values[f"vq/revived_level_{level}"] = float(model.quantizer.revived[level])
+            now = time.monotonic()
+            values["perf/steps_per_s"] = (step + 1 - clock_step) / max(now - clock, 1e-9)
+            clock, clock_step = now, step + 1
+            if step % config.evaluate_every < config.log_every or step + 1 == config.steps:
+                values |= evaluate(model, held, distance)
+            run.log(step, values)
+            if (
+                step >= config.quantize_from_step + config.min_use_from_step
+                and float(use.share().min()) < config.min_use
+            ):
+                level = int(use.share().argmin())
+                raise RuntimeError(
+                    f"level {level} uses {float(use.share().min()):.1%} of its codes at step {step} of {config.steps}, "
+                    f"less than min_use ({config.min_use:.0%}): the codebook collapsed; raise revival_threshold, "
+                    "lower lr, or give more varied sound"
+                )
+        run.maybe_save(step, parts)
+
+    # finish
+    run.finish(parts)
+    final = model if average is None else average.module
+    assert isinstance(final, SoundStream), "the average is a copy of the model"
+    if ranks.is_main:
+        final.eval().save_pretrained(folder / "model")
+    return folder / "model"

@@ -1,0 +1,507 @@
+"""Train a complete small model from nothing: ``cinepoet train tiny`` (and ``smoke``, the same program in under two
+minutes).
+
+Stages, each with its own run folder, curves and checkpoint: text, visual, a last polish of the visual decoder, audio,
+then the corpus as tokens, then the language model and super-resolution, which read only tokens. With ``tokenizer:
+larp`` a LARP tokenizer is trained besides, and the language model speaks its tokens; super-resolution stays with the
+grid and re-encodes. With ``sound_tokenizer`` a finished codec takes the place of SoundStream. A finished stage is not
+repeated and an interrupted one resumes, so the same command goes on after a kill. The last step gathers the parts into
+one bundle.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import mmtok
+from llm.model import PrefixLM
+from llm.tasks import TASKS, find_task
+from mmtok.audio.frozen_codec import FrozenCodec
+from mmtok.audio.soundstream import SoundStream
+from mmtok.files import write_atomically
+from mmtok.table import FAMILIES
+from mmtok.text.t5 import T5TextEncoder
+from mmtok.visual.holistic import as_grid
+from mmtok.visual.larp import Larp
+from mmtok.visual.magvit2 import Magvit2
+from recipes.bundle.folder import Bundle, BundleConfig, write_bundle
+from recipes.corpora.folder import MediaFolder, clip_pool, sound_pool
+from recipes.corpora.shapes import ShapesCorpus
+from recipes.corpora.sources import MixedClips, MixedSounds, WholeScenes
+from recipes.loop.run import same_data
+from recipes.runtime.config import to_dict
+from recipes.runtime.device import Compute
+from recipes.runtime.distributed import ALONE, Ranks
+from recipes.tokens.cache import TokenSet
+from recipes.tokens.lm_batches import CaptionVectors, cached_data
+from recipes.tokens.shapes import EncodeConfig, encode_shapes, weights_hash
+from recipes.tokens.superres_pairs import CachedPairs
+from recipes.train.larp import LarpTrainConfig, larp_params, train_larp
+from recipes.train.lm import LMTrainConfig, train_lm
+from recipes.train.magvit2 import Magvit2TrainConfig, train_magvit2
+from recipes.train.magvit2_decoder import DecoderTrainConfig, train_decoder
+from recipes.train.soundstream import SoundStreamTrainConfig, sample_rate_of, train_soundstream
+from recipes.train.superres import SuperResTrainConfig, train_superres
+from recipes.train.t5 import T5TrainConfig, shapes_captions, shapes_labelled, train_t5
+from superres.model import SuperResTransformer
+
+# Types on disk. Tokenizers must give the codes that the rest was trained on, so they keep float16, which rounds weights
+# of this size eight times finer than bfloat16 (T5 overflows in it). The others stand one byte a weight.
+STORED_AS = {
+    "visual": torch.float16,
+    "superres_visual": torch.float16,
+    "audio": torch.float16,
+    "text": torch.bfloat16,
+    "lm": torch.int8,
+    "superres": torch.int8,
+}
+PART_CLASSES: dict[str, Any] = {
+    "visual": Magvit2,
+    "audio": SoundStream,
+    "text": T5TextEncoder,
+    "lm": PrefixLM,
+    "superres": SuperResTransformer,
+}
+TOKENIZERS = ("text", "visual", "audio")
+TOKENIZER_STAGES = ("text", "visual", "decoder", "audio")
+SHARED_STAGES = ("visual", "decoder", "audio", "larp")  # several processes can train these together
+STAGES = ("text", "visual", "decoder", "audio", "larp", "tokens", "lm", "tasks", "superres", "bundle")
+SPOKEN = ("magvit2", "larp")
+# Numbers of a language model's run that a run which goes on cannot change.
+SHAPING = ("size", "visual_codes", "audio_codes", "visual_factors", "audio_order", "text_slots")
+
+
+@dataclass(frozen=True)
+class TinyConfig:
+    """The whole line's numbers.
+
+    Attributes:
+        tokenizer: whose tokens the language model speaks: "magvit2", a grid, or "larp", tokens about the whole clip.
+        sound_tokenizer: folder or hub id of an EnCodec, DAC, Mimi or SoundStream, taken as it is, or None to train one.
+        sound_levels: how many of its levels; None takes those recorded with it, or all.
+        seed: of the corpus; each stage has its own besides.
+        media_listing: CSV that says which files of ``--media`` train and which are kept out, or None for the default
+            rule.
+        real_share: share of the tokenizers' batches taken from ``--media``.
+        scenes_pool: scenes kept rendered for the tokenizers.
+        text: text encoder pretraining.
+        visual: visual tokenizer training.
+        decoder: the visual decoder's last steps behind codes that do not move.
+        audio: sound tokenizer training, where one is trained.
+        larp: LARP's training, where it is spoken.
+        lm_tokens: scenes encoded for the language model.
+        superres_tokens: scenes encoded for super-resolution.
+        lm: language model training; ``audio_codes`` follows ``sound_tokenizer``.
+        tasks: the language model goes on from there with these numbers, as in task adaptation; None leaves it. What
+            shapes the model (``SHAPING``) is taken from ``lm``.
+        superres: super-resolution training.
+        bundle: geometry and sampling defaults.
+    """
+
+    bundle: BundleConfig
+    tokenizer: str = "magvit2"
+    sound_tokenizer: str | None = None
+    sound_levels: int | None = None
+    seed: int = 0
+    media_listing: str | None = None
+    real_share: float = 0.4
+    scenes_pool: int = 192
+    text: T5TrainConfig = field(default_factory=T5TrainConfig)
+    visual: Magvit2TrainConfig = field(default_factory=Magvit2TrainConfig)
+    decoder: DecoderTrainConfig = field(default_factory=DecoderTrainConfig)
+    audio: SoundStreamTrainConfig = field(default_factory=SoundStreamTrainConfig)
+    larp: LarpTrainConfig = field(default_factory=LarpTrainConfig)
+    lm_tokens: EncodeConfig = field(default_factory=EncodeConfig)
+    superres_tokens: EncodeConfig = field(default_factory=lambda: EncodeConfig(upscale=True))
+    lm: LMTrainConfig = field(default_factory=LMTrainConfig)
+    tasks: LMTrainConfig | None = None
+    superres: SuperResTrainConfig = field(default_factory=SuperResTrainConfig)
+
+    def __post_init__(self) -> None:
+        if self.sound_levels is not None and self.sound_tokenizer is None:
+            raise ValueError("sound_levels is a choice for sound_tokenizer; name one")
+        if self.tokenizer not in SPOKEN:
+            raise ValueError(f"unknown tokenizer {self.tokenizer!r}; known: {', '.join(SPOKEN)}")
+        if self.tokenizer == "larp":
+            larp = larp_params(self.larp)
+            fits = (larp.size, larp.fps) == (self.bundle.size, self.bundle.fps)
+            if not fits or larp.num_frames > self.bundle.num_frames:
+                raise ValueError(
+                    f"larp makes {larp.num_frames} frames of {larp.size} pixels at {larp.fps:g} fps; the bundle wants "
+                    f"{self.bundle.num_frames} of {self.bundle.size} at {self.bundle.fps:g}"
+                )
+        for name in ("lm_tokens", "superres_tokens"):
+            encode = getattr(self, name)
+            for own, theirs in (
+                ("size", self.bundle.size),
+                ("num_frames", self.bundle.num_frames),
+                ("seed", self.seed),
+            ):
+                if getattr(encode, own) != theirs:
+                    where = "seed" if own == "seed" else f"bundle.{own}"
+                    raise ValueError(f"{name}.{own} is {getattr(encode, own)}, but {where} is {theirs}")
+        if not self.superres_tokens.upscale:
+            raise ValueError("superres_tokens.upscale must be true: super-resolution learns from both sizes")
+        if self.bundle.upscaled_size != 2 * self.bundle.size:
+            raise ValueError(
+                f"bundle.upscaled_size is {self.bundle.upscaled_size}, super-resolution makes {2 * self.bundle.size}"
+            )
+
+
+def train_tiny(
+    config: TinyConfig,
+    folder: Path,
+    *,
+    compute: Compute,
+    media: MediaFolder | None = None,
+    stages: tuple[str, ...] | None = None,
+    name: str = "tiny",
+    tokenizers: Bundle | None = None,
+    command: str = "",
+    ranks: Ranks = ALONE,
+) -> Path:
+    """Run the stages that are not finished yet.
+
+    Args:
+        config: the numbers.
+        folder: one folder a stage lies in it.
+        compute: device and precision.
+        media: real clips and sounds for the tokenizers, or None.
+        stages: which stages to run, in the order of ``STAGES``; None runs all that ``tokenizers`` leaves.
+        name: of the model, for its card.
+        tokenizers: a finished model whose text encoder, visual and sound tokenizers are taken where ``stages`` does not
+            name them.
+        command: what was typed, for the model's card.
+        ranks: this process among those that train together; ``SHARED_STAGES`` can.
+
+    Returns:
+        The bundle's folder.
+
+    Raises:
+        ValueError: for an unknown stage, or one that several processes cannot share.
+        FileNotFoundError: if a stage that another one needs has not been run.
+    """
+    if stages is None:
+        left = {*TOKENIZER_STAGES} if config.tokenizer == "magvit2" else {*TOKENIZER_STAGES, "superres"}
+        left -= {"audio"} if config.sound_tokenizer is not None else set()
+        stages = STAGES if tokenizers is None else tuple(s for s in STAGES if s not in left)
+    if unknown := sorted(set(stages) - set(STAGES)):
+        raise ValueError(f"unknown stages {unknown}; known: {', '.join(STAGES)}")
+    if config.tokenizer != "larp":
+        stages = tuple(s for s in stages if s != "larp")
+    if config.tasks is None:
+        stages = tuple(s for s in stages if s != "tasks")
+    if ranks.world > 1 and (single := [s for s in STAGES if s in stages and s not in SHARED_STAGES]):
+        raise ValueError(
+            f"{', '.join(single)} train in one process; name in --stages what {ranks.world} share: "
+            f"{', '.join(SHARED_STAGES)}"
+        )
+    taken: tuple[str, ...] = ()
+    if tokenizers is not None:  # super-resolution does not depend on whose tokens the language model speaks
+        taken = TOKENIZERS if config.tokenizer == "magvit2" else (*TOKENIZERS, "superres")
+        taken = tuple(s for s in taken if s != "audio" or config.sound_tokenizer is None)
+        taken += ("lm",) if "tasks" in stages and "lm" not in stages else ()
+        taken += ("superres",) if "bundle" in stages and "superres" not in (*taken, *stages) else ()
+    say = print if ranks.is_main else _silent
+    say(f"training on {compute.reason}")
+    started = time.monotonic()
+    corpus = ShapesCorpus(config.seed, "train")
+    run = {
+        "text": lambda: _text(config, folder, compute, corpus),
+        "visual": lambda: _visual(config, folder, compute, corpus, media, ranks),
+        "decoder": lambda: _decoder(config, folder, compute, corpus, media, ranks),
+        "audio": lambda: _audio(config, folder, compute, corpus, media, ranks),
+        "larp": lambda: _larp(config, folder, compute, corpus, ranks),
+        "tokens": lambda: _tokens(config, folder, compute, sharp="superres" in stages or "superres" not in taken),
+        "lm": lambda: _lm(config, folder, compute, ranks, stage="lm"),
+        "tasks": lambda: _lm(config, folder, compute, ranks, stage="tasks"),
+        "superres": lambda: _superres(config, folder, compute),
+        "bundle": lambda: _bundle(config, folder, compute, media, name=name, tokenizers=tokenizers, command=command),
+    }
+    for stage in STAGES:
+        if tokenizers is not None and stage in taken and stage not in stages:
+            if stage not in TOKENIZERS and (folder / stage / "config.json").exists():
+                say(f"{stage}: there before, kept")
+                continue
+            _take(tokenizers, stage, folder)
+            say(f"{stage}: taken from {tokenizers.folder.name}")
+            continue
+        if stage not in stages:
+            continue
+        if stage not in ("tokens", "bundle") and (folder / stage / "model" / "config.json").exists():
+            made_with = json.loads((folder / stage / "config.json").read_text())
+            if made_with != _numbers(config, folder, stage):
+                raise ValueError(f"{folder / stage} was trained with other numbers; delete it or use another --out")
+            say(f"{stage}: finished before, kept")
+            continue
+        run[stage]()
+        ranks.wait()
+    where = folder / "bundle" if "bundle" in stages else folder
+    say(f"done in {(time.monotonic() - started) / 60:.1f} min: {where}")
+    return folder / "bundle"
+
+
+def _text(config: TinyConfig, folder: Path, compute: Compute, corpus: ShapesCorpus) -> None:
+    unseen = ShapesCorpus(config.seed, "heldout")
+    size = config.text.probe_size
+    probe = (shapes_labelled(corpus, size), shapes_labelled(unseen, size))
+    train_t5(config.text, folder / "text", captions=shapes_captions(corpus), compute=compute, probe=probe)
+
+
+def _visual(
+    config: TinyConfig, folder: Path, compute: Compute, corpus: ShapesCorpus, media: MediaFolder | None, ranks: Ranks
+) -> None:
+    _same_data(config, folder / "visual", media, ranks)
+    clips = _clips(config, corpus, media)
+    train_magvit2(config.visual, folder / "visual", clip_source=clips, compute=compute, ranks=ranks)
+
+
+def _decoder(
+    config: TinyConfig, folder: Path, compute: Compute, corpus: ShapesCorpus, media: MediaFolder | None, ranks: Ranks
+) -> None:
+    _same_data(config, folder / "decoder", media, ranks)
+    train_decoder(
+        config.decoder,
+        folder / "decoder",
+        tokenizer=folder / "visual" / "model",
+        clip_source=_clips(config, corpus, media),
+        compute=compute,
+        ranks=ranks,
+    )
+
+
+def _clips(config: TinyConfig, corpus: ShapesCorpus, media: MediaFolder | None) -> MixedClips:
+    large = 2 * config.bundle.size
+    real = clip_pool(media.train_video, size=large + 16, num_frames=config.bundle.num_frames) if media else None
+    return MixedClips(corpus, real, real_share=config.real_share, large=large, pool=config.scenes_pool)
+
+
+def _numbers(config: TinyConfig, folder: Path, stage: str) -> dict[str, Any]:
+    """What a stage's config.json says."""
+    if stage == "audio" and config.sound_tokenizer is not None:
+        return {"sound_tokenizer": config.sound_tokenizer, "sound_levels": config.sound_levels}
+    return to_dict(_lm_config(config, folder, stage) if stage in ("lm", "tasks") else getattr(config, stage))
+
+
+def _audio(
+    config: TinyConfig, folder: Path, compute: Compute, corpus: ShapesCorpus, media: MediaFolder | None, ranks: Ranks
+) -> None:
+    if config.sound_tokenizer is not None:
+        codec = mmtok.load(config.sound_tokenizer, num_codebooks=config.sound_levels)
+        if not isinstance(codec, (FrozenCodec, SoundStream)):
+            raise ValueError(f"sound_tokenizer {config.sound_tokenizer} is not a sound tokenizer")
+        if ranks.is_main:
+            codec.save_pretrained(folder / "audio" / "model")
+            write_atomically(folder / "audio" / "config.json", json.dumps(_numbers(config, folder, "audio")) + "\n")
+            print(f"audio: {type(codec).__name__}, {codec.num_codebooks} levels, {codec.bitrate_kbps:g} kbit/s")
+        return
+    files = () if media is None else media.train_audio + media.train_video
+    rate = sample_rate_of(config.audio)
+    real = sound_pool(files, sample_rate=rate, longest_s=config.audio.recording_s)
+    pool = 4 * config.scenes_pool
+    source = MixedSounds(
+        corpus, real, real_share=config.real_share, pool=pool, sample_rate=rate, gain_db=config.audio.gain_db
+    )
+    _same_data(config, folder / "audio", media, ranks)
+    train_soundstream(config.audio, folder / "audio", sound_source=source, compute=compute, ranks=ranks)
+
+
+def _larp(config: TinyConfig, folder: Path, compute: Compute, corpus: ShapesCorpus, ranks: Ranks) -> None:
+    train_larp(config.larp, folder / "larp", clip_source=WholeScenes(corpus), compute=compute, ranks=ranks)
+
+
+def _same_data(config: TinyConfig, folder: Path, media: MediaFolder | None, ranks: Ranks = ALONE) -> None:
+    """Refuse to go on with a stopped run on other data: its curve would have a hidden step."""
+    files = [] if media is None else [p.relative_to(media.root) for p in media.train]
+    share = config.real_share if media is not None else 0.0
+    told = [f"corpus seed {config.seed}", f"scenes_pool {config.scenes_pool}", f"real_share {share}"]
+    same_data(folder, [*told, *map(str, files)], ranks)
+
+
+def _silent(line: str) -> None:
+    """What the other processes print."""
+
+
+def _stored(folder: Path, part: str, compute: Compute) -> Any:
+    """A trained tokenizer with the rounding that it gets in the bundle, so that its codes are those users get."""
+    tokenizer = mmtok.load(folder / part / "model", device=compute.device)
+    stored = _stored_as(tokenizer, part)
+    return tokenizer if stored is None else tokenizer.to(stored).float()
+
+
+def _stored_as(model: Any, part: str) -> torch.dtype | None:
+    """Type on disk; published codecs stay as they are, so that their codes are the published ones."""
+    return None if isinstance(model, FrozenCodec) else STORED_AS.get(part, torch.float16)
+
+
+def _spoken(config: TinyConfig, folder: Path, compute: Compute) -> Any:
+    """The visual tokenizer that the language model speaks."""
+    part = "larp" if config.tokenizer == "larp" else "visual"
+    return as_grid(_stored(folder, part, compute), (_num_frames(config), config.bundle.size, config.bundle.size))
+
+
+def _num_frames(config: TinyConfig) -> int:
+    """Pictures of a clip: the wanted ones, or the most that LARP's patches cover."""
+    return larp_params(config.larp).num_frames if config.tokenizer == "larp" else config.bundle.num_frames
+
+
+def _tokens(config: TinyConfig, folder: Path, compute: Compute, *, sharp: bool) -> None:
+    audio = _stored(folder, "audio", compute)
+    spoken = config.lm_tokens if config.tokenizer == "magvit2" else replace(config.lm_tokens, conditions=())
+    wanted = {"lm_tokens": (spoken, _spoken(config, folder, compute))}
+    if sharp:
+        wanted["superres_tokens"] = (config.superres_tokens, _stored(folder, "visual", compute))
+    for name, (encode, visual) in wanted.items():
+        tokens = encode_shapes(encode, folder / name, visual=visual, audio=audio, compute=compute)
+        print(f"{name}: {len(tokens)} clips, {tuple(tokens.low.shape[1:])} tokens each")
+
+
+def _lm_config(config: TinyConfig, folder: Path, stage: str) -> LMTrainConfig:
+    """The language model's numbers, with the sizes of a codec's codebooks where there is one.
+
+    The tasks that need slices of a clip, or films drawn for them, are left out where the tokens have none.
+    """
+    lm, sound = config.lm, folder / "audio" / "model" / "config.json"
+    if stage == "tasks" and config.tasks is not None:
+        lm = replace(config.tasks, **{name: getattr(lm, name) for name in SHAPING})
+    if sound.is_file() and "codebook_size" in (values := json.loads(sound.read_text())):  # of transformers
+        lm = replace(lm, audio_codes=values["codebook_size"])
+    if config.tokenizer != "larp":
+        return lm
+    tasks = {name: find_task(name) for name in lm.task_weights}
+    kept = {name: w for name, w in lm.task_weights.items() if not (tasks[name].cuts or tasks[name].condition)}
+    codes = larp_params(config.larp).codebook_size
+    return replace(lm, task_weights=kept, image_share=None, first_slice_weight=1.0, visual_codes=codes)
+
+
+def _lm(config: TinyConfig, folder: Path, compute: Compute, ranks: Ranks, *, stage: str) -> None:
+    visual, audio = _spoken(config, folder, compute), _stored(folder, "audio", compute)
+    lm, text_encoder = _lm_config(config, folder, stage), mmtok.load(folder / "text" / "model")
+    data = cached_data(TokenSet.load(folder / "lm_tokens"), validation_rows=lm.validation_rows)
+    train_lm(
+        lm,
+        folder / stage,
+        data=data,
+        captions=CaptionVectors(data.captions, text_encoder, slots=lm.text_slots),
+        text_dim=text_encoder.dim,
+        compute=compute,
+        code_vectors=(visual.code_vectors(), audio.code_vectors()),
+        start=partial(PrefixLM.from_pretrained, folder / "lm" / "model") if stage == "tasks" else None,
+        ranks=ranks,
+    )
+
+
+def _superres(config: TinyConfig, folder: Path, compute: Compute) -> None:
+    sr, text_encoder = config.superres, mmtok.load(folder / "text" / "model")
+    tokens = TokenSet.load(folder / "superres_tokens")
+    cached = CachedPairs(tokens, validation_rows=sr.validation_rows, codebook_size=sr.visual_codes)
+    train_superres(
+        sr,
+        folder / "superres",
+        groups=[cached],
+        captions=CaptionVectors(cached.captions(), text_encoder, slots=sr.text_slots),
+        text_dim=text_encoder.dim,
+        compute=compute,
+    )
+
+
+def _take(bundle: Bundle, part: str, folder: Path) -> None:
+    """Put a finished model's part where its stage would have left it, with the numbers it was trained with."""
+    if not bundle.has(part):
+        raise ValueError(f"{bundle.folder} has no {part} part to take")
+    _load_part(bundle.part(part), part).save_pretrained(folder / part / "model")
+    numbers = {part: {}} | bundle.card.get("training", {})
+    for stage in (part, "decoder") if part == "visual" and "decoder" in numbers else (part,):
+        (folder / stage).mkdir(exist_ok=True)
+        write_atomically(folder / stage / "config.json", json.dumps(numbers[stage], indent=1) + "\n")
+
+
+def _load_part(folder: Path, part: str) -> Any:
+    """A saved part; that of sound is of any family."""
+    return mmtok.load(folder) if part == "audio" else PART_CLASSES[part].from_pretrained(folder)
+
+
+def _trained(config: TinyConfig, folder: Path, part: str) -> Any:
+    """A part as its last stage left it."""
+    if part == "lm" and config.tasks is not None:
+        return _load_part(folder / "tasks" / "model", part)
+    model = _load_part(folder / part / "model", part)
+    finished = folder / "decoder" / "model"
+    if part != "visual" or not finished.exists():
+        return model
+    polished = Magvit2.from_pretrained(finished)
+    if weights_hash(polished.encoder) != weights_hash(model.encoder):
+        raise ValueError(
+            f"{folder / 'decoder'} belongs to another visual tokenizer; delete it, or run the decoder stage again"
+        )
+    return polished
+
+
+def _minutes(folder: Path, part: str) -> float | None:
+    """Time that a stage's loop ran, over all its sittings."""
+    log = folder / part / "log.jsonl"
+    last = log.read_text().splitlines()[-1:] if log.exists() else []
+    return round(json.loads(last[0])["perf/seconds"] / 60, 1) if last else None
+
+
+def _bundle(
+    config: TinyConfig,
+    folder: Path,
+    compute: Compute,
+    media: MediaFolder | None,
+    *,
+    name: str,
+    tokenizers: Bundle | None,
+    command: str,
+) -> None:
+    """Copy the parts, rounded as they are stored, beside cinepoet.json; the card says how each stage was really run."""
+    licence = "Apache-2.0"
+    for part in PART_CLASSES:
+        place = "superres_visual" if part == "visual" and config.tokenizer == "larp" else part
+        model = _trained(config, folder, part)
+        model.save_pretrained(folder / "bundle" / place, dtype=_stored_as(model, place))
+        if isinstance(model, FrozenCodec):
+            licence += f", its sound tokenizer {model.family} as it was published ({FAMILIES[model.family].weights})"
+    if config.tokenizer == "larp":
+        spoken = Larp.from_pretrained(folder / "larp" / "model").without_prior()
+        spoken.save_pretrained(folder / "bundle" / "visual", dtype=STORED_AS["visual"])
+    gpu = compute.device.type == "cuda"
+    machine = torch.cuda.get_device_name(compute.device) if gpu else f"{os.cpu_count()} CPU cores"
+    trained = [s for s in STAGES if s not in ("tokens", "bundle") and (s != "tasks" or config.tasks is not None)]
+    stages = [s for s in trained if (folder / s / "config.json").exists()]
+    card: dict[str, Any] = {
+        "name": name,
+        "licence": licence,
+        "data": "corpus shapes (made up)" + (f", {len(media.train)} media files" if media else ""),
+        "command": command,
+        "machine": f"{machine}, torch {torch.__version__}",
+        "seed": config.seed,
+        "minutes": {s: m for s in stages if (m := _minutes(folder, s)) is not None},
+        "training": {s: json.loads((folder / s / "config.json").read_text()) for s in stages},
+    }
+    if tokenizers is not None:  # they were not trained here
+        theirs = tokenizers.card
+        card["data"] = theirs.get("data", f"that of {tokenizers.folder.name}")
+        card["command"] = f"{theirs.get('command', 'not recorded')}; then {command}"
+        of_theirs = (*TOKENIZER_STAGES, "lm", "superres")
+        taken = {part: m for part, m in theirs.get("minutes", {}).items() if part in of_theirs}
+        card["minutes"] = taken | card["minutes"]
+        if "tasks" in stages and not (folder / "lm" / "log.jsonl").exists():  # their language model goes on
+            last = {
+                key: {"tasks": theirs[key]["tasks"]}
+                for key in ("training", "minutes")
+                if "tasks" in theirs.get(key, {})
+            }
+            card["command"] += " --stages tokens,tasks,bundle"
+            card["adapted_before"] = [*theirs.get("adapted_before", []), *([last] if last else [])]
+    weights = card["training"]["tasks" if "tasks" in stages else "lm"]["task_weights"]
+    tasks = tuple(name for name in TASKS if weights.get(name, 0) > 0)  # what the language model was trained on
+    write_bundle(folder / "bundle", replace(config.bundle, num_frames=_num_frames(config), tasks=tasks), card)

@@ -1,0 +1,161 @@
+"""``cinepoet generate``: every task from real files, contradictions found before any weights are read."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from mmtok.media import probe, read_audio, read_video
+from mmtok.media.image import write_png
+from mmtok.media.video import write_film
+from recipes.bundle.folder import BUNDLE_FILE
+from recipes.corpora.shapes import ShapesCorpus, render_audio, render_video
+
+Cinepoet = Callable[..., tuple[int, str, str]]
+PROMPT = "a red circle moves left"
+SCENE = ShapesCorpus(0).scene(0)
+
+
+@pytest.fixture
+def clip(tmp_path: Path) -> Path:
+    """A wide film of 3 s with sound."""
+    path = tmp_path / "clip.mp4"
+    frames = render_video(SCENE, size=64, num_frames=24)[:, :, :48]
+    write_film(path, frames, fps=8, audio=render_audio(SCENE, num_samples=48000), sample_rate=16000)
+    return path
+
+
+@pytest.fixture
+def generate(cinepoet: Cinepoet, bundle: Path, tmp_path: Path) -> Callable[..., tuple[int, str, str]]:
+    """Run the command with the small model, into ``out`` of the test's folder."""
+
+    def run(*words: object, out: str = "out.mp4", model: Path = bundle) -> tuple[int, str, str]:
+        return cinepoet("generate", *words, "--model", model, "--no-upscale", "--out", tmp_path / out)
+
+    return run
+
+
+def test_films_from_films(generate: Callable[..., tuple[int, str, str]], clip: Path, tmp_path: Path) -> None:
+    hole = torch.full((3, 48, 64), -1.0)
+    hole[:, 12:36, 16:48] = 1.0
+    write_png(tmp_path / "hole.png", hole)
+    write_png(tmp_path / "photo.png", render_video(SCENE, size=40, num_frames=1)[:, 0])
+    runs = {
+        "named": (PROMPT, "--task", "inpaint", "--video", clip, "--mask", "central", "--paste-back", "--feather", 2),
+        "drawn": ("--video", clip, "--mask", tmp_path / "hole.png"),
+        "box": ("--task", "outpaint", "--video", clip, "--mask", "0,0,1,0.5"),
+        "styled": ("a blue star", "--task", "stylize", "--video", clip),
+        "from_image": ("--task", "stylize_from_image", "--video", clip, "--image", tmp_path / "photo.png"),
+        "with_sound": ("--task", "continue_av", "--video", clip, "--given-frames", 5),
+    }
+    for name, words in runs.items():
+        code, shown, err = generate(*words, out=f"{name}.mp4")
+        assert code == 0, (name, err)
+        assert f"{name}.mp4: 17 frames of 32x32 at 8 fps, 2.125 s, with sound" in shown, name
+    kept = read_audio(tmp_path / "named.mp4", sample_rate=16000, num_samples=34000).samples
+    original = render_audio(SCENE, num_samples=34000)
+    assert float((kept - original).pow(2).mean()) < 0.05 * float(original.pow(2).mean())  # AAC twice
+    corner = read_video(tmp_path / "named.mp4", size=32).frames[:, :, :4, :4]
+    torch.testing.assert_close(corner, read_video(clip, size=32).frames[:, :, :4, :4], atol=0.2, rtol=0)
+
+
+def test_the_films_own_sound_goes_on_in_step(
+    generate: Callable[..., tuple[int, str, str]], bundle: Path, clip: Path, tmp_path: Path
+) -> None:
+    import mmtok
+
+    assert generate("--task", "continue_av", "--video", clip)[0] == 0
+    tokenizer = mmtok.load(bundle / "audio")
+    tail = read_audio(clip, sample_rate=16000, num_samples=18000, start_s=15 / 8).samples[None]
+    expected = tokenizer.decode(tokenizer.encode(tail), num_samples=17000)[0]
+    heard = read_audio(tmp_path / "out.mp4", sample_rate=16000, num_samples=17000).samples
+    error, size = (heard - expected)[:, :16000].pow(2).mean(), expected[:, :16000].pow(2).mean()
+    assert float(error) < 0.1 * float(size), (float(error), float(size))
+
+
+def test_candidates_and_long_films_are_files_of_their_own(
+    generate: Callable[..., tuple[int, str, str]], tmp_path: Path
+) -> None:
+    write_png(tmp_path / "photo.png", render_video(SCENE, size=40, num_frames=1)[:, 0])
+    words = ("--then", "it grows", "--then", "it spins", "--then-from", tmp_path / "photo.png", "--candidates", 2)
+    code, shown, err = generate(PROMPT, *words, "--preview", "--profile")
+    assert code == 0, err
+    made = {p.name for p in tmp_path.glob("out*")}
+    assert made == {"out_0.mp4", "out_1.mp4", "out_0.preview.png", "out_1.preview.png"}
+    films = [read_video(tmp_path / f"out_{i}.mp4", num_frames=None).frames for i in range(2)]
+    assert films[0].shape[1] == 17 + 8 + 17 and not torch.equal(*films)
+    assert probe(tmp_path / "out_1.mp4").has_audio
+    assert re.search(r"^ +drift( +[+-]\d+ %){6}$", shown, re.M), shown
+
+
+def test_other_lengths_and_forms(generate: Callable[..., tuple[int, str, str]]) -> None:
+    words = ("--num-frames", 25, "--aspect", "portrait", "--source", "clean", "--guidance-interval", 0.1, 0.6)
+    code, shown, err = generate(PROMPT, *words, "--no-sound")
+    assert code == 0, err
+    assert "25 frames of 32x56 at 8 fps, 3.125 s, silent" in shown
+
+
+def test_prompts_in_other_scripts_are_read_and_reported(generate: Callable[..., tuple[int, str, str]]) -> None:
+    code, _, err = generate("красный круг 🙂", "--no-sound")
+    assert code == 0 and "note: the text encoder has no pieces for 'красный'" in err
+
+
+def test_a_silent_sound_is_refused(generate: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
+    write_film(tmp_path / "mute.mp4", torch.zeros(3, 17, 48, 64), fps=8, audio=torch.zeros(1, 34000))
+    code, _, err = generate("--audio", tmp_path / "mute.mp4")
+    assert code == 2 and "mute.mp4: the first 2.125 s, which the pictures are made for, are silence" in err
+
+
+def test_contradictions_are_one_line_before_weights_are_read(
+    generate: Callable[..., tuple[int, str, str]], bundle: Path, clip: Path, tmp_path: Path
+) -> None:
+    empty = tmp_path / "model"  # what a bundle says, without a single weight
+    shutil.copytree(bundle, empty, ignore=shutil.ignore_patterns("*.safetensors"))
+    stored = json.loads((empty / BUNDLE_FILE).read_text())
+    for name, value in (("full", 1.0), ("none", -1.0), ("high", 1.0)):
+        picture = torch.full((3, 48, 64), value)
+        picture[:, 40:] *= -1 if name == "high" else 1
+        write_png(tmp_path / f"{name}.png", picture if name != "high" else picture.transpose(1, 2))
+    silent = tmp_path / "silent.mp4"
+    write_film(silent, torch.zeros(3, 17, 48, 64), fps=8)
+    video = ("--video", clip)
+    cases = [
+        ((*video, "--mask", tmp_path / "full.png"), "the mask hides everything"),
+        ((*video, "--mask", tmp_path / "none.png"), "the mask hides nothing"),
+        ((*video, "--mask", tmp_path / "high.png"), "48x64 pixels, which is neither the form of the film"),
+        ((*video, "--mask", "0,0,1"), "a box has four shares"),
+        ((*video, "--mask", "a,b,c,d"), "--mask takes a name, top,left,bottom,right in shares"),
+        ((*video, "--mask", "middle"), "task inpaint has no mask 'middle'; it has: central, dynamic"),
+        ((*video, "--mask", "absent.png"), "no such file"),
+        (("x", "--mask", "central"), "--mask says which part of --video"),
+        (("--task", "inpaint", *video), "task inpaint takes video and mask, got video"),
+        (("--task", "stylize", "x"), "task stylize takes video, got no media"),
+        (("--task", "continue_av", "--video", silent), "silent.mp4 has no sound"),
+        (("--task", "continue_av", *video, "--no-sound"), "--no-sound leaves nothing of the task continue_av"),
+        (("x", "--num-frames", 41), r"num_frames must be 17 or 25"),
+        (("x", "--aspect", "wide"), "aspect 'wide' is not trained"),
+        (("x", "--source", "best"), "source 'best' is not one of this model's; it has: clean, raw"),
+        (("x", "--given-frames", 5), "given_frames goes with continue_video"),
+        (("x", "--then-from", "a.png"), "put it behind that --then"),
+        (("x", "--then", " "), "the prompt is empty"),
+        (("x", "--then", "y", "--extensions", 0), "--extensions 0 are fewer than the 1 --then"),
+        ((*video, "--guidance-scale", 4), "--guidance-scale guides by the text of a prompt; give a PROMPT or --then"),
+        (("x", "--guidance-interval", 0.5, 0.1), "guidance_interval must be two shares"),
+        (("x", "--exact-first-frame"), "exact_first_frame goes with image_to_video"),
+        (("x", "--paste-back"), "paste_back goes with inpaint"),
+        (("x", "--num-frames", 1), "choose a .png"),
+    ]
+    for words, pattern in cases:
+        code, _, err = generate(*words, model=empty)
+        assert code == 2 and re.search(pattern, err) and len(err.splitlines()) == 1, (words, err)
+    stored["config"]["tasks"] = ["text_to_video"]
+    (empty / BUNDLE_FILE).write_text(json.dumps(stored))
+    code, _, err = generate(*video, model=empty)
+    assert code == 2 and "task continue_video is not trained in this model; trained: text_to_video" in err
+    assert not list(tmp_path.glob("out*"))
