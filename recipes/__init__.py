@@ -8,9 +8,9 @@ _FACE = {
     "CinePoetPipeline": "recipes.pipeline.cinepoet",
     "LarpPipeline": "recipes.pipeline.larp",
     "Segment": "recipes.pipeline.request",
-    "TokenShards": "recipes.tokens.shards",
+    "TokenShards": "recipes.tokens.reader",
 }
-__all__ = [*_FACE]  # noqa: PLE0604
+__all__ = [*_FACE]
 
 
 def __getattr__(name: str) -> Any:

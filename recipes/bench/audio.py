@@ -24,7 +24,8 @@ from torch import Tensor
 
 import mmtok  # noqa: F401  (lets encodec import beside any torchaudio)
 from mmtok.audio.soundstream import SoundStream, build_soundstream
-from recipes.bench.harness import forget_peak, in_fresh_process, machine, median_seconds, one_by_one, peak_gb, tell
+from recipes.bench.harness import in_fresh_process, machine, median_seconds, one_by_one, tell
+from recipes.runtime.memory import forget_peak, peak_gb
 from recipes.runtime.progress import track
 
 MODES = ("encodec fp32", "ours fp32", "ours bf16", "ours fp32 compiled", "ours bf16 compiled")

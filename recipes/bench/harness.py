@@ -16,31 +16,10 @@ from typing import Any, TypeVar
 import torch
 
 from mmtok.files import write_atomically
+from recipes.figures.tables import table
 from recipes.runtime.progress import track
 
 T = TypeVar("T")
-
-_STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
-
-
-def forget_peak() -> None:
-    """Start the peak of this process' memory anew, where the system can (Linux)."""
-    if _CLEAR.exists():
-        _CLEAR.write_text("5")
-
-
-def peak_gb() -> float:
-    """Largest resident memory since the last ``forget_peak``, interpreter and weights included.
-
-    Returns:
-        10^9 bytes.
-    """
-    if _STATUS.exists():
-        line = next(x for x in _STATUS.read_text().splitlines() if x.startswith("VmHWM"))
-        return int(line.split()[1]) * 1024 / 1e9
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e9
 
 
 def median_seconds(work: Callable[[], Any], *, runs: int, device: torch.device, warm_up: bool = True) -> float:
@@ -153,21 +132,3 @@ def tell(told: str, rows: Sequence[dict[str, Any]], out: Path | None, *, key: st
     print(f"{told}\n\n{table(rows)}")
     if out is not None:
         write_atomically(out, json.dumps({key: told, "rows": list(rows)}, indent=1) + "\n")
-
-
-def table(rows: Sequence[dict[str, Any]]) -> str:
-    """Rows as a Markdown table, columns in the order of the first row.
-
-    Args:
-        rows: the same keys in each; floats are shown with three digits.
-
-    Returns:
-        The table.
-    """
-
-    def cell(value: Any) -> str:
-        return f"{value:.3g}" if isinstance(value, float) else str(value)
-
-    columns = list(rows[0])
-    lines = [columns, ["---"] * len(columns), *([cell(row[c]) for c in columns] for row in rows)]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

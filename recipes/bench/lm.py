@@ -38,16 +38,8 @@ from llm.model import PrefixLM
 from llm.sequence import Layout
 from llm.tasks import Clip, task_layout
 from mmtok.vocabulary import Block
-from recipes.bench.harness import (
-    bandwidth_gb_s,
-    forget_peak,
-    in_fresh_process,
-    machine,
-    median_seconds,
-    one_by_one,
-    peak_gb,
-    tell,
-)
+from recipes.bench.harness import bandwidth_gb_s, in_fresh_process, machine, median_seconds, one_by_one, tell
+from recipes.runtime.memory import forget_peak, peak_gb
 
 MODES = {
     "decode": (
@@ -376,11 +368,12 @@ def quality(args: argparse.Namespace) -> tuple[list[dict[str, Any]], str]:
         Rows, and what was measured.
     """
     import mmtok
+    from llm.batching import make_groups
     from recipes.bundle.folder import open_bundle
     from recipes.runtime.device import choose_compute
-    from recipes.tokens.lm_batches import CaptionVectors, cached_data
+    from recipes.tokens.caption_vectors import CaptionVectors
+    from recipes.tokens.lm_batches import cached_data, make_batch
     from recipes.tokens.shapes import EncodeConfig, encode_shapes
-    from recipes.train.lm import make_batch, make_groups
 
     bundle, compute = open_bundle(args.model), choose_compute("cpu", "float32")
     model = PrefixLM.from_pretrained(args.lm or bundle.part("lm"))

@@ -19,7 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from recipes.bench.harness import forget_peak, in_fresh_process, machine, median_seconds, one_by_one, peak_gb, tell
+from recipes.bench.harness import in_fresh_process, machine, median_seconds, one_by_one, tell
+from recipes.runtime.memory import forget_peak, peak_gb
 from superres.config import PRESETS, preset
 from superres.model import AxisLayer, SuperResTransformer
 from superres.sample import sample

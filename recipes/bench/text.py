@@ -22,8 +22,9 @@ from safetensors.torch import save_file
 
 import mmtok  # noqa: F401  (lets transformers import beside any torchaudio)
 from mmtok.text.t5 import PUBLISHED, T5TextEncoder, empty_encoder, published_config
-from recipes.bench.harness import forget_peak, in_fresh_process, machine, median_seconds, one_by_one, peak_gb, tell
+from recipes.bench.harness import in_fresh_process, machine, median_seconds, one_by_one, tell
 from recipes.bundle.folder import EMBEDDED
+from recipes.runtime.memory import forget_peak, peak_gb
 
 _VOCABULARY = EMBEDDED / "tiny" / "text" / "spiece.model"
 _SHARD_BYTES = 512 << 20

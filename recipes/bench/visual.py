@@ -25,9 +25,9 @@ from torch import Tensor
 
 from mmtok.contract import VisualTokenizer
 from mmtok.metrics.visual import psnr_db
-from recipes.bench.harness import forget_peak, in_fresh_process, machine, median_seconds, one_by_one, peak_gb, tell
+from recipes.bench.harness import in_fresh_process, machine, median_seconds, one_by_one, tell
 from recipes.bench.plain_magvit2 import PlainMagvit2
-from recipes.runtime.device import give_back_freed_memory
+from recipes.runtime.memory import forget_peak, give_back_freed_memory, peak_gb
 from recipes.runtime.progress import track
 
 MODES = ("plain fp32", "ours fp32", "ours bf16", "ours bf16 compiled")

@@ -12,16 +12,8 @@ from typing import Any
 from llm.tasks import STYLIZING, TASKS, find_task
 from mmtok.files import write_atomically
 from mmtok.visual.holistic import is_holistic
-from recipes.bundle.folder import (
-    ASPECTS,
-    OPTIONAL_PARTS,
-    PARTS,
-    Bundle,
-    BundleConfig,
-    open_bundle,
-    part_folder,
-    write_bundle,
-)
+from recipes.bundle.config import ASPECTS, BundleConfig
+from recipes.bundle.folder import OPTIONAL_PARTS, PARTS, Bundle, open_bundle, part_folder, write_bundle
 from recipes.bundle.parts import Parts
 from recipes.runtime.config import from_dict, merge, to_dict
 

@@ -47,8 +47,8 @@ def run(args: argparse.Namespace) -> int:
         The exit code.
     """
     from recipes.bundle.assemble import assemble, config_for
+    from recipes.bundle.describe import describe_bundle
     from recipes.bundle.folder import open_bundle
-    from recipes.commands.models import describe_bundle
 
     parts = {name: place for name in _PARTS if (place := getattr(args, name)) is not None}
     if not parts and not args.changes:

@@ -6,13 +6,9 @@ import argparse
 import time
 from pathlib import Path
 
-from recipes.terminal.report import (
-    add_model,
-    check_folder,
-    compute_of,
-    describe_film,
-    sampling_bar,
-)
+from recipes.runtime.progress import sampling_bar
+from recipes.terminal.options import add_model
+from recipes.terminal.report import check_folder, compute_of, describe_film
 
 SUMMARY = "make three films with the embedded model, and say where they are"
 EXAMPLES = """\
@@ -32,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     Args:
         parser: of the command.
     """
-    from recipes.terminal.report import add_seed
+    from recipes.terminal.options import add_seed
 
     parser.add_argument("--out", type=Path, default=Path("films"), metavar="FOLDER", help="default: films")
     add_seed(parser)

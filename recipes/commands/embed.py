@@ -6,7 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from recipes.terminal.report import add_device, check_folder, compute_of, note, number
+from recipes.terminal.options import add_device, number
+from recipes.terminal.report import check_folder, compute_of, note
 
 SUMMARY = "store the text vectors of captions, each caption once"
 EXAMPLES = """\
@@ -60,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
     from mmtok.files import write_atomically
     from mmtok.text.embedding_cache import embed_captions
     from recipes.corpora.captions import read_captions
-    from recipes.terminal.report import sampling_bar
+    from recipes.runtime.progress import sampling_bar
 
     captions = read_captions(args.captions, column=args.column)
     if args.report is not None:

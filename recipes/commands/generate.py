@@ -8,20 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from recipes.commands.generate_larp import is_generator, run_larp
+from recipes.runtime.progress import sampling_bar
 from recipes.terminal.films import numbered, write_blocks
 from recipes.terminal.given_media import mask_of, read_media
-from recipes.terminal.report import (
-    add_lm_weights,
-    add_model,
-    add_preview,
-    add_seed,
-    check_outputs,
-    compute_of,
-    number,
-    preview_path,
-    prompt_of,
-    sampling_bar,
-)
+from recipes.terminal.options import add_lm_weights, add_model, add_preview, add_seed, number, preview_path
+from recipes.terminal.report import check_outputs, compute_of, profile_table, prompt_of
 
 SUMMARY = "make a film from text, a picture, a film or a sound"
 EXAMPLES = """\
@@ -164,7 +155,8 @@ def run(args: argparse.Namespace) -> int:
     from mmtok.media.video import FILM_SUFFIXES
     from recipes.bundle.folder import open_bundle
     from recipes.pipeline.cinepoet import CinePoetPipeline
-    from recipes.pipeline.request import Request, make_plan
+    from recipes.pipeline.plan import make_plan
+    from recipes.pipeline.request import Request
 
     imports_s = time.monotonic() - started
     films, previews = numbered(args.out, args.candidates), numbered(preview, args.candidates)
@@ -270,27 +262,3 @@ def _given(args: argparse.Namespace) -> frozenset[str]:
     """What there will be once the files are read; a film's own sound counts where a task must have it."""
     names = {name for name in ("prompt", "image", "video", "audio", "mask") if getattr(args, name) is not None}
     return frozenset(names | ({"audio"} if args.task == "continue_av" else set()))
-
-
-def profile_table(stages: dict[str, float], total_s: float) -> str:
-    """Times of each stage, the rest, the total, and the peak memory where the system tells it.
-
-    Args:
-        stages: name to seconds.
-        total_s: seconds since the command started, imports included.
-
-    Returns:
-        Lines of text.
-    """
-    rows = {**stages, "other": max(0.0, total_s - sum(stages.values())), "total": total_s}
-    width = max(len(name) for name in rows)
-    lines = [f"{name:<{width}}  {seconds:8.2f} s" for name, seconds in rows.items()]
-    try:
-        import resource
-        import sys
-
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**30 if sys.platform == "darwin" else 2**20)
-        lines.append(f"{'peak memory':<{width}}  {peak:8.2f} GB")
-    except ImportError:  # not on Windows
-        pass
-    return "\n".join(lines)

@@ -8,7 +8,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from recipes.terminal.report import check_outputs, describe_film, note, preview_path, sampling_bar
+from recipes.runtime.progress import sampling_bar
+from recipes.terminal.options import preview_path
+from recipes.terminal.report import check_outputs, describe_film, note
 
 GUIDANCE = 1.25  # of the published class-conditional sampling
 
@@ -76,9 +78,8 @@ def run_larp(args: argparse.Namespace) -> int:
     import torch
 
     from mmtok.media.video import FILM_SUFFIXES
-    from recipes.commands.generate import profile_table
     from recipes.pipeline.larp import LarpPipeline
-    from recipes.terminal.report import compute_of
+    from recipes.terminal.report import compute_of, profile_table
 
     imports_s = time.monotonic() - started
     outputs: dict[str, tuple[Path, tuple[str, ...]]] = {"--out": (args.out, FILM_SUFFIXES)}

@@ -8,7 +8,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from recipes.terminal.report import add_model, add_seed, check_folder, compute_of, note, number
+from recipes.terminal.options import add_model, add_seed, number
+from recipes.terminal.report import check_folder, compute_of, note
 
 SUMMARY = "turn films and pictures with captions into token shards that the language model trains on"
 EXAMPLES = """\
@@ -98,7 +99,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _check(folder: Path) -> int:
-    from recipes.tokens.shards import ShardInfo, read_records, validate
+    from recipes.tokens.check import validate
+    from recipes.tokens.shards import ShardInfo, read_records
 
     faults = validate(folder)
     for fault in faults[:_SHOWN]:
@@ -172,8 +174,8 @@ def _load(args: argparse.Namespace, compute: Any) -> tuple[Any, int, int]:
     import mmtok
     from mmtok.visual.holistic import as_grid
     from recipes.bundle.folder import open_bundle
-    from recipes.terminal.media import load_tokenizers
-    from recipes.tokens.prepare import Tokenizing
+    from recipes.bundle.named import load_tokenizers
+    from recipes.tokens.conditions import Tokenizing
 
     bundle = open_bundle(args.model)
     size, frames = bundle.config.size, bundle.config.num_frames

@@ -7,16 +7,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from recipes.terminal.media import add_levels, add_long_and_large, in_tiles
-from recipes.terminal.report import (
-    add_device,
-    add_preview,
-    check_outputs,
-    compute_of,
-    describe_film,
-    number,
-    preview_path,
-)
+from recipes.bundle.named import in_tiles
+from recipes.terminal.options import add_device, add_levels, add_long_and_large, add_preview, number, preview_path
+from recipes.terminal.report import check_outputs, compute_of, describe_film
 
 SUMMARY = "send a picture, a film or a sound through the tokenizers and back"
 EXAMPLES = """\
@@ -65,16 +58,10 @@ def run(args: argparse.Namespace) -> int:
     from mmtok.media.preview import write_preview
     from mmtok.media.video import FILM_SUFFIXES
     from mmtok.visual.long_video import reconstruct_video
-    from recipes.runtime.device import give_back_freed_memory
-    from recipes.terminal.media import (
-        Media,
-        load_tokenizers,
-        long_sound_s,
-        output_endings,
-        read_media,
-        require_use,
-        write_media,
-    )
+    from recipes.bundle.named import load_tokenizers
+    from recipes.runtime.memory import give_back_freed_memory
+    from recipes.terminal.media import Media, long_sound_s, output_endings, read_media, write_media
+    from recipes.terminal.options import require_use
 
     preview = preview_path(args, before="MEDIA")
     sheet: dict[str, tuple[Path, tuple[str, ...]]] = {} if preview is None else {"--preview": (preview, (".png",))}

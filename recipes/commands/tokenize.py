@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from recipes.terminal.media import add_levels, add_long_and_large, in_tiles
-from recipes.terminal.report import add_device, check_outputs, compute_of, describe_film, number
+from recipes.bundle.named import in_tiles
+from recipes.terminal.options import add_device, add_levels, add_long_and_large, number
+from recipes.terminal.report import check_outputs, compute_of, describe_film
 
 SUMMARY = "turn media into a file of codes, or such a file back into media"
 EXAMPLES = """\
@@ -65,9 +66,11 @@ def _encode(args: argparse.Namespace) -> int:
     from mmtok.audio.long_sound import encode_sound, long_sound
     from mmtok.media.container import replacing
     from mmtok.visual.long_video import encode_video
-    from recipes.runtime.device import give_back_freed_memory
+    from recipes.bundle.named import load_tokenizers
+    from recipes.runtime.memory import give_back_freed_memory
     from recipes.runtime.progress import blocks_bar
-    from recipes.terminal.media import Media, load_tokenizers, long_sound_s, read_media, require_use
+    from recipes.terminal.media import Media, long_sound_s, read_media
+    from recipes.terminal.options import require_use
 
     check_outputs({"--out": (args.out, (".safetensors",))}, [args.media])
     compute = compute_of(args)
@@ -121,7 +124,9 @@ def _decode(args: argparse.Namespace) -> int:
     from mmtok.media.audio import SOUND_SUFFIXES
     from mmtok.media.video import FILM_SUFFIXES
     from mmtok.visual.long_video import decode_video
-    from recipes.terminal.media import Media, load_tokenizers, output_endings, require_use, write_media
+    from recipes.bundle.named import load_tokenizers
+    from recipes.terminal.media import Media, output_endings, write_media
+    from recipes.terminal.options import require_use
 
     check_outputs({"--out": (args.out, (*FILM_SUFFIXES, *SOUND_SUFFIXES, ".png"))}, [args.decode])
     facts, tensors = read_tokens(args.decode)

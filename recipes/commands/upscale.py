@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from recipes.terminal.report import add_model, add_seed, check_outputs, compute_of, describe_film, note, number
+from recipes.terminal.options import add_model, add_seed, number
+from recipes.terminal.report import check_outputs, compute_of, describe_film, note
 
 SUMMARY = "sharpen a film with the super-resolution model"
 EXAMPLES = """\
@@ -80,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
     from recipes.bundle.folder import open_bundle
     from recipes.pipeline.cinepoet import CinePoetPipeline
     from recipes.pipeline.sharpen import describe_passes
-    from recipes.runtime.device import give_back_freed_memory
+    from recipes.runtime.memory import give_back_freed_memory
     from recipes.runtime.progress import counting
 
     spent = {"imports": time.monotonic() - started}
@@ -137,7 +138,7 @@ def run(args: argparse.Namespace) -> int:
         write_comparison(args.sheet, shown.columns(passes[-1].high))
         print(f"{args.sheet}: bicubic beside super-resolution")
     if args.profile:
-        from recipes.commands.generate import profile_table
+        from recipes.terminal.report import profile_table
 
         print(
             profile_table(

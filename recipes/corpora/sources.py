@@ -5,11 +5,20 @@ A source is a function of a generator, so a step's data depend on (seed, step) o
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from recipes.corpora.shapes import ShapesCorpus, render_audio, render_video
+from recipes.runtime.distributed import ALONE, Ranks
+from recipes.runtime.seeds import step_generator
+
+SoundSource = Callable[[torch.Generator, int, int], Tensor]  # (generator, batch_size, num_samples) -> (b, 1, n)
+
+
+ClipSource = Callable[[torch.Generator, int, int, int], Tensor]
 
 
 def _integer(generator: torch.Generator, high: int) -> int:
@@ -212,3 +221,33 @@ class MixedSounds:
                 crop = _crop_sound(self._pool[_integer(generator, len(self._pool))], generator, num_samples)
                 crops.append(F.pad(crop, (0, num_samples - crop.numel())))
         return torch.stack(crops)[:, None]
+
+
+def draw_clips(
+    clip_source: ClipSource,
+    *,
+    seed: int,
+    step: int,
+    count: int,
+    num_frames: int,
+    sizes: tuple[int, ...],
+    ranks: Ranks = ALONE,
+) -> Tensor:
+    """This process' share of a step's clips; the whole is a function of (seed, step), whoever takes which part.
+
+    Args:
+        clip_source: draws clips.
+        seed: of the run.
+        step: optimizer step.
+        count: clips a step at the first of ``sizes``; other sizes get the same number of pixels.
+        num_frames: of each clip.
+        sizes: heights (= widths) in pixels, of which the step draws one.
+        ranks: this process among others.
+
+    Returns:
+        (b, 3, num_frames, size, size).
+    """
+    size = sizes[int(torch.randint(len(sizes), (1,), generator=step_generator(seed, step)))]
+    count = max(ranks.world, round(count * (sizes[0] / size) ** 2))
+    drawn = (clip_source(step_generator(seed, step, n), 1, num_frames, size) for n in ranks.share(count))
+    return torch.cat(list(drawn))

@@ -14,7 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from recipes.corpora.shapes import COLOURS, PITCHES_HZ, SHAPES, outline
+from recipes.corpora.shapes import COLOURS, PITCHES_HZ, SHAPES, Scene, outline
+
+ATTRIBUTES = ("colour", "shape", "motion", "pitch")
+
 
 _DIRECTIONS = 72  # rays of a radial profile, 5 degrees apart
 
@@ -173,3 +176,34 @@ def read_pitch(audio: Tensor, sample_rate: int) -> str | None:
         return float(power[band].sum())
 
     return max(PITCHES_HZ, key=lambda name: strength(PITCHES_HZ[name]))
+
+
+def judge(scene: Scene, frames: Tensor, audio: Tensor | None, sample_rate: int) -> dict[str, bool]:
+    """Which attributes a film got right.
+
+    Args:
+        scene: what was asked for.
+        frames: (3, t, h, w) in [-1, 1].
+        audio: (1, n), or None.
+        sample_rate: Hz.
+
+    Returns:
+        Attribute to right or wrong; "pitch" only when there is sound.
+    """
+    reading = read_video(frames)
+    right = {name: getattr(reading, name) == getattr(scene, name) for name in ("colour", "shape", "motion")}
+    if audio is not None:
+        right["pitch"] = read_pitch(audio, sample_rate) == scene.shape
+    return right
+
+
+def percent_right(rows: list[dict[str, bool]]) -> dict[str, float]:
+    """Share of films in which each attribute is right.
+
+    Args:
+        rows: attribute to right or wrong, one table a film.
+
+    Returns:
+        Attribute to percent; what the films do not have is left out.
+    """
+    return {n: round(100 * sum(r[n] for r in rows) / len(rows), 1) for n in ATTRIBUTES if rows and n in rows[0]}

@@ -27,18 +27,12 @@ from mmtok.metrics.codebook import CodebookUse
 from mmtok.metrics.fad import SoundEmbedding, embed_sound, fad_protocol
 from mmtok.metrics.frechet import Gaussian, gaussian_distance
 from recipes.corpora.folder import sound_pieces
+from recipes.figures.plots import plot_rates
+from recipes.figures.sheets import write_spectrograms
 from recipes.runtime.progress import track
 
 QUIET = 1e-3  # a sound whose peak stays below this is left out
 SHOWN = 3  # sounds on the sheet of spectrograms
-FIGURES = {
-    "log_mel_distance": "log-mel distance (less is better)",
-    "stft_distance": "multi-resolution STFT distance (less is better)",
-    "si_sdr_db": "SI-SDR, dB (more is better)",
-    "stoi": "STOI (more is better)",
-    "fad": "Fréchet audio distance (less is better)",
-    "digit_accuracy": "digits understood (more is better)",
-}
 Listener = Callable[[str, int, Tensor], None]  # (name of the sound, levels or 0 for the original, (n,) sound)
 
 
@@ -262,67 +256,6 @@ def _protocols(
         "stoi_protocol": told,
         "fad_protocol": distance,
     }
-
-
-def write_spectrograms(path: Path, sounds: Sequence[dict[int, Tensor]], sample_rate: int) -> None:
-    """A sheet of spectrograms: a column a sound, the original on top, below it fewest to most levels.
-
-    Args:
-        path: PNG.
-        sounds: number of levels (0 for the original) to (n,) sound, the same numbers for all.
-        sample_rate: Hz.
-
-    Raises:
-        MediaError: if it cannot be written.
-    """
-    from PIL import Image, ImageDraw, ImageFont
-
-    from mmtok.media.container import replacing
-    from mmtok.media.preview import spectrogram_image
-
-    width, height, gap, label = 400, 120, 4, 14
-    rows = list(sounds[0])
-    sheet = Image.new("RGB", (len(sounds) * (width + gap) + gap, len(rows) * (height + label + gap)), (250, 250, 248))
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default()
-    for column, versions in enumerate(sounds):
-        for row, k in enumerate(rows):
-            x, y = gap + column * (width + gap), row * (height + label + gap)
-            told = "original" if k == 0 else f"{k} level{'s' if k > 1 else ''}"
-            draw.text((x, y + 1), told, fill=(60, 60, 60), font=font)
-            sheet.paste(spectrogram_image(versions[k], sample_rate, width=width, height=height), (x, y + label))
-    with replacing(path) as scratch:
-        sheet.save(scratch, format="PNG")
-
-
-def plot_rates(results: dict[str, dict[str, Any]], path: Path) -> None:
-    """Bits against distortion: a panel a figure, a line a tokenizer.
-
-    Args:
-        results: name to what ``evaluate_audio`` returned.
-        path: PNG.
-    """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    names = [n for n in FIGURES if any(n in row for result in results.values() for row in result["levels"])]
-    columns = min(3, len(names))
-    lines = math.ceil(len(names) / columns)
-    figure, axes = plt.subplots(lines, columns, figsize=(5 * columns, 3.4 * lines), squeeze=False)
-    for axis, name in zip(axes.flat, names, strict=False):
-        for told, result in results.items():
-            points = [(row["kbps"], row[name]) for row in result["levels"] if name in row]
-            axis.plot([p[0] for p in points], [p[1] for p in points], marker="o", label=told)
-        axis.set_title(FIGURES[name], fontsize=9)
-        axis.set_xlabel("kbit/s", fontsize=8)
-        axis.grid(alpha=0.3)
-    for axis in list(axes.flat)[len(names) :]:
-        axis.axis("off")
-    axes.flat[0].legend(fontsize=8)
-    figure.tight_layout()
-    figure.savefig(path, dpi=90)
-    plt.close(figure)
 
 
 def write_audio_figures(result: dict[str, Any], folder: Path) -> None:

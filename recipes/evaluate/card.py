@@ -9,7 +9,8 @@ from typing import Any
 from mmtok.files import write_atomically
 from mmtok.pretrained import ROW_SCALE
 from recipes.bundle.folder import OPTIONAL_PARTS, PARTS, Bundle
-from recipes.evaluate.prompts import ATTRIBUTES
+from recipes.evaluate.analyzers import ATTRIBUTES
+from recipes.figures.tables import text_table
 
 SHAPES_FILE, RECONSTRUCTION_FILE, TASKS_FILE = "result.json", "reconstruction.json", "tasks.json"
 SUPERRES_FILE = "superres.json"
@@ -51,11 +52,6 @@ def _read(folder: Path, name: str) -> dict[str, Any]:
     return result
 
 
-def _table(header: list[str], rows: list[list[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
 def _adherence(shapes: dict[str, Any], names: dict[str, str]) -> str:
     attributes = list(shapes["generated"])
     rows = [
@@ -63,7 +59,7 @@ def _adherence(shapes: dict[str, Any], names: dict[str, str]) -> str:
         for key, title in _ROWS.items()
         if key in shapes
     ]
-    return _table(["", *attributes], rows)
+    return text_table(["", *attributes], rows)
 
 
 def _percent_list(levels: list[dict[str, float]]) -> str:
@@ -96,7 +92,7 @@ def _reconstruction(result: dict[str, Any]) -> str:
             ["visual codes in use, shapes and real", _codes(result["all/visual_codes"])],
             ["audio codes in use by level, shapes and real", _percent_list(result["all/audio_codes"])],
         ]
-    return _table(["", "measured"], rows)
+    return text_table(["", "measured"], rows)
 
 
 def _tasks(result: dict[str, Any]) -> str:
@@ -109,7 +105,7 @@ def _tasks(result: dict[str, Any]) -> str:
         if "psnr_db" in figures:
             told.append(f"hidden region {figures['psnr_db']:.1f} dB, its fill {figures['fill_psnr_db']:.1f} dB")
         rows.append([name, ", ".join(told)])
-    return _table(["every other task", "measured"], rows)
+    return text_table(["every other task", "measured"], rows)
 
 
 def _superres_protocol(result: dict[str, Any]) -> str:
@@ -130,7 +126,7 @@ def _superres(result: dict[str, Any]) -> str:
         for name, measured in sets.items()
         for method, told in measured["methods"].items()
     ]
-    return _table(["super-resolution", *(f.replace("_", " ") for f in figures)], rows)
+    return text_table(["super-resolution", *(f.replace("_", " ") for f in figures)], rows)
 
 
 def model_card(bundle: Bundle, results: Path, notes: str = "") -> str:
@@ -169,7 +165,7 @@ def model_card(bundle: Bundle, results: Path, notes: str = "") -> str:
         if stage == "lm" and "tasks" in training:
             runs = (*card.get("adapted_before", []), card)
             rows += [["it goes on, with every task", "", *_stage(run, "tasks")] for run in runs]
-    table = _table(["part", "parameters", "steps", "minutes"], rows)
+    table = text_table(["part", "parameters", "steps", "minutes"], rows)
     size_mb = sum(f.stat().st_size for f in bundle.folder.rglob("*") if f.is_file()) / 1e6
     sections = [
         f"# cinepoet {card.get('name', bundle.folder.name)}",

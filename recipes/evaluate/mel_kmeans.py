@@ -28,7 +28,8 @@ from mmtok.nn.mel import MelSpectrogram
 from mmtok.quantize.residual import Codebook, ResidualVQ, nearest_codes
 from recipes.corpora.folder import MediaFolder
 from recipes.evaluate.audio_tokenizer import evaluate_audio, folder_sounds, write_audio_figures
-from recipes.terminal.report import check_folder, number
+from recipes.terminal.options import number
+from recipes.terminal.report import check_folder
 
 FLOOR = 1e-4  # 80 dB below full scale
 _SHORTEST = 4  # frames that the inversion needs at least

@@ -18,36 +18,12 @@ from torch import Tensor
 from mmtok.files import write_atomically
 from mmtok.media.resize import half_size
 from recipes.corpora.shapes import Scene, ShapesCorpus, render_audio, render_video
-from recipes.evaluate.analyzers import read_pitch, read_video
+from recipes.evaluate.analyzers import ATTRIBUTES, judge, percent_right
+from recipes.figures.sheets import write_film_rows
 from recipes.pipeline.cinepoet import CinePoetPipeline
 from recipes.runtime.progress import track
 
 CEILINGS = ("ground_truth", "reconstructed", "reconstructed_upscaled")
-STRIP = 5  # pictures of a film on a sheet
-ATTRIBUTES = ("colour", "shape", "motion", "pitch")
-
-
-def judge(scene: Scene, frames: Tensor, audio: Tensor | None, sample_rate: int) -> dict[str, bool]:
-    """Which attributes a film got right.
-
-    Args:
-        scene: what was asked for.
-        frames: (3, t, h, w) in [-1, 1].
-        audio: (1, n), or None.
-        sample_rate: Hz.
-
-    Returns:
-        Attribute to right or wrong; "pitch" only when there is sound.
-    """
-    reading = read_video(frames)
-    right = {name: getattr(reading, name) == getattr(scene, name) for name in ("colour", "shape", "motion")}
-    if audio is not None:
-        right["pitch"] = read_pitch(audio, sample_rate) == scene.shape
-    return right
-
-
-def _percent(rows: list[dict[str, bool]]) -> dict[str, float]:
-    return {n: round(100 * sum(r[n] for r in rows) / len(rows), 1) for n in ATTRIBUTES if rows and n in rows[0]}
 
 
 @torch.inference_mode()
@@ -109,10 +85,10 @@ def evaluate_shapes(
         f"{seed}, one film each, guidance {sampling.get('guidance_scale', pipe.config.guidance_scale)}",
         "seconds_per_film": round(spent_s / prompts, 2),
     }
-    result |= {name: _percent(judged) for name, judged in rows.items() if judged}
+    result |= {name: percent_right(judged) for name, judged in rows.items() if judged}
     if folder is not None:
         write_atomically(folder / "result.json", json.dumps(result, indent=1) + "\n")
-        _sheet(shown, folder / "films.png")
+        write_film_rows(shown, folder / "films.png")
     return result
 
 
@@ -141,30 +117,6 @@ def _truth(
         films["reconstructed_upscaled"] = (pipe.decode_sharp(pipe.encode_sharp(large)).float().cpu(), heard)
     rate = audio.sample_rate
     return [(s, {n: (seen[i], sound[i], rate) for n, (seen, sound) in films.items()}) for i, s in enumerate(batch)]
-
-
-def film_strip(film: Tensor) -> Tensor:
-    """``STRIP`` pictures of a film side by side, spread over it.
-
-    Args:
-        film: (3, t, h, w).
-
-    Returns:
-        (3, h, STRIP * w).
-    """
-    chosen = torch.linspace(0, film.shape[1] - 1, STRIP).round().long()
-    return torch.cat(list(film[:, chosen].unbind(1)), -1)
-
-
-def _sheet(films: list[Tensor], path: Path) -> None:
-    """One row a film."""
-    from mmtok.media.image import write_png
-
-    strips = [film_strip(film) for film in films]
-    half = (len(strips) + 1) // 2
-    strips += [torch.full_like(strips[0], -1.0)] * (2 * half - len(strips))
-    columns = [torch.cat(strips[:half], 1), torch.cat(strips[half:], 1)]
-    write_png(path, torch.cat(columns, 2).float().cpu())
 
 
 def report(result: dict[str, Any], printer: Callable[[str], None] = print) -> None:

@@ -25,14 +25,16 @@ from torch import Tensor
 from mmtok.features.yamnet import YAMNet
 from mmtok.files import write_atomically
 from mmtok.metrics.fad import SoundEmbedding
+from recipes.bundle.named import load_tokenizers
 from recipes.corpora.spoken_digits import SPLITS, DigitString, digit_strings, open_digits, split_digits
-from recipes.evaluate.audio_tokenizer import evaluate_audio, plot_rates
+from recipes.evaluate.audio_tokenizer import evaluate_audio
 from recipes.evaluate.digit_classifier import DigitClassifier, train_classifier
 from recipes.evaluate.mel_kmeans import MelKMeansCodec
+from recipes.figures.plots import plot_rates
 from recipes.runtime.device import choose_compute
 from recipes.runtime.progress import track
-from recipes.terminal.media import load_tokenizers
-from recipes.terminal.report import check_folder, number
+from recipes.terminal.options import number
+from recipes.terminal.report import check_folder
 
 RATE = 16_000
 BASELINE = "mel k-means"

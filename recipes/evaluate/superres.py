@@ -13,7 +13,6 @@ import json
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +27,11 @@ from mmtok.media.resize import resized
 from mmtok.metrics.frechet import Gaussian, gaussian_distance
 from mmtok.metrics.visual import gradient_energy, psnr_db, seam_ratio
 from recipes.corpora.shapes import Scene
-from recipes.evaluate.prompts import judge
-from recipes.evaluate.visual_tokenizer import Backbones, clip_features, frechet_protocol, lpips_of_frames
+from recipes.evaluate.analyzers import judge
+from recipes.evaluate.backbones import Backbones, clip_features, frechet_protocol, lpips_of_frames
+from recipes.evaluate.held_out import Material
 from recipes.figures.comparison import write_comparison
+from recipes.figures.plots import plot_steps
 from recipes.pipeline.cinepoet import CinePoetPipeline
 from recipes.pipeline.sharpen import Pass, describe_passes
 from recipes.runtime.progress import track
@@ -53,21 +54,6 @@ PROTOCOL = {
     "seams": "mean absolute change over joints (of windows along time; of tiles along rows and columns) over that "
     "elsewhere, mean over films; 1 is none; compare with the original's own ratio at the same places",
 }
-
-
-@dataclass(frozen=True)
-class Material:
-    """Clips of one kind.
-
-    Attributes:
-        clips: (n, 3, t, h, w) uint8, square, of the size that super-resolution makes.
-        protocol: how they were made.
-        scenes: what they show, where that is known; their captions are the prompts.
-    """
-
-    clips: Tensor
-    protocol: str
-    scenes: tuple[Scene, ...] = ()
 
 
 def lanczos(video: Tensor, size: tuple[int, int]) -> Tensor:
@@ -341,36 +327,3 @@ def _seams(
         f"{pipe.overlap()}; {material.protocol}",
         "seams": {name: {side: _figure(_mean(v), 3) for side, v in sides.items()} for name, sides in ratios.items()},
     }
-
-
-def plot_steps(result: dict[str, Any], path: Path) -> None:
-    """Figures against decoding steps, a panel a figure; bicubic is dotted, of tokens dot-dashed, the ceiling dashed.
-
-    Args:
-        result: of ``evaluate_superres`` with ``steps``.
-        path: PNG.
-    """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    curves = {name: told for name, told in result["sets"].items() if told.get("steps")}
-    names = [*next(iter(curves.values()))["methods"]["ours"], "seconds_per_clip"]
-    figure, axes = plt.subplots(1, len(names), figsize=(3.6 * len(names), 3.2), squeeze=False)
-    for axis, name in zip(axes[0], names, strict=True):
-        for number, (told, measured) in enumerate(curves.items()):
-            counts = sorted(measured["steps"], key=int)
-            values = [measured["steps"][count][name] for count in counts]
-            axis.plot([int(count) for count in counts], values, marker="o", color=f"C{number}", label=told)
-            for method, style in (("bicubic", ":"), ("bicubic_of_tokens", "-."), ("ceiling", "--")):
-                level = measured["methods"][method].get(name)
-                if level is not None:
-                    axis.axhline(level, color=f"C{number}", linestyle=style, linewidth=1)
-        axis.set_title(name, fontsize=9)
-        axis.set_xlabel("decoding steps", fontsize=8)
-        axis.grid(alpha=0.3)
-    axes[0][0].legend(fontsize=8)
-    figure.tight_layout()
-    figure.savefig(path, dpi=90)
-    plt.close(figure)

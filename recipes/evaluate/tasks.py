@@ -17,26 +17,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from mmtok.conditions.commit_masks import PAINTINGS
 from mmtok.conditions.masks import make_mask
 from mmtok.files import write_atomically
-from mmtok.media.container import replacing
-from mmtok.media.image import to_bytes
-from mmtok.media.preview import spectrogram_image
 from mmtok.media.resize import half_size
 from recipes.corpora.shapes import COLOURS, Scene, ShapesCorpus, render_audio, render_video
 from recipes.evaluate.analyzers import read_centres, read_pitch, read_video
-from recipes.evaluate.prompts import STRIP, film_strip
+from recipes.figures.sheets import write_sheet
 from recipes.pipeline.cinepoet import CinePoetPipeline
 from recipes.runtime.progress import track
 
 Figures = dict[str, float]
 SHOWN = 3  # scenes on the sheet
-_WIDE, _HIGH = STRIP * 64, 64  # pixels of a film's pictures on the sheet, and of a spectrogram
-_PAPER, _INK, _GAP, _LABEL = (250, 250, 248), (60, 60, 60), 4, 14
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,45 +167,6 @@ def _row(figures: list[Figures]) -> dict[str, float]:
         else:
             out[name] = _share([value == 1 for value in values])
     return out
-
-
-def _strip(shown: Tensor, rate: int) -> Image.Image:
-    """Some pictures of a film side by side, or the spectrogram of a sound in as much room."""
-    if shown.ndim == 2:
-        return spectrogram_image(shown, rate, width=_WIDE, height=_HIGH)
-    strip = Image.fromarray(to_bytes(film_strip(shown)).permute(1, 2, 0).contiguous().numpy())
-    return strip.resize((_WIDE, round(strip.height * _WIDE / strip.width)), Image.Resampling.NEAREST)
-
-
-def write_sheet(path: Path, shown: dict[str, tuple[Tensor, Tensor]], sample_rate: int) -> None:
-    """For each task what was given, or the truth that a film goes on to, and below it what the model made.
-
-    Args:
-        path: PNG to write.
-        shown: row to given and made films (b, 3, t, h, w) in [-1, 1], or sounds (b, 1, n).
-        sample_rate: Hz of the sounds.
-    """
-    font = ImageFont.load_default()
-    rows = []
-    for name, both in shown.items():
-        pairs = [tuple(_strip(one.float().cpu(), sample_rate) for one in pair) for pair in zip(*both, strict=True)]
-        width = max(strip.width for pair in pairs for strip in pair)
-        above, below = (max(pair[half].height for pair in pairs) for half in (0, 1))
-        row = Image.new("RGB", ((width + _GAP) * len(pairs) + _GAP, _LABEL + above + below + 3 * _GAP), _PAPER)
-        ImageDraw.Draw(row).text((_GAP, 1), name, fill=_INK, font=font)
-        for place, (given, made) in enumerate(pairs):
-            x = _GAP + place * (width + _GAP)
-            row.paste(given, (x, _LABEL))
-            row.paste(made, (x, _LABEL + above + _GAP))
-        rows.append(row)
-    sheet = Image.new("RGB", (max(row.width for row in rows), sum(row.height for row in rows)), _PAPER)
-    y = 0
-    for row in rows:
-        sheet.paste(row, (0, y))
-        y += row.height
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as temporary:
-        sheet.save(temporary, format="PNG")
 
 
 @torch.inference_mode()

@@ -17,139 +17,18 @@ import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from mmtok.files import write_atomically, writing
+from recipes.loop.checkpoint import FileStore, Store
 from recipes.loop.tracking import open_tracker
 from recipes.runtime.config import to_dict
 from recipes.runtime.distributed import ALONE, Ranks
 
 AGREE_EVERY = 10  # steps between two questions to the first process whether it is time to save
-
-
-def step_generator(seed: int, step: int, example: int | None = None) -> torch.Generator:
-    """A generator that depends on (seed, step, example) only.
-
-    Args:
-        seed: the run's seed.
-        step: the optimizer step, from 0.
-        example: number in the batch, or None for what the whole step shares.
-
-    Returns:
-        A CPU generator.
-    """
-    number = seed * 1_000_003 + step
-    if example is not None:
-        number = (number * 4_294_967_291 + example + 1) ^ 0x5DEECE66D
-    return torch.Generator().manual_seed(number % (2**63 - 1))
-
-
-def same_study(folder: Path, numbers: dict[str, Any]) -> None:
-    """Record a study's numbers in its folder, or hold them against those that are there.
-
-    Args:
-        folder: of the study.
-        numbers: all of them, as plain values.
-
-    Raises:
-        ValueError: if the folder holds a study with others.
-    """
-    told, record = json.dumps(numbers, indent=1) + "\n", folder / "config.json"
-    if record.exists() and record.read_text() != told:
-        raise ValueError(f"{folder} holds a study with other numbers; delete it or use another --out")
-    write_atomically(record, told)
-
-
-def same_data(folder: Path, told: list[str], ranks: Ranks) -> None:
-    """Note what a run draws from, and refuse to go on with a stopped one on other data: its curve would hide a step.
-
-    Args:
-        folder: of the run.
-        told: lines that name the data.
-        ranks: the first process writes data.txt.
-
-    Raises:
-        ValueError: if the folder holds a checkpoint of a run on other data.
-    """
-    identity, record = "\n".join(told) + "\n", folder / "data.txt"
-    started = (folder / "checkpoint.pt").exists() or (folder / "checkpoint").exists()
-    if started and record.exists() and record.read_text() != identity:
-        raise ValueError(f"{folder} was started with other data (see data.txt in it); delete it or use another --out")
-    ranks.wait()
-    if ranks.is_main:
-        write_atomically(record, identity)
-
-
-class Store(Protocol):
-    """Where checkpoints lie."""
-
-    joint: bool
-    """Whether all processes write their part; else only the first one writes."""
-
-    def exists(self) -> bool:
-        """Whether there is a complete checkpoint."""
-
-    def save(self, state: dict[str, Any], parts: dict[str, Any]) -> None:
-        """Write a checkpoint; one that is there stays valid until the new one is complete.
-
-        Args:
-            state: plain values and tensors of the run itself, with its next "step".
-            parts: name to object with ``state_dict``.
-        """
-
-    def load(self, parts: dict[str, Any]) -> dict[str, Any]:
-        """Read the newest checkpoint.
-
-        Args:
-            parts: name to object with ``load_state_dict``, filled in place.
-
-        Returns:
-            The run's own values.
-        """
-
-
-class FileStore:
-    """One file, written by one process; a ``Store``.
-
-    Args:
-        file: replaced at every save.
-    """
-
-    joint = False
-
-    def __init__(self, file: Path):
-        self.file = file
-
-    def exists(self) -> bool:
-        """Whether there is a checkpoint."""
-        return self.file.exists()
-
-    def save(self, state: dict[str, Any], parts: dict[str, Any]) -> None:
-        """Write to a temporary name, then rename.
-
-        Args:
-            state: as in ``Store``.
-            parts: as in ``Store``.
-        """
-        with writing(self.file) as scratch:
-            torch.save({**state, "parts": {k: p.state_dict() for k, p in parts.items()}}, scratch)
-
-    def load(self, parts: dict[str, Any]) -> dict[str, Any]:
-        """Read the file.
-
-        Args:
-            parts: as in ``Store``.
-
-        Returns:
-            The run's own values.
-        """
-        state: dict[str, Any] = torch.load(self.file, map_location="cpu", weights_only=True)
-        for name, part in parts.items():
-            part.load_state_dict(state["parts"][name])
-        return state
 
 
 class Run:

@@ -106,7 +106,7 @@ def save_whole(model: PrefixLM, folder: Path, ranks: Ranks) -> None:
 
 
 class ShardedStore:
-    """Folders ``checkpoint/STEP`` written by all processes together; a ``recipes.loop.run.Store``.
+    """Folders ``checkpoint/STEP`` written by all processes together; a ``recipes.loop.checkpoint.Store``.
 
     The parts are "model", any number of optimizers of it, and "ema", a second model.
 
@@ -132,8 +132,8 @@ class ShardedStore:
         """Write into a temporary folder, rename it, and delete older ones.
 
         Args:
-            state: as in ``recipes.loop.run.Store``.
-            parts: as in ``recipes.loop.run.Store``.
+            state: as in ``recipes.loop.checkpoint.Store``.
+            parts: as in ``recipes.loop.checkpoint.Store``.
         """
         done, partial = self.folder / str(state["step"]), self.folder / f"{state['step']}.partial"
         if self.ranks.is_main:
@@ -155,7 +155,7 @@ class ShardedStore:
         """Read the newest checkpoint, whatever number of processes wrote it.
 
         Args:
-            parts: as in ``recipes.loop.run.Store``.
+            parts: as in ``recipes.loop.checkpoint.Store``.
 
         Returns:
             The run's own values.

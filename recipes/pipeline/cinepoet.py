@@ -43,13 +43,12 @@ from mmtok.visual.holistic import is_holistic
 from recipes.bundle.folder import open_bundle
 from recipes.bundle.parts import Text
 from recipes.pipeline.output import Block, Output
+from recipes.pipeline.plan import Plan, make_plan
 from recipes.pipeline.request import (
     OnStep,
-    Plan,
     Request,
     Segment,
     check_media,
-    make_plan,
     number_of_films,
     require_sound,
     texts_of,

@@ -18,16 +18,15 @@ from torch import Tensor
 
 import mmtok
 from llm.larp_ar import LarpAR
-from llm.loading import is_published, load_larp
+from llm.loading import load_larp
 from mmtok.contract import require_video
 from mmtok.pretrained import resolve_folder
 from mmtok.visual.grid import repeat_last_frame
 from mmtok.visual.larp import Larp
+from recipes.bundle.named import tokenizer_of
 from recipes.pipeline.output import Output
 from recipes.runtime.device import Compute, choose_compute
 
-TOKENIZER_FOLDER = "tokenizer"
-PUBLISHED_TOKENIZER = "hywang66/LARP-L-long-tokenizer"
 LARGE = 100_000_000  # parameters from which on sampling takes as long as reading them from memory does
 
 
@@ -44,26 +43,6 @@ def sampling_dtype(model: LarpAR, device: torch.device) -> torch.dtype:
     if sum(p.numel() for p in model.parameters()) < LARGE:
         return torch.float32
     return torch.float16 if device.type == "cpu" else torch.bfloat16
-
-
-def tokenizer_of(folder: Path) -> str:
-    """Where a generator's tokenizer lies.
-
-    Args:
-        folder: of the generator.
-
-    Returns:
-        A folder or a hub id.
-
-    Raises:
-        ValueError: if nothing tells.
-    """
-    inside = folder / TOKENIZER_FOLDER
-    if inside.is_dir():
-        return str(inside)
-    if is_published(folder):
-        return PUBLISHED_TOKENIZER  # a hub id; --tokenizer names another place
-    raise ValueError(f"{folder} does not hold its tokenizer; name the one it was trained with (--tokenizer)")
 
 
 class LarpPipeline:

@@ -24,7 +24,7 @@ from mmtok.pretrained import params_from_config, read_config
 from mmtok.visual.grid import pad_frames, repeat_last_frame
 from mmtok.visual.holistic import is_holistic
 from mmtok.visual.tiling import TiledTokenizer
-from recipes.bundle.folder import ASPECTS, SHARPENERS
+from recipes.bundle.config import ASPECTS, SHARPENERS
 from recipes.bundle.parts import Parts, Text
 from recipes.pipeline.request import OnStep
 from superres.config import SuperResConfig
@@ -42,7 +42,7 @@ class Pass:
     """One doubling of height and width.
 
     Attributes:
-        part: the stage that does it, of ``recipes.bundle.folder.SHARPENERS``.
+        part: the stage that does it, of ``recipes.bundle.config.SHARPENERS``.
         low: (h, w) pixels that go in.
         high: (h, w) pixels that come out.
         cuts: of the height and the width of the grid into tiles of the stage's own size.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from rich.console import Console
 from rich.progress import (
@@ -94,3 +94,36 @@ def blocks_bar(title: str) -> Iterator[Callable[[int, int], None]]:
     with Progress(*columns, TextColumn("left"), TimeRemainingColumn(), console=Console(stderr=True)) as bar:
         task = bar.add_task(title, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+@contextmanager
+def sampling_bar() -> Iterator[Callable[[str, int, int], None]]:
+    """A progress bar with time left for each stage that a pipeline reports, on a terminal only.
+
+    Yields:
+        What the pipeline calls with (stage, done, in all).
+    """
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    left = (TextColumn("left"), TimeRemainingColumn())
+    with Progress(
+        *columns, *left, console=console, transient=True, disable=not console.is_terminal, refresh_per_second=4
+    ) as bar:
+        tasks: dict[str, Any] = {}
+
+        def on_step(stage: str, done: int, total: int) -> None:
+            if stage not in tasks or bar.tasks[tasks[stage]].finished:  # an extension starts a stage anew
+                tasks[stage] = bar.add_task(stage.replace("_", " "))
+            bar.update(tasks[stage], completed=done, total=total)
+
+        yield on_step

@@ -32,13 +32,14 @@ from mmtok.metrics.visual import psnr_db
 from mmtok.visual.larp import Larp
 from recipes.corpora.shapes import ShapesCorpus, render_video
 from recipes.corpora.sources import WholeScenes
-from recipes.loop.run import same_study
 from recipes.runtime.config import CONFIGS, load_config, to_dict
-from recipes.runtime.device import Compute, choose_compute, keep_freed_memory
+from recipes.runtime.device import Compute, choose_compute
+from recipes.runtime.memory import keep_freed_memory
 from recipes.runtime.progress import track
-from recipes.tokens.larp_codes import SHAPES_CLASSES, encode_clips, shapes_clips
+from recipes.runtime.records import same_study
+from recipes.tokens.larp_codes import SHAPES_CLASSES, LarpCodes, encode_clips, shapes_clips
 from recipes.train.larp import LarpTrainConfig, larp_params, train_larp
-from recipes.train.larp_ar import LarpARTrainConfig, LarpCodes, train_larp_ar
+from recipes.train.larp_ar import LarpARTrainConfig, train_larp_ar
 
 VARIANTS = {"prior": True, "none": False}
 MEASURED_FROM = 3_000_000  # first scene that no training draws

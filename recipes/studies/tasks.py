@@ -24,11 +24,13 @@ from recipes.bundle.folder import Bundle, open_bundle
 from recipes.bundle.parts import Parts
 from recipes.evaluate.prompts import evaluate_shapes
 from recipes.evaluate.tasks import evaluate_tasks
-from recipes.loop.run import same_study
 from recipes.pipeline.cinepoet import CinePoetPipeline
 from recipes.runtime.config import CONFIGS, load_config, to_dict
-from recipes.runtime.device import Compute, choose_compute, keep_freed_memory
-from recipes.tokens.lm_batches import CaptionVectors, cached_data
+from recipes.runtime.device import Compute, choose_compute
+from recipes.runtime.memory import keep_freed_memory
+from recipes.runtime.records import same_study
+from recipes.tokens.caption_vectors import CaptionVectors
+from recipes.tokens.lm_batches import cached_data
 from recipes.tokens.shapes import EncodeConfig, encode_shapes
 from recipes.train.lm import LMTrainConfig, train_lm
 

@@ -44,7 +44,7 @@ def read_media(args: argparse.Namespace, pipe: Any, plan: Any, options: dict[str
     Args:
         args: of the command.
         pipe: the pipeline.
-        plan: of ``recipes.pipeline.request.make_plan``.
+        plan: of ``recipes.pipeline.plan.make_plan``.
         options: receives "image", "video", "audio" and the pictures of segments.
 
     Raises:

@@ -2,140 +2,14 @@
 
 from __future__ import annotations
 
-import argparse
-import contextlib
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mmtok.audio.long_sound import LONG_SOUND_S, WHOLE_SOUND_S
-from recipes.terminal.report import note, number
-
-
-@dataclass(frozen=True)
-class Tokenizers:
-    """The tokenizers of a bundle, or a single one.
-
-    Attributes:
-        visual: a ``VisualTokenizer``, or None.
-        audio: an ``AudioTokenizer``, or None.
-        fps: pictures per second.
-        size: usual side of the pictures, pixels.
-        clip: pictures that are encoded together.
-        source: name or folder, for the record.
-    """
-
-    visual: Any
-    audio: Any
-    fps: float
-    size: int
-    clip: int
-    source: str
-
-
-def load_tokenizers(name: str, device: Any, levels: int | None = None) -> Tokenizers:
-    """The tokenizers of a bundle by name or folder, or one tokenizer by folder or hub id.
-
-    Args:
-        name: such as "tiny".
-        device: torch device.
-        levels: of the codes of sound, where that is a choice; None leaves it to the tokenizer.
-
-    Returns:
-        The tokenizers.
-
-    Raises:
-        FileNotFoundError: if there is no such bundle or tokenizer.
-        ValueError: if it is neither a visual nor an audio tokenizer, or levels are chosen where there is no choice.
-    """
-    import mmtok
-    from mmtok.loading import family_of
-    from mmtok.pretrained import resolve_folder
-    from mmtok.table import FAMILIES
-    from recipes.bundle.folder import BUNDLE_FILE, embedded_names, open_bundle
-
-    if Path(name).is_file():
-        raise ValueError(f"{name} is a file; cinepoet convert makes a folder of published weights")
-    folder: Path | None = None  # of a single tokenizer
-    if name not in embedded_names():
-        with contextlib.suppress(FileNotFoundError):  # open_bundle then tells the known names
-            folder = resolve_folder(name)
-    if folder is None or (folder / BUNDLE_FILE).is_file():
-        bundle = open_bundle(name)
-        options = {"visual": {}, "audio": {"num_codebooks": levels}}
-        parts = {p: mmtok.load(bundle.part(p), device=device, **o) for p, o in options.items() if bundle.has(p)}
-        config = bundle.config
-        size = max(config.size, config.upscaled_size)
-        if getattr(parts.get("visual"), "needs_size", False):  # it works at the size that it was trained for
-            size = config.size
-        return Tokenizers(parts.get("visual"), parts.get("audio"), config.fps, size, config.num_frames, name)
-    kind = FAMILIES[family_of(folder)].kind
-    if kind not in ("visual", "audio"):
-        raise ValueError(f"{name} is a {kind} encoder; a visual or audio tokenizer is needed")
-    tokenizer = mmtok.load(folder, device=device, num_codebooks=levels)
-    if kind == "audio":
-        return Tokenizers(None, tokenizer, 8.0, 128, 17, name)
-    size = getattr(tokenizer.params, "size", 128)
-    return Tokenizers(tokenizer, None, tokenizer.fps, size, tokenizer.valid_num_frames(17), name)
-
-
-def add_long_and_large(parser: argparse.ArgumentParser) -> None:
-    """The options ``--stream`` and ``--tile``.
-
-    Args:
-        parser: of the command.
-    """
-    parser.add_argument(
-        "--stream", action="store_true", help="one long clip with carried state, instead of clips that start anew"
-    )
-    add_tile(parser)
-
-
-def add_levels(parser: argparse.ArgumentParser) -> None:
-    """The option ``--levels``.
-
-    Args:
-        parser: of the command.
-    """
-    parser.add_argument(
-        "--levels", type=number(int, 1), metavar="N", help="of a codec's codes of sound (default: as saved, or all)"
-    )
-
-
-def add_tile(parser: argparse._ActionsContainer) -> None:
-    """The option ``--tile``.
-
-    Args:
-        parser: of the command, or a group of it.
-    """
-    parser.add_argument(
-        "--tile", type=number(int, 8), metavar="PX", help="large pictures in tiles of this side (approximate)"
-    )
-
-
-def in_tiles(tokenizers: Tokenizers, tile: int | None) -> Tokenizers:
-    """The tokenizers with the visual one working on tiles.
-
-    Args:
-        tokenizers: as loaded.
-        tile: side of a tile, pixels; neighbours share a quarter. None leaves everything as it is.
-
-    Returns:
-        The tokenizers.
-
-    Raises:
-        ValueError: if there is no visual tokenizer or the tile does not fit its stride.
-    """
-    from mmtok.visual.tiling import TiledTokenizer
-
-    if tile is None:
-        return tokenizers
-    if tokenizers.visual is None:
-        raise ValueError(f"--tile is for pictures, and {tokenizers.source} has no visual tokenizer")
-    step = math.lcm(*tokenizers.visual.stride[1:])
-    overlap = tile // 4 // step * step
-    return replace(tokenizers, visual=TiledTokenizer(tokenizers.visual, tile=tile, overlap=overlap))
+from recipes.bundle.named import Tokenizers
+from recipes.terminal.report import note
 
 
 @dataclass(frozen=True)
@@ -239,25 +113,6 @@ def long_sound_s(path: str, tokenizers: Tokenizers, seconds: float) -> float | N
     if info.duration_s and info.duration_s > seconds + 0.05:
         note(f"{path}: {info.duration_s:.1f} s long, the first {seconds:g} s are taken (--seconds)")
     return length
-
-
-def require_use(args: argparse.Namespace, *, pictures: bool, sound: bool) -> None:
-    """Refuse options that would change nothing.
-
-    Args:
-        args: of ``tokenize`` or ``reconstruct``.
-        pictures: whether there are any.
-        sound: whether there is any.
-
-    Raises:
-        ValueError: for an option on pictures without them, or one on sound without it.
-    """
-    for name, there, kind in (
-        *((name, pictures, "pictures") for name in ("size", "tile", "stream", "side_by_side", "preview")),
-        ("levels", sound, "sound"),
-    ):
-        if not there and getattr(args, name, None) not in (None, False):
-            raise ValueError(f"--{name.replace('_', '-')} needs {kind}, and {args.media or args.decode} gives none")
 
 
 def output_endings(media: Media) -> tuple[str, ...]:

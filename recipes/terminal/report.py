@@ -3,118 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import math
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-
-
-def number(kind: Callable[[str], Any], least: float | None = None, most: float | None = None) -> Callable[[str], Any]:
-    """A checked number for ``type=``, refusing NaN and infinity.
-
-    Args:
-        kind: int or float.
-        least: smallest value allowed, or None.
-        most: largest value allowed, or None.
-
-    Returns:
-        The reading function.
-    """
-
-    def read(text: str) -> Any:
-        try:
-            value = kind(text)
-        except ValueError:
-            word = "a whole number" if kind is int else "a number"
-            raise argparse.ArgumentTypeError(f"expected {word}, got {text!r}") from None
-        if not math.isfinite(value):
-            raise argparse.ArgumentTypeError(f"must be a finite number, got {text}")
-        if (least is not None and value < least) or (most is not None and value > most):
-            bounds = [f"{word} {n}" for word, n in (("at least", least), ("at most", most)) if n is not None]
-            raise argparse.ArgumentTypeError(f"must be {' and '.join(bounds)}, got {text}")
-        return value
-
-    return read
-
-
-def add_model(parser: argparse.ArgumentParser) -> None:
-    """``--model`` and ``--device``.
-
-    Args:
-        parser: of the command.
-    """
-    parser.add_argument("--model", default="tiny", metavar="M", help="embedded name, folder or hub id (default: tiny)")
-    add_device(parser)
-
-
-def add_lm_weights(parser: argparse._ActionsContainer) -> None:
-    """``--lm-weights``.
-
-    Args:
-        parser: of the command.
-    """
-    parser.add_argument(
-        "--lm-weights",
-        choices=("float32", "bfloat16", "float16", "int8"),
-        help="the language model's in memory; fewer bits are quicker (default: float32)",
-    )
-
-
-def add_device(parser: argparse.ArgumentParser) -> None:
-    """``--device`` and ``--threads``.
-
-    Args:
-        parser: of the command.
-    """
-    parser.add_argument("--device", default="auto", metavar="D", help="auto, cpu, cuda, cuda:1 or mps (default: auto)")
-    parser.add_argument("--threads", type=number(int, 1), metavar="N", help="CPU threads (default: torch's choice)")
-
-
-def add_preview(parser: argparse.ArgumentParser) -> None:
-    """``--preview``.
-
-    Args:
-        parser: of the command.
-    """
-    parser.add_argument(
-        "--preview", nargs="?", const="", metavar="F.png", help="also a sheet of the pictures and the spectrogram"
-    )
-
-
-def preview_path(args: argparse.Namespace, *, before: str) -> Path | None:
-    """Where ``--preview`` goes.
-
-    Args:
-        args: with ``preview`` and ``out``.
-        before: the argument that ``--preview`` swallows when it stands in front of it, for the message.
-
-    Returns:
-        The file, beside ``out`` when none was named; None without ``--preview``.
-
-    Raises:
-        ValueError: if the name does not end in .png.
-    """
-    if args.preview is None:
-        return None
-    if args.preview == "":
-        out: Path = args.out
-        return out.with_name(f"{out.stem}.preview.png")
-    if not args.preview.lower().endswith(".png"):
-        raise ValueError(f"--preview takes a file ending in .png, got {args.preview!r}; put {before} before it")
-    return Path(args.preview)
-
-
-def add_seed(parser: argparse._ActionsContainer) -> None:
-    """``--seed``.
-
-    Args:
-        parser: of the command.
-    """
-    parser.add_argument(
-        "--seed", type=number(int, 0, 2**63 - 1), default=0, metavar="N", help="same seed, same result (default: 0)"
-    )
 
 
 def compute_of(args: argparse.Namespace) -> Any:
@@ -153,8 +44,8 @@ def join_training(args: argparse.Namespace) -> tuple[Any, Any]:
     Raises:
         ValueError: for a device that is unknown or not there.
     """
-    from recipes.runtime.device import keep_freed_memory
     from recipes.runtime.distributed import join, own_device
+    from recipes.runtime.memory import keep_freed_memory
 
     keep_freed_memory()
     args.device = own_device(args.device)
@@ -250,39 +141,6 @@ def note(text: str) -> None:
     print(f"note: {text}", file=sys.stderr)
 
 
-@contextmanager
-def sampling_bar() -> Iterator[Callable[[str, int, int], None]]:
-    """A progress bar with time left for each stage that a pipeline reports, on a terminal only.
-
-    Yields:
-        What the pipeline calls with (stage, done, in all).
-    """
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    left = (TextColumn("left"), TimeRemainingColumn())
-    with Progress(
-        *columns, *left, console=console, transient=True, disable=not console.is_terminal, refresh_per_second=4
-    ) as bar:
-        tasks: dict[str, Any] = {}
-
-        def on_step(stage: str, done: int, total: int) -> None:
-            if stage not in tasks or bar.tasks[tasks[stage]].finished:  # an extension starts a stage anew
-                tasks[stage] = bar.add_task(stage.replace("_", " "))
-            bar.update(tasks[stage], completed=done, total=total)
-
-        yield on_step
-
-
 def describe_film(path: Path, frames: Any, fps: float, has_sound: bool) -> str:
     """The line that names a finished film.
 
@@ -300,3 +158,27 @@ def describe_film(path: Path, frames: Any, fps: float, has_sound: bool) -> str:
         return f"{path}: one picture of {w}x{h}"
     sound = "with sound" if has_sound else "silent"
     return f"{path}: {t} frame{'s' if t > 1 else ''} of {w}x{h} at {fps:g} fps, {t / fps:.3f} s, {sound}"
+
+
+def profile_table(stages: dict[str, float], total_s: float) -> str:
+    """Times of each stage, the rest, the total, and the peak memory where the system tells it.
+
+    Args:
+        stages: name to seconds.
+        total_s: seconds since the command started, imports included.
+
+    Returns:
+        Lines of text.
+    """
+    rows = {**stages, "other": max(0.0, total_s - sum(stages.values())), "total": total_s}
+    width = max(len(name) for name in rows)
+    lines = [f"{name:<{width}}  {seconds:8.2f} s" for name, seconds in rows.items()]
+    try:
+        import resource
+        import sys
+
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**30 if sys.platform == "darwin" else 2**20)
+        lines.append(f"{'peak memory':<{width}}  {peak:8.2f} GB")
+    except ImportError:  # not on Windows
+        pass
+    return "\n".join(lines)

@@ -6,12 +6,15 @@ film's folder is its class, as UCF-101 has it. Codes are the nearest ones, made 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from mmtok.files import write_tensors
 from mmtok.media.errors import MediaError
 from mmtok.visual.grid import repeat_last_frame
 from mmtok.visual.larp import Larp
@@ -19,7 +22,6 @@ from recipes.corpora.folder import VIDEO_SUFFIXES, film_windows
 from recipes.corpora.shapes import MOTIONS, SHAPES, ShapesCorpus, render_video
 from recipes.runtime.device import Compute
 from recipes.runtime.progress import track
-from recipes.train.larp_ar import LarpCodes
 
 SHAPES_CLASSES = tuple(
     f"{shape} {motion}" for shape in SHAPES for motion in MOTIONS if (shape, motion) != ("circle", "spins")
@@ -177,3 +179,65 @@ def encode_clips(
         return LarpCodes(rows, torch.cat(conditions)[order], tokenizer.codebook_size, 0)
     labels = torch.tensor([classes.index(name) for name in names])[order]
     return LarpCodes(rows, labels, tokenizer.codebook_size, len(classes), classes)
+
+
+@dataclass(frozen=True)
+class LarpCodes:
+    """Codes of clips and what they are conditioned on.
+
+    Attributes:
+        codes: (rows, n) of the clips.
+        condition: (rows,) class labels, or (rows, n) codes of the first frames, repeated to a clip.
+        codebook_size: of the tokenizer.
+        num_classes: labels there are; 0 for frame prediction.
+        classes: names of the labels, or none.
+    """
+
+    codes: Tensor
+    condition: Tensor
+    codebook_size: int
+    num_classes: int
+    classes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if len(self.codes) != len(self.condition):
+            raise ValueError(f"{len(self.codes)} clips have {len(self.condition)} conditions")
+        if (self.condition.ndim == 1) != bool(self.num_classes):
+            raise ValueError("class labels have one axis and num_classes; codes of first frames two and none")
+        if self.classes and len(self.classes) != self.num_classes:
+            raise ValueError(f"{len(self.classes)} names do not fit {self.num_classes} classes")
+        if int(self.codes.max()) >= self.codebook_size:
+            raise ValueError(f"codes up to {int(self.codes.max())} do not fit a codebook of {self.codebook_size}")
+
+    def save(self, file: Path) -> None:
+        """Write as safetensors.
+
+        Args:
+            file: the file, replaced atomically.
+        """
+        facts = {"codebook_size": str(self.codebook_size), "num_classes": str(self.num_classes)}
+        facts["classes"] = json.dumps(self.classes)
+        write_tensors({"codes": self.codes.int(), "condition": self.condition.int()}, file, facts)
+
+    @classmethod
+    def load(cls, file: Path) -> LarpCodes:
+        """Read what ``save`` wrote.
+
+        Args:
+            file: the file.
+
+        Returns:
+            The codes.
+
+        Raises:
+            FileNotFoundError: if it is not there.
+        """
+        from safetensors import safe_open
+
+        if not file.is_file():
+            raise FileNotFoundError(f"codes {file} do not exist")
+        with safe_open(file, "pt") as stored:
+            facts = stored.metadata()
+            codes, condition = stored.get_tensor("codes").long(), stored.get_tensor("condition").long()
+        classes = tuple(json.loads(facts["classes"]))
+        return cls(codes, condition, int(facts["codebook_size"]), int(facts["num_classes"]), classes)

@@ -12,11 +12,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from llm.batching import Pool, fit_text
-from llm.tasks import Clip
-from mmtok.contract import TextEncoder
+from llm.batching import Batch, Group, Pool, drop_context, drop_slices
+from llm.tasks import Clip, task_content
 from recipes.tokens.cache import TokenSet
-from recipes.tokens.shards import TokenShards
+from recipes.tokens.caption_vectors import CaptionLookup
+from recipes.tokens.reader import TokenShards
 
 
 @dataclass(frozen=True)
@@ -195,48 +195,54 @@ def shard_data(
     )
 
 
-CaptionLookup = Callable[[Sequence[str | None]], tuple[Tensor, Tensor]]
 """Texts, None where there is none -> vectors (b, slots, dim) float32, zero behind a text's end, and mask (b, slots)."""
 
 
-class CaptionVectors:
-    """Embeddings of distinct texts, computed once and kept unpadded in bfloat16; a ``CaptionLookup``.
+def make_batch(
+    group: Group,
+    rows: Tensor,
+    *,
+    data: LMData,
+    captions: CaptionLookup,
+    hidden: Tensor | None = None,
+    context_dropout: float = 0.0,
+    slice_dropout: float = 0.0,
+    generators: Sequence[torch.Generator] = (),
+    device: torch.device,
+) -> Batch:
+    """Sequences of one group.
 
     Args:
-        captions: all texts, repetitions allowed.
-        encoder: the frozen text encoder.
-        slots: places for text in a sequence.
-        batch_size: texts a call of the encoder.
+        group: the task and its pool.
+        rows: (b,) row numbers of that pool.
+        data: where they are read.
+        captions: vectors of the texts.
+        hidden: (b,) bool, whose caption is hidden; None hides none.
+        context_dropout: largest share of a sequence's own tokens that is hidden from it.
+        slice_dropout: share of the sequences that see the first slice alone of what they read.
+        generators: one a sequence, which draw what is dropped.
+        device: where the batch goes.
+
+    Returns:
+        The batch.
     """
-
-    def __init__(self, captions: Sequence[str], encoder: TextEncoder, *, slots: int, batch_size: int = 128):
-        self.slots, self.dim = slots, encoder.dim
-        self._number: dict[str, int] = {}
-        for text in captions:
-            self._number.setdefault(text, len(self._number))
-        texts, lengths, vectors = list(self._number), [torch.zeros(0, dtype=torch.int64)], []
-        with torch.inference_mode():
-            for start in range(0, len(texts), batch_size):
-                embedded, mask = encoder.encode(texts[start : start + batch_size])
-                fit_text(embedded, mask, slots)  # raises for a caption that does not fit
-                lengths.append(mask.sum(1).cpu())
-                vectors.append(embedded[mask].to("cpu", torch.bfloat16))
-        vectors.append(torch.zeros(1, self.dim, dtype=torch.bfloat16))  # what masked places read
-        self.lengths = torch.cat([*lengths, torch.zeros(1, dtype=torch.int64)]).clone()  # the last for "no text"
-        self.starts = self.lengths.cumsum(0) - self.lengths
-        self.vectors = torch.cat(vectors).clone()
-
-    def __call__(self, captions: Sequence[str | None]) -> tuple[Tensor, Tensor]:
-        """Vectors of some texts.
-
-        Args:
-            captions: b texts, None where there is none.
-
-        Returns:
-            (b, slots, dim) float32, zero behind a text's end, and the mask (b, slots).
-        """
-        texts = torch.tensor([len(self.lengths) - 1 if c is None else self._number[c] for c in captions])
-        places = torch.arange(self.slots)[None]
-        mask = places < self.lengths[texts][:, None]
-        source = (self.starts[texts][:, None] + places).clamp(max=len(self.vectors) - 1)
-        return self.vectors[source].float() * mask[..., None], mask
+    clips = data.read(rows, group.condition)
+    content = task_content(
+        group.task, group.clip, visual=clips.visual, audio=clips.audio, condition=clips.condition, given=group.given
+    )
+    ids, _ = group.layout.fill(content, len(rows))
+    inputs = None
+    if context_dropout or slice_dropout:
+        dropped = []
+        for row, generator in zip(ids[:, None], generators, strict=True):
+            seen = drop_context(row, group.layout, share=context_dropout, generator=generator)
+            if slice_dropout:
+                seen = drop_slices(seen, group.layout, share=slice_dropout, generator=generator)
+            dropped.append(seen)
+        inputs = torch.cat(dropped).to(device)
+    if not group.layout.text_slots:
+        return Batch(group.layout, ids.to(device), inputs=inputs)
+    text, mask = captions(clips.captions)
+    if hidden is not None:
+        mask = mask & ~hidden[:, None]
+    return Batch(group.layout, ids.to(device), text.to(device), mask.to(device), inputs)

@@ -26,8 +26,6 @@ import av
 import torch
 from torch import Tensor
 
-from mmtok.conditions.commit_masks import make_condition
-from mmtok.conditions.structure import OpenCVFlow, depth_estimator, make_structure
 from mmtok.files import write_atomically
 from mmtok.media.audio import read_audio
 from mmtok.media.errors import MediaError
@@ -38,8 +36,9 @@ from mmtok.text.embedding_cache import caption_hash
 from mmtok.vocabulary import Vocabulary
 from recipes.corpora.captioned import PICTURE_SUFFIXES, open_film
 from recipes.corpora.shapes import ShapesCorpus, render_audio, render_video
-from recipes.runtime.device import Compute
 from recipes.runtime.progress import counting
+from recipes.tokens.conditions import Tokenizing, condition_makers, condition_settings
+from recipes.tokens.identity import tokenizer_facts
 from recipes.tokens.plan import STRUCTURE, ClipPlan, FilmPlan, Plan, PrepareConfig, check_shapes, make_plan
 from recipes.tokens.shards import (
     CONDITION_PREFIX,
@@ -49,7 +48,6 @@ from recipes.tokens.shards import (
     ShardInfo,
     read_records,
     shard_is_done,
-    tokenizer_facts,
     write_shard,
 )
 
@@ -58,21 +56,6 @@ _DARK, _STILL = 0.02, 0.002  # mean brightness, and mean change from picture to 
 _CLIPS_A_JOB = 4
 J = TypeVar("J")
 R = TypeVar("R")
-
-
-@dataclass(frozen=True)
-class Tokenizing:
-    """What turns clips into codes.
-
-    Attributes:
-        visual: a ``VisualTokenizer`` with a grid of three axes.
-        audio: an ``AudioTokenizer``, or None to leave sound out.
-        compute: where they are.
-    """
-
-    visual: Any
-    audio: Any
-    compute: Compute
 
 
 @dataclass(frozen=True)
@@ -121,50 +104,6 @@ class _Read:
 
 
 # Conditions.
-
-
-def condition_settings(config: PrepareConfig) -> dict[str, Any]:
-    """What each condition is made with, for dataset.json.
-
-    Args:
-        config: what is wanted.
-
-    Returns:
-        Name to plain values.
-    """
-    painted = {"latent_exact": False}
-    structure = {"flow": config.flow, "depth": config.depth}
-    return {name: structure if name == STRUCTURE else painted for name in config.conditions}
-
-
-def condition_makers(config: PrepareConfig, tokenizing: Tokenizing) -> dict[str, Callable[[Tensor], Tensor]]:
-    """Functions that make a condition's clip (b, 3, t, h, w) of the clip.
-
-    Args:
-        config: what is wanted.
-        tokenizing: for the stride, and for the device of the depth estimator.
-
-    Returns:
-        Name to function.
-
-    Raises:
-        ImportError: if the structure is wanted and OpenCV is not there.
-        FileNotFoundError: if the weights of the depth estimator are not there.
-        ValueError: if a condition needs what the tokenizer has not.
-    """
-    stride = tuple(tokenizing.visual.stride)
-    makers: dict[str, Callable[[Tensor], Tensor]] = {}
-    for name in config.conditions:
-        if name == STRUCTURE:
-            depth = depth_estimator(config.depth, device=tokenizing.compute.device)
-            makers[name] = partial(make_structure, flow=OpenCVFlow(config.flow), depth=depth)
-        else:
-            makers[name] = partial(_painted, geometry=name, stride=stride)
-    return makers
-
-
-def _painted(video: Tensor, *, geometry: str, stride: tuple[int, int, int]) -> Tensor:
-    return make_condition(video, geometry, stride=stride).video
 
 
 # The plan, made or taken up.

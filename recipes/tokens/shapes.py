@@ -7,7 +7,6 @@ resolution one.
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,15 +15,15 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from mmtok.conditions.commit_masks import PAINTINGS, make_condition
-from mmtok.conditions.structure import OpenCVFlow, make_structure, saturation_depth
+from mmtok.conditions.commit_masks import PAINTINGS
 from mmtok.files import write_atomically, write_tensors
 from mmtok.media.resize import half_size
 from recipes.corpora.shapes import Scene, ShapesCorpus, render_audio, render_video
-from recipes.loop.run import step_generator
 from recipes.runtime.device import Compute
 from recipes.runtime.progress import track
 from recipes.tokens.cache import CONDITION, TokenSet
+from recipes.tokens.conditions import condition_of
+from recipes.tokens.identity import weights_hash
 from recipes.tokens.plan import STRUCTURE
 
 
@@ -61,45 +60,6 @@ class EncodeConfig:
         known = (STRUCTURE, *PAINTINGS, *(name for names in PAINTINGS.values() for name in names))
         if unknown := sorted(set(self.conditions) - set(known)):
             raise ValueError(f"unknown conditions {', '.join(unknown)}; known: {', '.join(known)}")
-
-
-def condition_of(name: str, video: Tensor, *, stride: tuple[int, int, int], numbers: list[int]) -> Tensor:
-    """The clip whose codes are a condition.
-
-    Args:
-        name: as in ``EncodeConfig.conditions``.
-        video: (b, 3, t, h, w) in [-1, 1].
-        stride: of the visual tokenizer.
-        numbers: b numbers of the scenes, which draw a mask where the name leaves it open.
-
-    Returns:
-        (b, 3, t, h, w) in [-1, 1].
-
-    Raises:
-        ImportError: if structure is asked for and OpenCV is not installed.
-    """
-    if name == STRUCTURE:
-        return make_structure(video, flow=OpenCVFlow(), depth=saturation_depth)
-    kinds = PAINTINGS.get(name, (name,))
-    masks = [kinds[int(torch.randint(len(kinds), (1,), generator=step_generator(0, number)))] for number in numbers]
-    return torch.cat(
-        [make_condition(clip[None], mask, stride=stride).video for clip, mask in zip(video, masks, strict=True)]
-    )
-
-
-def weights_hash(module: Any) -> str:
-    """A short name for a model's weights.
-
-    Args:
-        module: an ``nn.Module``.
-
-    Returns:
-        16 hexadecimal digits, equal for equal tensors.
-    """
-    digest = hashlib.sha256()
-    for name, tensor in sorted(module.state_dict().items()):
-        digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:16]
 
 
 def encode_shapes(config: EncodeConfig, folder: Path, *, visual: Any, audio: Any, compute: Compute) -> TokenSet:

@@ -17,23 +17,20 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import mmtok
-from mmtok.features.vgg import LPIPS, perceptual_loss
-from mmtok.losses.larp_discriminator import (
-    MeanLeCam,
-    TransformerDiscriminator,
-    hinge_discriminator_loss,
-    smooth_discriminator_loss,
-)
-from mmtok.losses.visual_discriminators import generator_loss
 from mmtok.metrics.codebook import CodebookUse
 from mmtok.metrics.visual import psnr_db
 from mmtok.visual.larp import Larp, LarpOutput, LarpParams, find_larp
 from mmtok.visual.larp_start import start_local
-from recipes.loop.run import Run, step_generator
+from recipes.corpora.sources import ClipSource, draw_clips
+from recipes.figures.sheets import reconstruction_sheet
+from recipes.loop.adversary import LarpJudge
+from recipes.loop.average import Ema
+from recipes.loop.perception import LarpPerception
+from recipes.loop.run import Run
 from recipes.loop.schedule import warmup_cosine
 from recipes.runtime.device import Compute
 from recipes.runtime.distributed import ALONE, Ranks
-from recipes.train.magvit2 import ClipSource, Ema, draw_clips, perceptual_network, reconstruction_sheet
+from recipes.runtime.seeds import step_generator
 
 
 @dataclass(frozen=True)
@@ -226,119 +223,6 @@ def make_optimizers(model: Larp, config: LarpTrainConfig) -> dict[str, torch.opt
             adjust_lr_fn="match_rms_adamw",
         )
     return made
-
-
-class LarpPerception:
-    """The perceptual term: LPIPS on all frames, or plain feature distances.
-
-    Args:
-        name: see ``LarpTrainConfig.perceptual_network``.
-        device: where the network lives.
-    """
-
-    def __init__(self, name: str, device: torch.device):
-        kind, *files = name.split(":")
-        network: nn.Module = (
-            LPIPS.from_files(*files) if kind == "lpips" and len(files) == 2 else perceptual_network(name)
-        )
-        self.network = network.to(device).eval().requires_grad_(False)
-
-    def __call__(self, reconstruction: Tensor, video: Tensor) -> Tensor:
-        """The term.
-
-        Args:
-            reconstruction: (b, 3, t, h, w) in [-1, 1]; gradients flow here.
-            video: the same shape.
-
-        Returns:
-            Scalar.
-        """
-        if isinstance(self.network, LPIPS):
-            a, b = (v.transpose(1, 2).flatten(0, 1) for v in (reconstruction, video))
-            return self.network(a, b).mean()  # type: ignore[no-any-return]
-        return perceptual_loss(self.network, reconstruction, video)
-
-
-class LarpJudge:
-    """The discriminator's side.
-
-    Args:
-        config: the run.
-        model: gives the clip's size.
-        device: where it lives.
-    """
-
-    def __init__(self, config: LarpTrainConfig, model: Larp, device: torch.device):
-        params = model.params
-        self.config = config
-        self.network = TransformerDiscriminator(
-            (params.num_frames, params.size, params.size),
-            patch=model.stride,
-            dim=config.discriminator_dim,
-            num_heads=config.discriminator_heads,
-            depth=config.discriminator_depth,
-        ).to(device)
-        self.optimizer = torch.optim.Adam(self.network.parameters(), lr=config.discriminator_lr, betas=config.betas)
-        self.lecam = MeanLeCam()
-
-    def parts(self) -> dict[str, Any]:
-        """What belongs into the checkpoint.
-
-        Returns:
-            Name to object.
-        """
-        return {"judge": self.network, "judge_optimizer": self.optimizer, "lecam": self.lecam}
-
-    def learn(
-        self, video: Tensor, fake: Tensor, *, share: float, generator: torch.Generator, compute: Compute, ranks: Ranks
-    ) -> dict[str, Tensor | float]:
-        """One step of the judge.
-
-        Args:
-            video: (b, 3, t, h, w) real clips.
-            fake: what the tokenizer made of them, detached.
-            share: of the peak learning rate.
-            generator: of the targets' blur.
-            compute: device and precision.
-            ranks: this process among others.
-
-        Returns:
-            Terms by log name.
-        """
-        self.network.requires_grad_(True)
-        with compute.autocast():
-            real, made = self.network(video), self.network(fake)
-        pull = self.lecam(real.float(), made.float())
-        if self.config.discriminator_loss == "hinge":
-            loss = hinge_discriminator_loss(real.float(), made.float())
-        else:
-            loss = smooth_discriminator_loss(real, made, generator=generator)
-        loss = loss + self.config.lecam_weight * pull
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        ranks.average_gradients(self.network.parameters())
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.config.discriminator_lr * share
-        self.optimizer.step()
-        self.lecam.update(ranks.mean(real.float().mean()), ranks.mean(made.float().mean()))
-        return {
-            "judge/loss": loss.detach(),
-            "judge/real": real.detach().float().mean(),
-            "judge/fake": made.detach().float().mean(),
-            "judge/lecam": pull.detach(),
-        }
-
-    def opinion(self, reconstruction: Tensor) -> Tensor:
-        """The tokenizer's adversarial term; no gradient reaches the judge.
-
-        Args:
-            reconstruction: (b, 3, t, h, w) with a graph.
-
-        Returns:
-            Scalar.
-        """
-        self.network.requires_grad_(False)
-        return generator_loss(self.network(reconstruction))
 
 
 def larp_loss(

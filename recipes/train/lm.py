@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,8 +23,6 @@ from llm.batching import (
     Batch,
     Group,
     draw_group,
-    drop_context,
-    drop_slices,
     empty_places,
     group_shares,
     make_groups,
@@ -35,15 +33,18 @@ from llm.flops import sequence_flops
 from llm.init_from_codes import start_from_code_vectors
 from llm.loss import LMLoss, prefix_lm_loss
 from llm.model import PrefixLM
-from llm.tasks import find_task, task_content
+from llm.tasks import find_task
 from mmtok.audio.orders import ORDERS
 from mmtok.vocabulary import Vocabulary
-from recipes.loop.run import Run, step_generator
-from recipes.loop.schedule import follow_weights, warmup_cosine
+from recipes.loop.average import follow_weights
+from recipes.loop.run import Run
+from recipes.loop.schedule import warmup_cosine
 from recipes.loop.sharding import ShardedStore, save_whole, shard_from_first
 from recipes.runtime.device import Compute, peak_flops
 from recipes.runtime.distributed import ALONE, Ranks
-from recipes.tokens.lm_batches import CaptionLookup, LMData
+from recipes.runtime.seeds import step_generator
+from recipes.tokens.caption_vectors import CaptionLookup
+from recipes.tokens.lm_batches import LMData, make_batch
 
 OPTIMIZERS = ("adamw", "muon")
 
@@ -187,56 +188,6 @@ class LMTrainConfig:
         for task in self.task_slice_dropout:
             if find_task(task).visual_in != "whole" and not find_task(task).condition:
                 raise ValueError(f"task_slice_dropout.{task}: the task reads no whole clip")
-
-
-def make_batch(
-    group: Group,
-    rows: Tensor,
-    *,
-    data: LMData,
-    captions: CaptionLookup,
-    hidden: Tensor | None = None,
-    context_dropout: float = 0.0,
-    slice_dropout: float = 0.0,
-    generators: Sequence[torch.Generator] = (),
-    device: torch.device,
-) -> Batch:
-    """Sequences of one group.
-
-    Args:
-        group: the task and its pool.
-        rows: (b,) row numbers of that pool.
-        data: where they are read.
-        captions: vectors of the texts.
-        hidden: (b,) bool, whose caption is hidden; None hides none.
-        context_dropout: largest share of a sequence's own tokens that is hidden from it.
-        slice_dropout: share of the sequences that see the first slice alone of what they read.
-        generators: one a sequence, which draw what is dropped.
-        device: where the batch goes.
-
-    Returns:
-        The batch.
-    """
-    clips = data.read(rows, group.condition)
-    content = task_content(
-        group.task, group.clip, visual=clips.visual, audio=clips.audio, condition=clips.condition, given=group.given
-    )
-    ids, _ = group.layout.fill(content, len(rows))
-    inputs = None
-    if context_dropout or slice_dropout:
-        dropped = []
-        for row, generator in zip(ids[:, None], generators, strict=True):
-            seen = drop_context(row, group.layout, share=context_dropout, generator=generator)
-            if slice_dropout:
-                seen = drop_slices(seen, group.layout, share=slice_dropout, generator=generator)
-            dropped.append(seen)
-        inputs = torch.cat(dropped).to(device)
-    if not group.layout.text_slots:
-        return Batch(group.layout, ids.to(device), inputs=inputs)
-    text, mask = captions(clips.captions)
-    if hidden is not None:
-        mask = mask & ~hidden[:, None]
-    return Batch(group.layout, ids.to(device), text.to(device), mask.to(device), inputs)
 
 
 def draw_batch(

@@ -10,36 +10,31 @@ paper gets by inflating an image model (MAGVIT-v2, appendix; see ``mmtok.visual.
 
 from __future__ import annotations
 
-import copy
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor
 
-from mmtok.contract import VisualTokenizer, decode_clip
-from mmtok.features.resnet import ResNetLogits
-from mmtok.features.squeezenet import SqueezeNet
-from mmtok.features.vgg import VGG16, perceptual_loss
-from mmtok.files import writing
+from mmtok.features.vgg import perceptual_loss
 from mmtok.losses.visual import reconstruction_losses
-from mmtok.losses.visual_discriminators import LeCam, VideoDiscriminator, discriminator_loss, generator_loss, r1_penalty
 from mmtok.metrics.codebook import CodebookUse
 from mmtok.metrics.visual import psnr_db
 from mmtok.quantize.lfq import entropy_weight
 from mmtok.visual.magvit2 import Magvit2, Magvit2Output, finish_images, inflate, magvit2, magvit2_params
 from recipes.corpora.shapes import ShapesCorpus, render_video
-from recipes.loop.run import Run, step_generator
+from recipes.corpora.sources import ClipSource, draw_clips
+from recipes.figures.sheets import reconstruction_sheet
+from recipes.loop.adversary import Judge
+from recipes.loop.average import Ema
+from recipes.loop.perception import perceptual_network
+from recipes.loop.run import Run
 from recipes.loop.schedule import warmup_cosine
 from recipes.runtime.device import Compute
 from recipes.runtime.distributed import ALONE, Ranks
-
-ClipSource = Callable[[torch.Generator, int, int, int], Tensor]
-M = TypeVar("M", bound=torch.nn.Module)
+from recipes.runtime.seeds import step_generator
 
 
 @dataclass(frozen=True)
@@ -203,47 +198,6 @@ class ShapesClips:
         return torch.stack(clips)
 
 
-class Ema(Generic[M]):
-    """A running average of a model's weights, itself a model.
-
-    Args:
-        model: copied.
-        decay: share that is kept a step; smaller during the first steps, so that the start is forgotten.
-    """
-
-    def __init__(self, model: M, decay: float):
-        self.model: M = copy.deepcopy(model).eval().requires_grad_(False)
-        self.decay, self.updates = decay, 0
-
-    @torch.no_grad()
-    def update(self, model: M) -> None:
-        """Move towards ``model``.
-
-        Args:
-            model: the model being trained.
-        """
-        self.updates += 1
-        decay = min(self.decay, self.updates / (self.updates + 9))
-        torch._foreach_lerp_(list(self.model.parameters()), list(model.parameters()), 1 - decay)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Averaged weights and the count.
-
-        Returns:
-            State for a checkpoint.
-        """
-        return {"model": self.model.state_dict(), "updates": self.updates}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from ``state_dict``.
-
-        Args:
-            state: as returned by ``state_dict``.
-        """
-        self.model.load_state_dict(state["model"])
-        self.updates = state["updates"]
-
-
 def magvit2_loss(
     model: Magvit2, video: Tensor, config: Magvit2TrainConfig, step: int
 ) -> tuple[Tensor, Magvit2Output, dict[str, Tensor | float]]:
@@ -300,36 +254,6 @@ def learning_rate_at(step: int, config: Magvit2TrainConfig) -> float:
     return config.learning_rate * warmup_cosine(step, steps=total, warmup=config.warmup_steps, floor=floor)
 
 
-def draw_clips(
-    clip_source: ClipSource,
-    *,
-    seed: int,
-    step: int,
-    count: int,
-    num_frames: int,
-    sizes: tuple[int, ...],
-    ranks: Ranks = ALONE,
-) -> Tensor:
-    """This process' share of a step's clips; the whole is a function of (seed, step), whoever takes which part.
-
-    Args:
-        clip_source: draws clips.
-        seed: of the run.
-        step: optimizer step.
-        count: clips a step at the first of ``sizes``; other sizes get the same number of pixels.
-        num_frames: of each clip.
-        sizes: heights (= widths) in pixels, of which the step draws one.
-        ranks: this process among others.
-
-    Returns:
-        (b, 3, num_frames, size, size).
-    """
-    size = sizes[int(torch.randint(len(sizes), (1,), generator=step_generator(seed, step)))]
-    count = max(ranks.world, round(count * (sizes[0] / size) ** 2))
-    drawn = (clip_source(step_generator(seed, step, n), 1, num_frames, size) for n in ranks.share(count))
-    return torch.cat(list(drawn))
-
-
 def draw_batch(config: Magvit2TrainConfig, clip_source: ClipSource, step: int, ranks: Ranks = ALONE) -> Tensor:
     """Images first, then clips.
 
@@ -352,137 +276,6 @@ def draw_batch(config: Magvit2TrainConfig, clip_source: ClipSource, step: int, r
         sizes=config.sizes,
         ranks=ranks,
     )
-
-
-def perceptual_network(name: str) -> torch.nn.Module:
-    """A frozen network with ``layers``, by the config's name.
-
-    Args:
-        name: see ``Magvit2TrainConfig.perceptual_network``.
-
-    Returns:
-        The network.
-
-    Raises:
-        FileNotFoundError: if its file is absent.
-        ValueError: for an unknown name.
-    """
-    kind, _, path = name.partition(":")
-    if kind == "random" and not path:
-        return SqueezeNet()
-    if kind == "squeezenet" and path:
-        return SqueezeNet.from_npz(path)
-    if kind == "vgg16" and path:
-        return VGG16.from_file(path)
-    if kind == "resnet50" and path:
-        return ResNetLogits.from_pretrained(path)
-    raise ValueError(f"unknown perceptual_network {name!r}; known: squeezenet:F, vgg16:F, resnet50:FOLDER, random")
-
-
-class Judge:
-    """The discriminator's side of the game.
-
-    Args:
-        config: the run.
-        device: where it lives.
-    """
-
-    def __init__(self, config: Magvit2TrainConfig, device: torch.device):
-        size = config.sizes[0]
-        self.config = config
-        self.network = VideoDiscriminator(
-            (config.num_frames, size, size),
-            channels=config.discriminator_channels,
-            channel_multipliers=config.discriminator_multipliers,
-        ).to(device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-        self.optimizer = torch.optim.Adam(self.network.parameters(), lr=config.learning_rate, betas=(0.0, 0.99))
-        self.lecam = LeCam()
-
-    def parts(self) -> dict[str, Any]:
-        """What belongs into the checkpoint.
-
-        Returns:
-            Name to object.
-        """
-        return {"judge": self.network, "judge_optimizer": self.optimizer, "lecam": self.lecam}
-
-    def opinion(self, reconstruction: Tensor) -> Tensor:
-        """The tokenizer's adversarial term; no gradient reaches the judge.
-
-        Args:
-            reconstruction: (b, 3, t, h, w) with a graph.
-
-        Returns:
-            Scalar.
-        """
-        self.network.requires_grad_(False)
-        term = generator_loss(self.network(reconstruction))
-        self.network.requires_grad_(True)
-        return term
-
-    def learn(
-        self, video: Tensor, reconstruction: Tensor, *, step: int, lr: float, compute: Compute, ranks: Ranks
-    ) -> dict[str, Tensor | float]:
-        """One step of the judge.
-
-        Args:
-            video: (b, 3, t, h, w) real clips.
-            reconstruction: what the tokenizer made of them; detached here.
-            step: optimizer step.
-            lr: the tokenizer's learning rate of this step.
-            compute: device and precision.
-            ranks: this process among others.
-
-        Returns:
-            Terms by log name.
-        """
-        config = self.config
-        with compute.autocast():
-            real, fake = self.network(video), self.network(reconstruction.detach())
-            loss = discriminator_loss(real, fake)
-        self.lecam.update(ranks.mean(real.float().mean()), ranks.mean(fake.float().mean()))
-        logged: dict[str, Tensor | float] = {
-            "judge/loss": loss.detach(),
-            "judge/real": real.detach().float().mean(),
-            "judge/fake": fake.detach().float().mean(),
-        }
-        if config.lecam_weight:
-            pull = self.lecam(real, fake)
-            logged["judge/lecam"] = pull.detach()
-            loss = loss + config.lecam_weight * pull
-        if config.r1_cost and step % config.r1_every == 0:
-            penalty = r1_penalty(self.network, video)
-            logged["judge/r1"] = penalty.detach()
-            loss = loss + config.r1_cost * config.r1_every * penalty
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        ranks.average_gradients(self.network.parameters())
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr * config.discriminator_lr_scale
-        self.optimizer.step()
-        return logged
-
-
-@torch.no_grad()
-def reconstruction_sheet(model: VisualTokenizer, videos: list[Tensor], path: Path) -> None:
-    """Write a PNG with originals above their reconstructions, some frames of each clip.
-
-    Args:
-        model: the tokenizer.
-        videos: clips (b, 3, t, h, w) of any sizes.
-        path: the file, replaced atomically.
-    """
-    strips = []
-    for video in videos:
-        again = decode_clip(model, model.encode(video), (video.shape[2], video.shape[3], video.shape[4]))
-        shown = sorted({round(i * (video.shape[2] - 1) / 3) for i in range(4)})
-        rows = [v[:6, :, shown].permute(1, 3, 0, 2, 4).flatten(2) for v in (video, again)]  # (c, h, b * t * w)
-        strips.append(torch.cat(rows, dim=1))
-    width = max(strip.shape[2] for strip in strips)
-    strips = [torch.nn.functional.pad(strip, (0, width - strip.shape[2])) for strip in strips]
-    picture = ((torch.cat(strips, dim=1).clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
-    with writing(path) as scratch:
-        Image.fromarray(picture.permute(1, 2, 0).cpu().numpy()).save(scratch)
 
 
 def _seen_frames(config: Magvit2TrainConfig, total: int, step: int) -> Tensor:

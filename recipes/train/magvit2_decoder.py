@@ -17,11 +17,14 @@ from torch import Tensor
 from mmtok.metrics.visual import psnr_db
 from mmtok.quantize.lfq import signs_from_codes
 from mmtok.visual.magvit2 import Magvit2, deepen_decoder
-from recipes.loop.run import Run, step_generator
+from recipes.corpora.sources import ClipSource, draw_clips
+from recipes.figures.sheets import reconstruction_sheet
+from recipes.loop.average import Ema
+from recipes.loop.run import Run
 from recipes.loop.schedule import warmup_cosine
 from recipes.runtime.device import Compute
 from recipes.runtime.distributed import ALONE, Ranks
-from recipes.train.magvit2 import ClipSource, Ema, draw_clips, reconstruction_sheet
+from recipes.runtime.seeds import step_generator
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ one. So the use of every level is logged from the first step, and a run whose le
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,19 +19,18 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from mmtok.audio.soundstream import PRESETS, SoundStream, build_soundstream
 from mmtok.losses.audio import MultiScaleMelLoss, waveform_loss
-from mmtok.losses.audio_discriminators import AudioDiscriminators, adversarial_loss, discriminator_loss, feature_loss
 from mmtok.losses.balancer import LossBalancer
 from mmtok.metrics.audio import LogMelDistance
 from mmtok.metrics.codebook import CodebookUse
 from mmtok.quantize.residual import CodebookLearning, ResidualVQ
 from recipes.corpora.shapes import ShapesCorpus
-from recipes.corpora.sources import MixedSounds
-from recipes.loop.run import Run, step_generator
+from recipes.corpora.sources import MixedSounds, SoundSource
+from recipes.loop.adversary import Critics
+from recipes.loop.run import Run
 from recipes.loop.schedule import warmup_cosine
 from recipes.runtime.device import Compute
 from recipes.runtime.distributed import ALONE, Ranks
-
-SoundSource = Callable[[torch.Generator, int, int], Tensor]  # (generator, batch_size, num_samples) -> (b, 1, n)
+from recipes.runtime.seeds import step_generator
 
 
 @dataclass(frozen=True)
@@ -211,70 +209,6 @@ def learning_rate_share(step: int, *, steps: int, warmup_steps: int) -> float:
         A number in (0, 1].
     """
     return warmup_cosine(step, steps=steps, warmup=warmup_steps, floor=0.02)
-
-
-class Critics:
-    """The discriminators' side.
-
-    Args:
-        config: the run.
-        device: where they live.
-    """
-
-    def __init__(self, config: SoundStreamTrainConfig, device: torch.device):
-        self.config = config
-        self.networks = AudioDiscriminators(
-            waveform_channels=config.waveform_channels,
-            max_waveform_channels=config.max_waveform_channels,
-            spectral_channels=config.spectral_channels,
-        ).to(device)
-        self.optimizer = torch.optim.AdamW(self.networks.parameters(), lr=config.discriminator_lr, betas=(0.5, 0.9))
-
-    def parts(self) -> dict[str, Any]:
-        """What belongs into the checkpoint.
-
-        Returns:
-            Name to object.
-        """
-        return {"critics": self.networks, "critics_optimizer": self.optimizer}
-
-    def learn(self, audio: Tensor, restored: Tensor, *, compute: Compute, ranks: Ranks) -> Tensor:
-        """One step of the discriminators.
-
-        Args:
-            audio: (b, 1, n) originals.
-            restored: what the codec made of them, detached.
-            compute: device and precision.
-            ranks: this process among others.
-
-        Returns:
-            Their loss.
-        """
-        self.networks.requires_grad_(True)
-        with compute.autocast():
-            loss = discriminator_loss(self.networks(audio), self.networks(restored))
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        ranks.average_gradients(self.networks.parameters())
-        torch.nn.utils.clip_grad_norm_(self.networks.parameters(), self.config.max_grad_norm)
-        self.optimizer.step()
-        return loss.detach()
-
-    def opinion(self, audio: Tensor, restored: Tensor) -> dict[str, Tensor]:
-        """The codec's adversarial and feature terms; no gradient reaches the discriminators.
-
-        Args:
-            audio: (b, 1, n) originals.
-            restored: reconstructions with a graph.
-
-        Returns:
-            Scalars by name.
-        """
-        self.networks.requires_grad_(False)
-        with torch.no_grad():
-            real = self.networks(audio)
-        fake = self.networks(restored)
-        return {"adversarial": adversarial_loss(fake), "feature": feature_loss(real, fake)}
 
 
 def weights_of(config: SoundStreamTrainConfig) -> dict[str, float]:

@@ -4,9 +4,9 @@
 
 Clips come from a token cache, from films or from made-up scenes (recipes/tokens/superres_pairs.py). Each step draws one
 group of clips of one grid, then for every clip its row and what is hidden and spoiled, from generators that depend on
-seed, step and place in the batch only: a resumed run draws what it would have drawn, and several processes share the batch
-that one would take. Optimizer numbers follow MAGVIT (Yu et al. 2022) except for the learning rate, which suits small
-models and short runs.
+seed, step and place in the batch only: a resumed run draws what it would have drawn, and several processes share the
+batch that one would take. Optimizer numbers follow MAGVIT (Yu et al. 2022) except for the learning rate, which suits
+small models and short runs.
 """
 
 from __future__ import annotations
@@ -20,11 +20,13 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from recipes.loop.run import Run, step_generator
-from recipes.loop.schedule import follow_weights, warmup_cosine
+from recipes.loop.average import follow_weights
+from recipes.loop.run import Run
+from recipes.loop.schedule import warmup_cosine
 from recipes.runtime.device import Compute
 from recipes.runtime.distributed import ALONE, Ranks
-from recipes.tokens.lm_batches import CaptionLookup
+from recipes.runtime.seeds import step_generator
+from recipes.tokens.caption_vectors import CaptionLookup
 from recipes.tokens.superres_pairs import PairGroup, Pairs
 from superres.config import SuperResConfig, factor_sizes_for, preset
 from superres.corrupt import Corruption, corrupt

@@ -32,17 +32,21 @@ from mmtok.text.t5 import T5TextEncoder
 from mmtok.visual.holistic import as_grid
 from mmtok.visual.larp import Larp
 from mmtok.visual.magvit2 import Magvit2
-from recipes.bundle.folder import Bundle, BundleConfig, write_bundle
+from recipes.bundle.config import BundleConfig
+from recipes.bundle.folder import Bundle, write_bundle
 from recipes.corpora.folder import MediaFolder, clip_pool, sound_pool
 from recipes.corpora.shapes import ShapesCorpus
 from recipes.corpora.sources import MixedClips, MixedSounds, WholeScenes
-from recipes.loop.run import same_data
+from recipes.corpora.wording import shapes_captions, shapes_labelled
 from recipes.runtime.config import to_dict
 from recipes.runtime.device import Compute
 from recipes.runtime.distributed import ALONE, Ranks
+from recipes.runtime.records import same_data
 from recipes.tokens.cache import TokenSet
-from recipes.tokens.lm_batches import CaptionVectors, cached_data
-from recipes.tokens.shapes import EncodeConfig, encode_shapes, weights_hash
+from recipes.tokens.caption_vectors import CaptionVectors
+from recipes.tokens.identity import weights_hash
+from recipes.tokens.lm_batches import cached_data
+from recipes.tokens.shapes import EncodeConfig, encode_shapes
 from recipes.tokens.superres_pairs import CachedPairs
 from recipes.train.larp import LarpTrainConfig, larp_params, train_larp
 from recipes.train.lm import LMTrainConfig, train_lm
@@ -50,7 +54,7 @@ from recipes.train.magvit2 import Magvit2TrainConfig, train_magvit2
 from recipes.train.magvit2_decoder import DecoderTrainConfig, train_decoder
 from recipes.train.soundstream import SoundStreamTrainConfig, sample_rate_of, train_soundstream
 from recipes.train.superres import SuperResTrainConfig, train_superres
-from recipes.train.t5 import T5TrainConfig, shapes_captions, shapes_labelled, train_t5
+from recipes.train.t5 import T5TrainConfig, train_t5
 from superres.model import SuperResTransformer
 
 # Types on disk. Tokenizers must give the codes that the rest was trained on, so they keep float16, which rounds weights

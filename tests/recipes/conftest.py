@@ -18,7 +18,8 @@ from llm.tasks import TASKS
 from mmtok.audio.soundstream import build_soundstream
 from mmtok.text.t5 import TextTokenizer
 from mmtok.visual.magvit2 import Magvit2, Magvit2Params
-from recipes.bundle.folder import BundleConfig, write_bundle
+from recipes.bundle.config import BundleConfig
+from recipes.bundle.folder import write_bundle
 from recipes.cli import main
 from recipes.corpora.shapes import ShapesCorpus
 from recipes.train.t5 import T5TrainConfig, build_t5, keep_encoder, train_vocabulary

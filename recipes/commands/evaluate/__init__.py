@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from recipes.terminal.media import add_tile
-from recipes.terminal.report import add_lm_weights, add_model, add_seed, check_folder, compute_of, number
+from recipes.terminal.options import add_lm_weights, add_model, add_seed, add_tile, number
+from recipes.terminal.report import check_folder, compute_of
 
 SUMMARY = "measure a model: prompts and tasks on unseen combinations, reconstruction; write its card"
 EXAMPLES = """\
@@ -142,7 +142,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _tokenizer(args: argparse.Namespace) -> dict[str, Any]:
-    from recipes.terminal.media import load_tokenizers
+    from recipes.bundle.named import load_tokenizers
 
     if args.every_file and args.media is None:
         raise ValueError("--every-file is for --media")
@@ -211,11 +211,12 @@ def _audio(args: argparse.Namespace, loaded: Any, device: Any) -> dict[str, Any]
 def _visual(args: argparse.Namespace, loaded: Any, device: Any) -> dict[str, Any]:
     import torch
 
+    from recipes.bundle.named import in_tiles
     from recipes.corpora.folder import MediaFolder, clip_pool
     from recipes.corpora.shapes import ShapesCorpus, render_video
+    from recipes.evaluate.backbones import load_backbones
     from recipes.evaluate.reconstruction import write_reconstruction
-    from recipes.evaluate.visual_tokenizer import evaluate_tokenizer, load_backbones
-    from recipes.terminal.media import in_tiles
+    from recipes.evaluate.visual_tokenizer import evaluate_tokenizer
 
     backbones = load_backbones(squeezenet=args.squeezenet, vgg=args.vgg, lpips=args.lpips, i3d=args.i3d)
     loaded = in_tiles(loaded, args.tile)
@@ -317,9 +318,10 @@ def _superres(args: argparse.Namespace, pipe: Any) -> dict[str, Any]:
 
     from recipes.corpora.folder import MediaFolder, clip_pool
     from recipes.corpora.shapes import ShapesCorpus, render_video
-    from recipes.evaluate.superres import Material, evaluate_superres
-    from recipes.evaluate.visual_tokenizer import load_backbones
-    from recipes.runtime.device import keep_freed_memory
+    from recipes.evaluate.backbones import load_backbones
+    from recipes.evaluate.held_out import Material
+    from recipes.evaluate.superres import evaluate_superres
+    from recipes.runtime.memory import keep_freed_memory
 
     if args.every_file and args.media is None:
         raise ValueError("--every-file is for --media")

@@ -76,17 +76,18 @@ def _generator(config: Any, args: argparse.Namespace, out: Path, compute: Any) -
     import mmtok
     from mmtok.files import write_atomically
     from mmtok.visual.larp import Larp
-    from recipes.pipeline.larp import TOKENIZER_FOLDER
+    from recipes.bundle.named import TOKENIZER_FOLDER
+    from recipes.tokens.identity import weights_hash
     from recipes.tokens.larp_codes import (
         SHAPES_CLASSES,
+        LarpCodes,
         encode_clips,
         folder_classes,
         folder_clips,
         folder_films,
         shapes_clips,
     )
-    from recipes.tokens.shapes import weights_hash
-    from recipes.train.larp_ar import LarpCodes, train_larp_ar
+    from recipes.train.larp_ar import train_larp_ar
 
     tokenizer = mmtok.load(args.tokenizers, device=compute.device)
     if not isinstance(tokenizer, Larp):

@@ -8,6 +8,7 @@ from typing import Any
 
 from recipes.runtime.config import CONFIGS
 from recipes.terminal.report import join_training, note, tell_config
+from recipes.tokens.caption_vectors import caption_lookup
 
 _CONFIG = CONFIGS / "lm_tiny.yaml"
 
@@ -32,11 +33,11 @@ def run_lm(args: argparse.Namespace) -> int:
     from mmtok.visual.holistic import is_holistic
     from recipes.bundle.assemble import tell_clips
     from recipes.bundle.folder import open_bundle
-    from recipes.loop.run import same_data
     from recipes.runtime.config import load_config
+    from recipes.runtime.records import same_data
     from recipes.tokens.lm_batches import clip_kinds, shard_data
     from recipes.tokens.plan import STRUCTURE
-    from recipes.tokens.shards import TokenShards
+    from recipes.tokens.reader import TokenShards
     from recipes.train.lm import LMTrainConfig, describe_mixture, lm_config, mixture, train_lm
 
     for option in ("stages", "media", "media_list"):
@@ -89,37 +90,6 @@ def run_lm(args: argparse.Namespace) -> int:
     if ranks.is_main:
         print(f"{model}: ready; its curves are in {out / 'curves.png'}")
     return 0
-
-
-def caption_lookup(name: Any, captions: list[str], slots: int, device: Any) -> tuple[Any, int, int]:
-    """Vectors of all captions, from a cache of ``cinepoet embed`` or an encoder.
-
-    Args:
-        name: folder of the cache, or name or folder of the encoder.
-        captions: all texts.
-        slots: places for text.
-        device: of the encoder.
-
-    Returns:
-        The lookup, the width of the vectors, and how many captions are cut.
-
-    Raises:
-        ValueError: if the cache lacks a caption.
-    """
-    from functools import partial
-
-    import mmtok
-    from mmtok.text.embedding_cache import EmbeddingCache
-    from recipes.tokens.lm_batches import CaptionVectors
-
-    if (Path(name) / "cache.json").is_file():
-        cache = EmbeddingCache.open(name)
-        cache.require(captions, slots=slots)
-        return partial(cache, slots=slots), cache.identity.dim, 0
-    text = mmtok.load(name, device=device)
-    text.max_length = min(text.max_length, slots)
-    cut = sum(bool(text.tokenize(caption).cut) for caption in captions)
-    return CaptionVectors(captions, text, slots=slots), text.dim, cut
 
 
 def _model_folder(name: str) -> Path:

@@ -27,8 +27,8 @@ def run_soundstream(args: argparse.Namespace) -> int:
     from recipes.corpora.folder import MediaFolder, sound_pool
     from recipes.corpora.shapes import ShapesCorpus
     from recipes.corpora.sources import MixedSounds, RealSounds
-    from recipes.loop.run import same_data
     from recipes.runtime.config import load_config
+    from recipes.runtime.records import same_data
     from recipes.train.soundstream import SoundStreamTrainConfig, sample_rate_of, train_soundstream
 
     if args.stages is not None:
@@ -69,7 +69,7 @@ def _start(name: str, preset: str) -> Any:
     import torch
 
     from mmtok.audio.soundstream import PRESETS, SoundStream
-    from recipes.terminal.media import load_tokenizers
+    from recipes.bundle.named import load_tokenizers
 
     found = load_tokenizers(name, torch.device("cpu")).audio
     if not isinstance(found, SoundStream):

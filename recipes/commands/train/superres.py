@@ -28,10 +28,10 @@ def run_superres(args: argparse.Namespace) -> int:
     from dataclasses import replace
 
     from recipes.bundle.folder import part_folder
-    from recipes.commands.train.lm import caption_lookup
-    from recipes.loop.run import same_data
     from recipes.runtime.config import load_config
-    from recipes.tokens.shapes import weights_hash
+    from recipes.runtime.records import same_data
+    from recipes.tokens.caption_vectors import caption_lookup
+    from recipes.tokens.identity import weights_hash
     from recipes.tokens.superres_pairs import pair_grid
     from recipes.train.superres import PixelTrainConfig, start_from, superres_config, train_superres
 
@@ -114,8 +114,9 @@ def _start(name: str) -> Any:
 
 def _groups(config: Any, args: argparse.Namespace, tokenizer: Any, ranks: Any) -> tuple[list[Any], list[str]]:
     """Groups of clips, and lines that name them."""
+    from recipes.corpora.film_clips import film_clips
     from recipes.corpora.folder import MediaFolder
-    from recipes.tokens.superres_pairs import film_clips, film_groups, scene_groups
+    from recipes.tokens.superres_pairs import film_groups, scene_groups
 
     groups: list[Any] = []
     told: list[str] = []

@@ -7,7 +7,8 @@ import shlex
 from pathlib import Path
 
 from recipes.runtime.config import CONFIGS
-from recipes.terminal.report import add_device, join_training, tell_config
+from recipes.terminal.options import add_device
+from recipes.terminal.report import join_training, tell_config
 
 SUMMARY = "train a complete model from nothing, or go on where a training stopped"
 EXAMPLES = """\

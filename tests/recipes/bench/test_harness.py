@@ -15,9 +15,11 @@ from mmtok.visual.larp import Larp
 from mmtok.visual.magvit2 import PRESETS, Magvit2, Magvit2Params
 from recipes.bench import superres as superres_bench
 from recipes.bench import text
-from recipes.bench.harness import in_fresh_process, median_seconds, peak_gb, table
+from recipes.bench.harness import in_fresh_process, median_seconds
 from recipes.bench.plain_larp import PlainLarp, PlainLarpAR
 from recipes.bench.plain_magvit2 import PlainMagvit2
+from recipes.figures.tables import table
+from recipes.runtime.memory import peak_gb
 
 PARAMS = Magvit2Params(
     channels=8,

@@ -13,7 +13,8 @@ from llm.model import PrefixLM
 from mmtok.audio.soundstream import build_soundstream
 from mmtok.visual.magvit2 import Magvit2
 from recipes.bundle.assemble import config_for, tell_clips
-from recipes.bundle.folder import BundleConfig, open_bundle
+from recipes.bundle.config import BundleConfig
+from recipes.bundle.folder import open_bundle
 
 Command = Callable[..., tuple[int, str, str]]
 

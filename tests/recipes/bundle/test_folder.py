@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from recipes.bundle.folder import BUNDLE_FILE, PARTS, BundleConfig, embedded_names, open_bundle, write_bundle
+from recipes.bundle.config import BundleConfig
+from recipes.bundle.folder import BUNDLE_FILE, PARTS, embedded_names, open_bundle, write_bundle
 
 CONFIG = BundleConfig(size=64, num_frames=17, fps=8.0, upscaled_size=128, top_k=50)
 

@@ -14,7 +14,7 @@ from mmtok.text.embedding_cache import EmbeddingCache, caption_hash
 from mmtok.text.t5 import T5TextEncoder
 from recipes.bundle.folder import EMBEDDED
 from recipes.cli import main
-from recipes.tokens.lm_batches import CaptionVectors
+from recipes.tokens.caption_vectors import CaptionVectors
 
 CAPTIONS = ["a red circle moves left", "a blue star spins", "a red circle moves left"]
 LONG = "a very long caption " * 30

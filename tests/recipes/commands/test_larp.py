@@ -26,13 +26,13 @@ from recipes.pipeline.larp import LarpPipeline
 from recipes.runtime.device import Compute
 from recipes.tokens.larp_codes import (
     SHAPES_CLASSES,
+    LarpCodes,
     encode_clips,
     first_frames,
     folder_classes,
     folder_clips,
     shapes_clips,
 )
-from recipes.train.larp_ar import LarpCodes
 
 Cinepoet = Callable[..., tuple[int, str, str]]
 CPU = Compute(torch.device("cpu"), torch.float32, "tests")

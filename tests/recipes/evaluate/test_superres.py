@@ -13,8 +13,9 @@ from PIL import Image
 
 from mmtok.media.resize import resized
 from recipes.corpora.shapes import ShapesCorpus, render_video
-from recipes.evaluate.superres import METHODS, Material, _closed, evaluate_superres, lanczos
-from recipes.evaluate.visual_tokenizer import Backbones
+from recipes.evaluate.backbones import Backbones
+from recipes.evaluate.held_out import Material
+from recipes.evaluate.superres import METHODS, _closed, evaluate_superres, lanczos
 from recipes.pipeline.cinepoet import CinePoetPipeline
 
 SCENES = tuple(ShapesCorpus(0, "heldout").scene(i) for i in range(2))

@@ -19,7 +19,8 @@ from mmtok.media.video import read_video, write_film
 from mmtok.metrics.frechet import frechet_distance
 from mmtok.visual.larp import Larp, LarpParams
 from recipes.cli import main
-from recipes.evaluate.visual_tokenizer import Backbones, evaluate_tokenizer, i3d_features, load_backbones
+from recipes.evaluate.backbones import Backbones, i3d_features, load_backbones
+from recipes.evaluate.visual_tokenizer import evaluate_tokenizer
 
 
 class Darker(nn.Module):

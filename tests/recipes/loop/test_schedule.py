@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from recipes.loop.schedule import follow_weights, warmup_cosine
+from recipes.loop.average import follow_weights
+from recipes.loop.schedule import warmup_cosine
 
 
 def test_rises_then_falls_to_the_floor():

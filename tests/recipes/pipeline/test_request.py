@@ -9,9 +9,10 @@ import torch
 
 from llm.sampling import film_generators
 from llm.tasks import INPUTS, TASKS
-from recipes.bundle.folder import BundleConfig
+from recipes.bundle.config import BundleConfig
 from recipes.pipeline.output import Output
-from recipes.pipeline.request import Request, Segment, check_media, make_plan, number_of_films, with_own_sound
+from recipes.pipeline.plan import make_plan
+from recipes.pipeline.request import Request, Segment, check_media, number_of_films, with_own_sound
 
 TODAY = BundleConfig(size=64, num_frames=17, fps=8.0, upscaled_size=128)
 WHOLE = BundleConfig(

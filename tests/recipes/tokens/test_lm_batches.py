@@ -13,7 +13,8 @@ from mmtok.vocabulary import Vocabulary
 from recipes.bundle.folder import open_bundle
 from recipes.loop.run import Run
 from recipes.tokens.lm_batches import shard_data
-from recipes.tokens.shards import ShardInfo, TokenShards, write_shard
+from recipes.tokens.reader import TokenShards
+from recipes.tokens.shards import ShardInfo, write_shard
 
 VOCABULARY = Vocabulary(50, 2, 10)
 INFO = ShardInfo(
@@ -183,7 +184,7 @@ def test_the_command_trains_goes_on_and_refuses(cinepoet, bundle, tmp_path, monk
         raise AssertionError("captions are read before everything else is known to be right")
 
     (tmp_path / "empty").mkdir()
-    monkeypatch.setattr("recipes.commands.train.lm.caption_lookup", encode)
+    monkeypatch.setattr("recipes.tokens.caption_vectors.caption_lookup", encode)
     for more, message in (
         (("--media", tmp_path), "leave --media out"),
         (("task_weights.stylize=1", "--out", tmp_path / "x"), "stylize needs a clip with a condition named structure"),

@@ -14,7 +14,8 @@ from mmtok.media.image import read_image, write_png
 from mmtok.media.resize import half_size
 from mmtok.media.video import read_video, write_film
 from recipes.corpora.shapes import ShapesCorpus, render_audio, render_video
-from recipes.tokens.shards import TokenShards, validate
+from recipes.tokens.check import validate
+from recipes.tokens.reader import TokenShards
 
 
 @pytest.fixture(scope="module")

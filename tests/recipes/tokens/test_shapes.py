@@ -11,7 +11,8 @@ from mmtok.visual.magvit2 import Magvit2, Magvit2Params
 from recipes.corpora.shapes import ShapesCorpus, render_video
 from recipes.runtime.device import choose_compute
 from recipes.tokens.cache import TokenSet
-from recipes.tokens.shapes import EncodeConfig, condition_of, encode_shapes
+from recipes.tokens.conditions import condition_of
+from recipes.tokens.shapes import EncodeConfig, encode_shapes
 
 CONFIG = EncodeConfig(scenes=5, size=16, upscale=True, num_frames=5, shard=2, batch_size=2)
 

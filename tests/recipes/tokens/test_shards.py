@@ -9,14 +9,10 @@ import torch
 from mmtok.audio.soundstream import build_soundstream
 from mmtok.text.embedding_cache import caption_hash
 from mmtok.vocabulary import Vocabulary
-from recipes.tokens.shards import (
-    ShardInfo,
-    TokenShards,
-    shard_file,
-    tokenizer_facts,
-    validate,
-    write_shard,
-)
+from recipes.tokens.check import validate
+from recipes.tokens.identity import tokenizer_facts
+from recipes.tokens.reader import TokenShards
+from recipes.tokens.shards import ShardInfo, shard_file, write_shard
 
 INFO = ShardInfo(
     visual={"family": "toy", "codebook_size": 50, "stride": [4, 8, 8], "fps": 8.0, "weights": "aa"},

@@ -9,19 +9,10 @@ from torch import Tensor, nn
 from mmtok.media.errors import MediaError
 from mmtok.media.resize import half_size
 from mmtok.media.video import read_video, write_film
+from recipes.corpora.film_clips import MOST_ZOOM, FilmClip, FilmClips, View, film_clips
 from recipes.corpora.folder import MediaFolder
 from recipes.corpora.shapes import ShapesCorpus, render_video
-from recipes.tokens.superres_pairs import (
-    MOST_ZOOM,
-    FilmClip,
-    FilmClips,
-    TokenizedPairs,
-    View,
-    film_clips,
-    film_groups,
-    pair_grid,
-    scene_groups,
-)
+from recipes.tokens.superres_pairs import TokenizedPairs, film_groups, pair_grid, scene_groups
 
 
 class Brightness(nn.Module):

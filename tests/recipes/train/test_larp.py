@@ -13,11 +13,13 @@ from mmtok.losses.larp_discriminator import hinge_discriminator_loss
 from mmtok.visual import larp as larp_module
 from mmtok.visual.larp import Larp, LarpParams
 from mmtok.visual.larp_prior import LarpPriorParams
+from recipes.loop.adversary import LarpJudge
+from recipes.loop.perception import LarpPerception
 from recipes.loop.run import Run
 from recipes.runtime.config import load_config
 from recipes.runtime.device import Compute
 from recipes.runtime.distributed import ALONE, join
-from recipes.train.larp import LarpJudge, LarpPerception, LarpTrainConfig, train_larp
+from recipes.train.larp import LarpTrainConfig, train_larp
 
 CONFIGS = Path(__file__).parents[3] / "recipes" / "configs"
 COMPUTE = Compute(torch.device("cpu"), torch.float32, "tests")

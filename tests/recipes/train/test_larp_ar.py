@@ -11,9 +11,9 @@ from llm.larp_ar import LarpAR, LarpARConfig
 from recipes.loop.run import Run
 from recipes.runtime.config import load_config
 from recipes.runtime.device import Compute
+from recipes.tokens.larp_codes import LarpCodes
 from recipes.train.larp_ar import (
     LarpARTrainConfig,
-    LarpCodes,
     larp_ar_model_config,
     make_optimizer,
     train_larp_ar,

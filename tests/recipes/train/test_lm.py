@@ -21,7 +21,8 @@ from mmtok.audio.soundstream import SoundStream, SoundStreamParams
 from recipes.runtime.device import choose_compute
 from recipes.runtime.distributed import ALONE, Ranks, join
 from recipes.tokens.cache import TokenSet
-from recipes.tokens.lm_batches import CaptionVectors, cached_data
+from recipes.tokens.caption_vectors import CaptionVectors
+from recipes.tokens.lm_batches import cached_data
 from recipes.train.lm import LMTrainConfig, learning_rate, lm_config, make_optimizers, train_lm
 
 COMPUTE = choose_compute("cpu", "float32")

@@ -11,19 +11,19 @@ import torch
 
 from mmtok.visual import magvit2 as magvit2_module
 from mmtok.visual.magvit2 import Magvit2, Magvit2Params, image_params
+from recipes.loop.adversary import Judge
+from recipes.loop.average import Ema
+from recipes.loop.perception import perceptual_network
 from recipes.loop.run import Run
 from recipes.runtime.config import load_config
 from recipes.runtime.device import Compute
 from recipes.runtime.distributed import ALONE, Ranks, join
 from recipes.train.magvit2 import (
-    Ema,
-    Judge,
     Magvit2TrainConfig,
     ShapesClips,
     draw_batch,
     learning_rate_at,
     magvit2_loss,
-    perceptual_network,
     train_magvit2,
 )
 from recipes.train.tiny import TinyConfig

@@ -13,7 +13,7 @@ from mmtok.media.video import write_film
 from recipes.runtime.device import choose_compute
 from recipes.runtime.distributed import Ranks, join
 from recipes.tokens.cache import TokenSet
-from recipes.tokens.lm_batches import CaptionVectors
+from recipes.tokens.caption_vectors import CaptionVectors
 from recipes.tokens.superres_pairs import CachedPairs
 from recipes.train.superres import (
     PixelTrainConfig,

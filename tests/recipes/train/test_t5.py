@@ -11,26 +11,28 @@ import torch
 
 from mmtok.text.t5 import T5TextEncoder, TextTokenizer
 from recipes.corpora.shapes import ShapesCorpus
+from recipes.corpora.wording import (
+    LabelledCaptions,
+    english_lines,
+    reword,
+    shapes_captions,
+    shapes_labelled,
+    usual_wording,
+)
 from recipes.loop.run import Run
 from recipes.runtime.config import load_config
 from recipes.runtime.device import Compute
 from recipes.train.t5 import (
-    LabelledCaptions,
     T5Batch,
     T5TrainConfig,
     build_t5,
     corrupt_spans,
-    english_lines,
     learning_rate,
     linear_probe,
     make_batch,
-    reword,
-    shapes_captions,
-    shapes_labelled,
     t5_loss,
     train_t5,
     train_vocabulary,
-    usual_wording,
 )
 
 CPU = Compute(torch.device("cpu"), torch.float32, "test")

@@ -1,0 +1,74 @@
+"""A whole model in words: its parts, their sizes, its tasks."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+
+def describe_bundle(name: str) -> str:
+    """A bundle in a few lines.
+
+    Args:
+        name: embedded name, folder or hub id.
+
+    Returns:
+        Geometry, licence, and each part with parameters and megabytes.
+
+    Raises:
+        FileNotFoundError: if there is none of that name.
+        ValueError: if it is damaged.
+    """
+    from recipes.bundle.folder import OPTIONAL_PARTS, PARTS, open_bundle
+
+    bundle = open_bundle(name)
+    config = bundle.config
+    geometry = f"{config.num_frames} frames of {config.size}x{config.size} at {config.fps:g} fps"
+    if config.upscaled_size:
+        geometry += f", then {config.upscaled_size}x{config.upscaled_size}"
+    lines = [f"  {name}: {geometry}", f"    licence {bundle.card.get('licence', 'not stated')}; {bundle.folder}"]
+    lines.append(f"    tasks: {', '.join(config.tasks)}")
+    others = {"lengths": config.more_num_frames, "aspects": config.aspects[1:], "sources": config.sources}
+    if any(others.values()):
+        lines.append("    further " + "; ".join(f"{n}: {', '.join(map(str, v))}" for n, v in others.items() if v))
+    if "data" in bundle.card:
+        lines.append(f"    trained on {bundle.card['data']}")
+    total = 0
+    for part in (*PARTS, *(p for p in OPTIONAL_PARTS if bundle.has(p))):
+        if not bundle.has(part):
+            lines.append(f"    {part:<15} absent")
+            continue
+        folder = bundle.part(part)
+        size = sum(f.stat().st_size for f in folder.iterdir() if f.is_file())
+        total += size
+        config_values = json.loads((folder / "config.json").read_text())
+        family = config_values.get("family", config_values.get("model_type", "unknown"))
+        count = count_parameters(folder / "model.safetensors")
+        lines.append(f"    {part:<15} {family:<12} {count / 1e6:7.2f} M parameters {size / 1e6:7.2f} MB")
+    lines.append(f"    {'in all':<15} {total / 1e6:>42.2f} MB")
+    return "\n".join(lines)
+
+
+def count_parameters(file: Path) -> int:
+    """Numbers in a safetensors file, from its header.
+
+    Args:
+        file: the file.
+
+    Returns:
+        The count, buffers included.
+
+    Raises:
+        FileNotFoundError: if it is not there.
+        ValueError: if the header cannot be read.
+    """
+    with file.open("rb") as opened:
+        length = int.from_bytes(opened.read(8), "little")
+        text = opened.read(length) if length <= file.stat().st_size else b""
+    try:
+        header: dict[str, Any] = json.loads(text)
+        return sum(math.prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__")
+    except (ValueError, TypeError, KeyError) as fault:
+        raise ValueError(f"{file} is damaged: its header cannot be read") from fault

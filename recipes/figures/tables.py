@@ -1,0 +1,37 @@
+"""Tables in Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """Rows as a Markdown table, columns in the order of the first row.
+
+    Args:
+        rows: the same keys in each; floats are shown with three digits.
+
+    Returns:
+        The table.
+    """
+
+    def cell(value: Any) -> str:
+        return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+    columns = list(rows[0])
+    return text_table(columns, [[cell(row[c]) for c in columns] for row in rows])
+
+
+def text_table(header: list[str], rows: list[list[str]]) -> str:
+    """Texts as a Markdown table.
+
+    Args:
+        header: of the columns.
+        rows: as long as the header.
+
+    Returns:
+        The table.
+    """
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

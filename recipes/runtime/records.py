@@ -1,0 +1,46 @@
+"""What a folder was made with, noted in it, so that nobody goes on with something else."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from mmtok.files import write_atomically
+from recipes.runtime.distributed import Ranks
+
+
+def same_study(folder: Path, numbers: dict[str, Any]) -> None:
+    """Record a study's numbers in its folder, or hold them against those that are there.
+
+    Args:
+        folder: of the study.
+        numbers: all of them, as plain values.
+
+    Raises:
+        ValueError: if the folder holds a study with others.
+    """
+    told, record = json.dumps(numbers, indent=1) + "\n", folder / "config.json"
+    if record.exists() and record.read_text() != told:
+        raise ValueError(f"{folder} holds a study with other numbers; delete it or use another --out")
+    write_atomically(record, told)
+
+
+def same_data(folder: Path, told: list[str], ranks: Ranks) -> None:
+    """Note what a run draws from, and refuse to go on with a stopped one on other data: its curve would hide a step.
+
+    Args:
+        folder: of the run.
+        told: lines that name the data.
+        ranks: the first process writes data.txt.
+
+    Raises:
+        ValueError: if the folder holds a checkpoint of a run on other data.
+    """
+    identity, record = "\n".join(told) + "\n", folder / "data.txt"
+    started = (folder / "checkpoint.pt").exists() or (folder / "checkpoint").exists()
+    if started and record.exists() and record.read_text() != identity:
+        raise ValueError(f"{folder} was started with other data (see data.txt in it); delete it or use another --out")
+    ranks.wait()
+    if ranks.is_main:
+        write_atomically(record, identity)

@@ -1,0 +1,168 @@
+"""Options that several commands have, each spelled and explained once."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+
+def number(kind: Callable[[str], Any], least: float | None = None, most: float | None = None) -> Callable[[str], Any]:
+    """A checked number for ``type=``, refusing NaN and infinity.
+
+    Args:
+        kind: int or float.
+        least: smallest value allowed, or None.
+        most: largest value allowed, or None.
+
+    Returns:
+        The reading function.
+    """
+
+    def read(text: str) -> Any:
+        try:
+            value = kind(text)
+        except ValueError:
+            word = "a whole number" if kind is int else "a number"
+            raise argparse.ArgumentTypeError(f"expected {word}, got {text!r}") from None
+        if not math.isfinite(value):
+            raise argparse.ArgumentTypeError(f"must be a finite number, got {text}")
+        if (least is not None and value < least) or (most is not None and value > most):
+            bounds = [f"{word} {n}" for word, n in (("at least", least), ("at most", most)) if n is not None]
+            raise argparse.ArgumentTypeError(f"must be {' and '.join(bounds)}, got {text}")
+        return value
+
+    return read
+
+
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """``--model`` and ``--device``.
+
+    Args:
+        parser: of the command.
+    """
+    parser.add_argument("--model", default="tiny", metavar="M", help="embedded name, folder or hub id (default: tiny)")
+    add_device(parser)
+
+
+def add_lm_weights(parser: argparse._ActionsContainer) -> None:
+    """``--lm-weights``.
+
+    Args:
+        parser: of the command.
+    """
+    parser.add_argument(
+        "--lm-weights",
+        choices=("float32", "bfloat16", "float16", "int8"),
+        help="the language model's in memory; fewer bits are quicker (default: float32)",
+    )
+
+
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """``--device`` and ``--threads``.
+
+    Args:
+        parser: of the command.
+    """
+    parser.add_argument("--device", default="auto", metavar="D", help="auto, cpu, cuda, cuda:1 or mps (default: auto)")
+    parser.add_argument("--threads", type=number(int, 1), metavar="N", help="CPU threads (default: torch's choice)")
+
+
+def add_preview(parser: argparse.ArgumentParser) -> None:
+    """``--preview``.
+
+    Args:
+        parser: of the command.
+    """
+    parser.add_argument(
+        "--preview", nargs="?", const="", metavar="F.png", help="also a sheet of the pictures and the spectrogram"
+    )
+
+
+def preview_path(args: argparse.Namespace, *, before: str) -> Path | None:
+    """Where ``--preview`` goes.
+
+    Args:
+        args: with ``preview`` and ``out``.
+        before: the argument that ``--preview`` swallows when it stands in front of it, for the message.
+
+    Returns:
+        The file, beside ``out`` when none was named; None without ``--preview``.
+
+    Raises:
+        ValueError: if the name does not end in .png.
+    """
+    if args.preview is None:
+        return None
+    if args.preview == "":
+        out: Path = args.out
+        return out.with_name(f"{out.stem}.preview.png")
+    if not args.preview.lower().endswith(".png"):
+        raise ValueError(f"--preview takes a file ending in .png, got {args.preview!r}; put {before} before it")
+    return Path(args.preview)
+
+
+def add_seed(parser: argparse._ActionsContainer) -> None:
+    """``--seed``.
+
+    Args:
+        parser: of the command.
+    """
+    parser.add_argument(
+        "--seed", type=number(int, 0, 2**63 - 1), default=0, metavar="N", help="same seed, same result (default: 0)"
+    )
+
+
+def add_long_and_large(parser: argparse.ArgumentParser) -> None:
+    """The options ``--stream`` and ``--tile``.
+
+    Args:
+        parser: of the command.
+    """
+    parser.add_argument(
+        "--stream", action="store_true", help="one long clip with carried state, instead of clips that start anew"
+    )
+    add_tile(parser)
+
+
+def add_levels(parser: argparse.ArgumentParser) -> None:
+    """The option ``--levels``.
+
+    Args:
+        parser: of the command.
+    """
+    parser.add_argument(
+        "--levels", type=number(int, 1), metavar="N", help="of a codec's codes of sound (default: as saved, or all)"
+    )
+
+
+def add_tile(parser: argparse._ActionsContainer) -> None:
+    """The option ``--tile``.
+
+    Args:
+        parser: of the command, or a group of it.
+    """
+    parser.add_argument(
+        "--tile", type=number(int, 8), metavar="PX", help="large pictures in tiles of this side (approximate)"
+    )
+
+
+def require_use(args: argparse.Namespace, *, pictures: bool, sound: bool) -> None:
+    """Refuse options that would change nothing.
+
+    Args:
+        args: of ``tokenize`` or ``reconstruct``.
+        pictures: whether there are any.
+        sound: whether there is any.
+
+    Raises:
+        ValueError: for an option on pictures without them, or one on sound without it.
+    """
+    for name, there, kind in (
+        *((name, pictures, "pictures") for name in ("size", "tile", "stream", "side_by_side", "preview")),
+        ("levels", sound, "sound"),
+    ):
+        if not there and getattr(args, name, None) not in (None, False):
+            raise ValueError(f"--{name.replace('_', '-')} needs {kind}, and {args.media or args.decode} gives none")

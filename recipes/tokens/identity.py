@@ -1,0 +1,47 @@
+"""Which tokenizers made tokens: sizes and hashes of weights."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import torch
+
+
+def tokenizer_facts(tokenizer: Any) -> dict[str, Any]:
+    """What tells whether two tokenizers give the same codes.
+
+    The decoder's weights are left out of the hash, because a decoder that learns on behind fixed codes changes none.
+
+    Args:
+        tokenizer: a ``VisualTokenizer`` or ``AudioTokenizer`` that is an ``nn.Module``.
+
+    Returns:
+        Plain values for dataset.json.
+    """
+    inner = getattr(tokenizer, "tokenizer", tokenizer)  # of TokensAsGrid
+    names = ("codebook_size", "num_codebooks", "stride", "fps", "sample_rate", "hop_length")
+    facts = {name: getattr(tokenizer, name) for name in names if hasattr(tokenizer, name)}
+    if "stride" in facts:
+        facts["stride"] = list(facts["stride"])
+    digest = hashlib.sha256()
+    for name, tensor in sorted(inner.state_dict().items()):
+        if not name.startswith("decoder."):
+            raw = tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode() + raw.tobytes())
+    return {"family": getattr(inner, "family", type(inner).__name__), **facts, "weights": digest.hexdigest()[:16]}
+
+
+def weights_hash(module: Any) -> str:
+    """A short name for a model's weights.
+
+    Args:
+        module: an ``nn.Module``.
+
+    Returns:
+        16 hexadecimal digits, equal for equal tensors.
+    """
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
