@@ -8,8 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from llm.loading import is_published
-
 TOKENIZER_FOLDER = "tokenizer"
 PUBLISHED_TOKENIZER = "hywang66/LARP-L-long-tokenizer"
 
@@ -117,6 +115,8 @@ def tokenizer_of(folder: Path) -> str:
     Raises:
         ValueError: if nothing tells.
     """
+    from llm.loading import is_published
+
     inside = folder / TOKENIZER_FOLDER
     if inside.is_dir():
         return str(inside)

@@ -6,7 +6,6 @@ import argparse
 import time
 from pathlib import Path
 
-from recipes.runtime.progress import sampling_bar
 from recipes.terminal.options import add_model
 from recipes.terminal.report import check_folder, compute_of, describe_film
 
@@ -49,6 +48,7 @@ def run(args: argparse.Namespace) -> int:
 
     from recipes.bundle.folder import open_bundle
     from recipes.pipeline.cinepoet import CinePoetPipeline
+    from recipes.runtime.progress import sampling_bar
 
     pipe = CinePoetPipeline(open_bundle(args.model), compute_of(args))
     for name, prompt in PROMPTS.items():

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from recipes.commands.generate_larp import is_generator, run_larp
-from recipes.runtime.progress import sampling_bar
 from recipes.terminal.films import numbered, write_blocks
 from recipes.terminal.given_media import mask_of, read_media
 from recipes.terminal.options import add_lm_weights, add_model, add_preview, add_seed, number, preview_path
@@ -157,6 +156,7 @@ def run(args: argparse.Namespace) -> int:
     from recipes.pipeline.cinepoet import CinePoetPipeline
     from recipes.pipeline.plan import make_plan
     from recipes.pipeline.request import Request
+    from recipes.runtime.progress import sampling_bar
 
     imports_s = time.monotonic() - started
     films, previews = numbered(args.out, args.candidates), numbered(preview, args.candidates)

@@ -8,7 +8,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-from recipes.runtime.progress import sampling_bar
 from recipes.terminal.options import preview_path
 from recipes.terminal.report import check_outputs, describe_film, note
 
@@ -58,6 +57,7 @@ def run_larp(args: argparse.Namespace) -> int:
         ValueError: for options that such a model does not take.
     """
     from recipes.commands.generate import FILM_OPTIONS
+    from recipes.runtime.progress import sampling_bar
 
     flags = ("no_upscale", "no_sound", "paste_back", "exact_first_frame")
     asked = {"a PROMPT": args.prompt, "--task": None if args.task == "auto" else args.task}

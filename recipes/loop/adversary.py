@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -18,9 +18,11 @@ from mmtok.losses.visual_discriminators import LeCam, VideoDiscriminator, discri
 from mmtok.visual.larp import Larp
 from recipes.runtime.device import Compute
 from recipes.runtime.distributed import Ranks
-from recipes.train.larp import LarpTrainConfig
-from recipes.train.magvit2 import Magvit2TrainConfig
-from recipes.train.soundstream import SoundStreamTrainConfig
+
+if TYPE_CHECKING:
+    from recipes.train.larp import LarpTrainConfig
+    from recipes.train.magvit2 import Magvit2TrainConfig
+    from recipes.train.soundstream import SoundStreamTrainConfig
 
 
 class Judge:

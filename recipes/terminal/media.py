@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mmtok.audio.long_sound import LONG_SOUND_S, WHOLE_SOUND_S
 from recipes.bundle.named import Tokenizers
 from recipes.terminal.report import note
 
@@ -95,19 +94,20 @@ def long_sound_s(path: str, tokenizers: Tokenizers, seconds: float) -> float | N
         MediaError: if the file cannot be read.
         ValueError: if it is so long that a tokenizer which cannot stream would fill the memory.
     """
+    from mmtok.audio import long_sound
     from mmtok.media.video import probe
 
     info = probe(path)
     if not info.has_audio or tokenizers.audio is None or (info.has_video and tokenizers.visual is not None):
         return None
     length = min(info.duration_s or math.inf, seconds)
-    if length <= LONG_SOUND_S:
+    if length <= long_sound.LONG_SOUND_S:
         return None
     if not hasattr(tokenizers.audio, "encode_stream"):
-        if length > WHOLE_SOUND_S:
+        if length > long_sound.WHOLE_SOUND_S:
             raise ValueError(
                 f"{path}: {tokenizers.source} codes a sound as a whole, which takes too much memory for {length:g} s; "
-                f"take at most --seconds {WHOLE_SOUND_S:g}, or a SoundStream, which goes block by block"
+                f"take at most --seconds {long_sound.WHOLE_SOUND_S:g}, or a SoundStream, which goes block by block"
             )
         return None
     if info.duration_s and info.duration_s > seconds + 0.05:

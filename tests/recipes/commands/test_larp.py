@@ -16,6 +16,7 @@ from torch import Tensor
 
 import mmtok
 from llm.larp_ar import LarpAR
+from llm.loading import load_larp
 from mmtok.media.container import probe
 from mmtok.media.video import write_film
 from mmtok.visual.larp import PRESETS, Larp
@@ -257,7 +258,7 @@ def test_published_folders_load_as_they_are(shared: Path, cinepoet: Cinepoet, tm
     assert torch.equal(model.encode(tensors["input.video"] * 2 - 1)[:, 0], tensors["output.token_ids"])
     assert mmtok.load(folder, dtype=torch.bfloat16).codebook.dtype == torch.bfloat16
     generator, tensors = publish("larp_ar_a")
-    greedy = LarpAR.from_pretrained(generator).generate(tensors["input.cond"], temperature=0.0)
+    greedy = load_larp(generator).generate(tensors["input.cond"], temperature=0.0)
     assert torch.equal(greedy, tensors["output.greedy_tokens"])
     out = tmp_path / "film.mp4"
     code, _, fault = cinepoet("generate", "--model", generator, "--class", 1, "--tokenizer", folder, "--out", out)

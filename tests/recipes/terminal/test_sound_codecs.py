@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 
 import mmtok
 from llm.model import PrefixLM
+from mmtok.audio import long_sound as command
 from mmtok.audio.dac import Dac
 from mmtok.audio.encodec import Encodec
 from mmtok.audio.orders import ORDERS
@@ -23,7 +24,6 @@ from mmtok.audio.soundstream import PRESETS, SoundStream
 from mmtok.media import video
 from mmtok.media.audio import read_audio, write_wav
 from recipes.pipeline.cinepoet import CinePoetPipeline
-from recipes.terminal import media as command
 
 Command = Callable[..., tuple[int, str, str]]
 
