@@ -125,6 +125,8 @@ def plot_rates(results: Mapping[str, Mapping[str, Any]], path: Path) -> None:
             continue
         points = {told: [(row["kbps"], row[name]) for row in levels if name in row] for told, levels in rows.items()}
         panels[title_of(name)] = [
-            Curve(*zip(*sorted(its), strict=True), told, {"marker": "o"}) for told, its in points.items() if its
+            Curve([p[0] for p in its], [p[1] for p in its], told, {"marker": "o"})
+            for told, its in points.items()
+            if its
         ]
     plot_panels(path, panels, xlabel="kbit/s")
