@@ -47,6 +47,8 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, *args: object, **kwargs: object):
         super().__init__(*args, **{"allow_abbrev": False, **kwargs})  # type: ignore[arg-type]
+        self.commands: dict[str, Parser] = {}
+        self.renamed: dict[str, str] = {}  # what a command was called before
 
     def error(self, message: str) -> NoReturn:
         """Raise.
@@ -60,7 +62,7 @@ class Parser(argparse.ArgumentParser):
         choice = re.match(r"argument \S+: invalid choice: '(.*?)' \(choose from (.*)\)", message)
         if choice:
             known = re.findall(r"[\w-]+", choice[2])
-            message = f"unknown {'command' if self.prog == 'cinepoet' else 'choice'} {choice[1]!r}"
+            message = f"unknown {'command' if self.commands else 'choice'} {choice[1]!r}"
             message += _nearest(choice[1], known) or f"; known: {', '.join(known)}"
         raise UsageError(f"{message} (see {self.prog} --help)")
 
@@ -70,11 +72,32 @@ def _nearest(word: str, known: Sequence[str]) -> str:
     return f"; did you mean {near[0]}?" if near else ""
 
 
-def build_parser() -> tuple[Parser, dict[str, Parser]]:
+def _add_commands(parser: Parser, table: dict[str, str], package: str | None = None) -> None:
+    """A parser for each module of a table; a module with ``COMMANDS`` is a table itself."""
+    choices = parser.add_subparsers(metavar="COMMAND", parser_class=Parser, required=package is not None)
+    for name, where in table.items():
+        module = importlib.import_module(where, package)
+        command = choices.add_parser(
+            name,
+            help=module.SUMMARY,
+            description=module.SUMMARY[0].upper() + module.SUMMARY[1:] + ".",
+            epilog=f"examples:\n{module.EXAMPLES}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        parser.commands[name] = command
+        if hasattr(module, "COMMANDS"):
+            command.renamed = getattr(module, "RENAMED", {})
+            _add_commands(command, module.COMMANDS, module.__name__)
+        else:
+            module.add_arguments(command)
+            command.set_defaults(run=module.run)
+
+
+def build_parser() -> Parser:
     """The parser of all commands.
 
     Returns:
-        The parser, whose namespaces hold ``run``, the command's function; and the parser of each command.
+        The parser, whose namespaces hold ``run``, the command's function; ``commands`` has the parser of each command.
     """
     from importlib import metadata
 
@@ -88,30 +111,23 @@ def build_parser() -> tuple[Parser, dict[str, Parser]]:
     except metadata.PackageNotFoundError:
         version = "not installed"
     parser.add_argument("--version", action="version", version=f"cinepoet {version}")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=Parser)
-    for name, module_name in COMMANDS.items():
-        module = importlib.import_module(module_name)
-        command = commands.add_parser(
-            name,
-            help=module.SUMMARY,
-            description=module.SUMMARY[0].upper() + module.SUMMARY[1:] + ".",
-            epilog=f"examples:\n{module.EXAMPLES}",
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
-        module.add_arguments(command)
-        command.set_defaults(run=module.run)
-    return parser, commands.choices
+    _add_commands(parser, COMMANDS)
+    return parser
 
 
 def _parse(words: list[str]) -> argparse.Namespace:
-    parser, commands = build_parser()
-    if not words:
-        parser.print_help()
+    parser = build_parser()
+    command, rest = parser, list(words)
+    while rest and rest[0] in command.commands:
+        command = command.commands[rest.pop(0)]
+    if not rest and command.commands:
+        command.print_help()
         raise SystemExit(0)
-    if words[0] in commands:  # before argparse complains about something that a misspelt option left out
-        command = commands[words[0]]
+    if rest and rest[0] in command.renamed:
+        raise UsageError(f"{command.prog} {rest[0]} is now {command.prog} {command.renamed[rest[0]]}")
+    if not command.commands:  # before argparse complains about something that a misspelt option left out
         options = [o for action in command._actions for o in action.option_strings]
-        for word in (w.partition("=")[0] for w in words[1:]):
+        for word in (w.partition("=")[0] for w in rest):
             if word == "--":
                 break
             if word.startswith("--") and word not in options:

@@ -51,8 +51,6 @@ def _module(file: Path) -> str:
 MODULES = {_module(file): file for file in FILES}
 # what is still to be settled; only ever shorter
 OWED: dict[str, set[str]] = {
-    "recipes.evaluate.mel_kmeans": {"recipes.terminal.options", "recipes.terminal.report"},
-    "recipes.evaluate.speech": {"recipes.terminal.options", "recipes.terminal.report"},
     "recipes.loop.adversary": {"recipes.train.larp", "recipes.train.magvit2", "recipes.train.soundstream"},
     "recipes.commands.generate": {"recipes.commands.generate_larp"},
     "recipes.commands.train.tiny": {

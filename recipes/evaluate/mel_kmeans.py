@@ -5,31 +5,21 @@ A log-mel frame is coded by a residual quantizer whose levels are fitted one aft
 the codes, finds magnitudes that are not negative and have those mel levels (multiplicative updates of Lee and Seung
 2001), and phases that suit them (fast Griffin-Lim, Perraudin et al. 2013, as torchaudio has it).
 
-    python -m recipes.evaluate.mel_kmeans --media my_sounds --out results/baseline
-
-fits it on the files that may train and measures it on those kept out, as ``cinepoet evaluate tokenizer`` does.
+``cinepoet evaluate tokenizer --baseline`` fits it on the files that may train and measures it on those kept out.
 
 Shape letters: b batch, n samples, t frames, m mel bands, f frequency bins, k levels.
 """
 
 from __future__ import annotations
 
-import argparse
-import sys
 from collections.abc import Iterable
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from mmtok.contract import wanted_samples, whole_hops
-from mmtok.features.yamnet import YAMNet
 from mmtok.nn.mel import MelSpectrogram
 from mmtok.quantize.residual import Codebook, ResidualVQ, nearest_codes
-from recipes.corpora.folder import MediaFolder
-from recipes.evaluate.audio_tokenizer import evaluate_audio, folder_sounds, write_audio_figures
-from recipes.terminal.options import number
-from recipes.terminal.report import check_folder
 
 FLOOR = 1e-4  # 80 dB below full scale
 _SHORTEST = 4  # frames that the inversion needs at least
@@ -188,51 +178,3 @@ class MelKMeansCodec(nn.Module):
                 book.start(residual, iterations)
                 residual = residual - book.codes[nearest_codes(residual, book.codes)]
         return len(kept)
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Fit on a folder's training files, measure on the others.
-
-    Args:
-        argv: words instead of the command line's.
-
-    Returns:
-        The exit code.
-    """
-    parser = argparse.ArgumentParser(prog="python -m recipes.evaluate.mel_kmeans", description=__doc__.splitlines()[0])
-    parser.add_argument("--media", type=Path, required=True, metavar="FOLDER", help="sounds, or films with sound")
-    parser.add_argument("--media-list", type=Path, metavar="CSV", help="path,split,licence of the files to use")
-    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="receives figures, plot and sheet")
-    parser.add_argument("--yamnet", type=Path, metavar="F.npz", help="for the Frechet audio distance")
-    parser.add_argument("--seconds", type=number(float, 0.1), default=10.0, metavar="S", help="longest piece")
-    parser.add_argument("--pieces", type=number(int, 1), default=4, metavar="N", help="pieces of a file at most")
-    parser.add_argument("--seed", type=number(int, 0), default=0, metavar="N")
-    args = parser.parse_args(argv)
-    try:
-        folder = MediaFolder.open(args.media, args.media_list)
-        if not folder.measure or not folder.train:
-            raise ValueError(f"{args.media} has too few files to train on some and measure others (every third one)")
-        embedding = None if args.yamnet is None else YAMNet.from_npz(args.yamnet)
-        check_folder(args.out)
-        codec = MelKMeansCodec()
-        left_out: list[str] = []
-        cut = {"sample_rate": codec.sample_rate, "seconds": args.seconds, "left_out": left_out}
-        frames = codec.fit((s for _, s in folder_sounds(folder.train, most=args.pieces, **cut)), seed=args.seed)
-        result = evaluate_audio(
-            codec,
-            folder_sounds(folder.measure, most=args.pieces, **cut),
-            protocol=f"up to {args.pieces} pieces of {args.seconds:g} s of {len(folder.measure)} files kept out",
-            embedding=embedding,
-            sheet=args.out / "spectrograms.png",
-        )
-    except (ValueError, OSError) as fault:
-        print(f"error: {' '.join(str(fault).split())}", file=sys.stderr)
-        return 2
-    told = f"mel k-means, fitted on {frames} frames of {len(folder.train)} files"
-    write_audio_figures({"tokenizer": told} | result | {"left_out": left_out}, args.out)
-    print(args.out / "audio_tokenizer.json")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -149,6 +149,58 @@ def add_tile(parser: argparse._ActionsContainer) -> None:
     )
 
 
+def add_held_out(parser: argparse._ActionsContainer, *, scenes: int) -> None:
+    """``--scenes`` and ``--media`` with its listing: what is measured on.
+
+    Args:
+        parser: of the command.
+        scenes: how many made-up scenes are usual.
+    """
+    parser.add_argument("--scenes", type=number(int, 1), metavar="N", help=f"made-up scenes (default: {scenes})")
+    parser.add_argument(
+        "--media", type=Path, metavar="FOLDER", help="real files; those kept out of training are measured"
+    )
+    parser.add_argument("--media-list", type=Path, metavar="CSV", help="path,split,licence of the files to use")
+
+
+def add_every_file(parser: argparse._ActionsContainer) -> None:
+    """``--every-file``, beside ``--media``.
+
+    Args:
+        parser: of the command.
+    """
+    parser.add_argument(
+        "--every-file", action="store_true", help="measure all of --media, for a folder that no training saw"
+    )
+
+
+def require_media(args: argparse.Namespace) -> None:
+    """Refuse what would change nothing without ``--media``.
+
+    Args:
+        args: with the options of ``add_held_out``, and of ``add_every_file`` perhaps.
+
+    Raises:
+        ValueError: for ``--media-list`` or ``--every-file`` alone.
+    """
+    if args.media is None and args.media_list is not None:
+        raise ValueError("--media-list says which files of --media to use; give --media too")
+    if args.media is None and getattr(args, "every_file", False):
+        raise ValueError("--every-file is for --media")
+
+
+def add_networks(parser: argparse._ActionsContainer) -> None:
+    """Files of the networks that metrics of pictures need.
+
+    Args:
+        parser: of the command.
+    """
+    parser.add_argument("--squeezenet", type=Path, metavar="F.npz", help="for Frechet distances of frames")
+    parser.add_argument("--vgg", type=Path, metavar="F", help="torchvision's vgg16, for LPIPS")
+    parser.add_argument("--lpips", type=Path, metavar="F", help="LPIPS's linear layers for VGG16")
+    parser.add_argument("--i3d", type=Path, metavar="F.pt", help="TorchScript I3D for rFVD; it is run, so trust it")
+
+
 def require_use(args: argparse.Namespace, *, pictures: bool, sound: bool) -> None:
     """Refuse options that would change nothing.
 

@@ -263,10 +263,10 @@ def test_models_lists_parts_sizes_and_families(cinepoet: Cinepoet, bundle: Path)
         assert word in shown
 
 
-def test_evaluate_shapes(cinepoet: Cinepoet, bundle: Path, tmp_path: Path) -> None:
+def test_evaluate_prompts(cinepoet: Cinepoet, bundle: Path, tmp_path: Path) -> None:
     out = tmp_path / "results"
     words = ("--prompts", 2, "--batch-size", 2, "--no-upscale", "--out", out)
-    code, shown, err = cinepoet("evaluate", "shapes", "--model", bundle, *words)
+    code, shown, err = cinepoet("evaluate", "prompts", "--model", bundle, *words)
     assert code == 0, err
     result = json.loads((out / "result.json").read_text())
     assert set(result["generated"]) == {"colour", "shape", "motion", "pitch"}
@@ -288,8 +288,9 @@ def test_usage_mistakes(cinepoet: Cinepoet, tmp_path: Path) -> None:
     assert_refused(cinepoet("generate", "", *out), "prompt is empty")
     assert_refused(cinepoet("generate", " \n", *out), "prompt is empty")
     assert_refused(cinepoet("generate", *out), "give a PROMPT")
-    assert_refused(cinepoet("evaluate", "shapes", "--scenes", "3"), "--scenes has no meaning")
-    assert_refused(cinepoet("evaluate", "shape"), "did you mean shapes")
+    assert_refused(cinepoet("evaluate", "prompts", "--scenes", "3"), "unknown option --scenes")
+    assert_refused(cinepoet("evaluate", "shapes"), "evaluate shapes is now cinepoet evaluate prompts")
+    assert_refused(cinepoet("evaluate", "prompt"), "unknown command 'prompt'; did you mean prompts")
     assert_refused(cinepoet("train", "huge"), "unknown choice 'huge'; known: tiny, smoke, lm, soundstream, larp")
     assert_refused(cinepoet("tokenize", *out), "give MEDIA to encode, or --decode")
 

@@ -215,3 +215,27 @@ def test_mistakes_are_one_line(folder: Path, bundle: Path, tmp_path: Path, cinep
     ):
         code, _, err = cinepoet(*words)
         assert code == 2 and told in err and err.count("\n") == 1, (words, err)
+
+
+def test_the_baseline(tmp_path: Path, cinepoet: Command) -> None:
+    media = tmp_path / "media"
+    media.mkdir()
+    generator = torch.Generator().manual_seed(0)
+    for name, seconds in (("a", 12), ("b", 12), ("c", 1)):  # the third one is kept out
+        write_wav(media / f"{name}.wav", (0.2 * torch.randn(16_000 * seconds, generator=generator)).clamp(-1, 1))
+    words = ["evaluate", "tokenizer", "--baseline", "--media", media, "--out", tmp_path / "out", "--seconds", "3"]
+    code, shown, err = cinepoet(*words)
+    assert code == 0, err
+    result = json.loads((tmp_path / "out" / "audio_tokenizer.json").read_text())
+    assert result == json.loads(shown)
+    assert result["tokenizer"] == "mel k-means, fitted on 1200 frames of 2 files"
+    assert [row["kbps"] for row in result["levels"]] == [0.5, 1, 1.5, 2] and result["protocol"].startswith("1 sounds")
+    assert (tmp_path / "out" / "rate_distortion.png").is_file()
+    for bad, told in (
+        ([*words, "--pieces", "1"], "300 frames are too few to fit 1024 codes"),
+        (["evaluate", "tokenizer", "--baseline", "--media", tmp_path / "no"], "does not exist"),
+        (["evaluate", "tokenizer", "--baseline"], "--baseline needs --media"),
+        ([*words, "--tokenizer", "tiny"], "--tokenizer has no meaning with --baseline"),
+    ):
+        code, _, err = cinepoet(*bad)
+        assert code == 2 and told in err.splitlines()[-1], err

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,12 +16,12 @@ from mmtok.audio.soundstream import build_soundstream
 from mmtok.contract import AudioTokenizer
 from mmtok.media.audio import write_wav
 from mmtok.metrics.audio import LogMelDistance
-from recipes.corpora.spoken_digits import digit_strings, open_digits, split_digits
+from recipes.cli import build_parser
+from recipes.corpora.spoken_digits import SPLITS, digit_strings, open_digits, split_digits
 from recipes.evaluate import speech as module
 from recipes.evaluate.digit_classifier import FRAMES, DigitClassifier, _framed, accuracy, train_classifier
 from recipes.evaluate.mel_kmeans import MelKMeansCodec
-from recipes.evaluate.mel_kmeans import main as baseline_main
-from recipes.evaluate.speech import main, measure_speech, table
+from recipes.evaluate.speech import measure_speech, table
 
 
 def _spoken(digit: int, speaker: int, take: int) -> Tensor:
@@ -173,50 +174,34 @@ def test_intelligibility_is_accuracy_over_that_of_the_originals(digits: Path, cl
 
 
 def test_the_comparison(
-    digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    digits: Path, tmp_path: Path, cinepoet: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     torch.manual_seed(0)
     build_soundstream("smoke").save_pretrained(tmp_path / "codec")
     monkeypatch.setattr(module, "MelKMeansCodec", _codec)
-    words = ["--digits", str(digits), "--out", str(tmp_path / "out"), "--takes", "1", "--epochs", "1"]
-    assert main([*words, "--held-out", "bob", "--tokenizer", str(tmp_path / "codec"), "--device", "cpu"]) == 0
+    words = ["evaluate", "speech", "--digits", digits, "--out", tmp_path / "out", "--takes", "1", "--epochs", "1"]
+    code, shown, err = cinepoet(*words, "--held-out", "bob", "--tokenizer", tmp_path / "codec", "--device", "cpu")
+    assert code == 0, err
     result = json.loads((tmp_path / "out" / "speech.json").read_text())
     assert list(result["results"]) == [str(tmp_path / "codec"), "mel k-means"]
     for part in result["results"].values():
         assert [row["kbps"] for row in part["levels"]][-1] > 0 and len(part["levels"]) == 4
         assert all(0 <= row["digit_accuracy"] <= 1 for row in part["levels"])
     assert "held out: bob" in result["protocol"] and "the other takes of all speakers (120)" in result["protocol"]
-    assert "| mel k-means | 4 |" in capsys.readouterr().out
+    assert "| mel k-means | 4 |" in shown
     assert Image.open(tmp_path / "out" / "speech.png").size[0] > 500
     assert (tmp_path / "out" / "spectrograms_1.png").is_file()
     for bad, told in (
         (["--held-out", "dora"], "unknown speaker dora; known: ann, bob, cy"),
-        (["--held-out", "bob", "--digits", str(tmp_path / "no")], "does not exist"),
-        (["--held-out", "bob", "--tokenizer", str(tmp_path / "no")], "no"),
-        (["--held-out", "bob", "--yamnet", str(tmp_path / "no.npz")], "do not exist"),
+        (["--held-out", "bob", "--digits", tmp_path / "no"], "does not exist"),
+        (["--held-out", "bob", "--tokenizer", tmp_path / "no"], "no"),
+        (["--held-out", "bob", "--yamnet", tmp_path / "no.npz"], "do not exist"),
+        (["--held-out", "bob", "--split", "voice"], "unknown choice 'voice'; known: takes, speaker"),
     ):
-        assert main([*words, *bad]) == 2
-        fault = capsys.readouterr().err
-        assert told in fault and fault.startswith("error: ") and fault.count("\n") == 1
+        code, _, err = cinepoet(*words, *bad)
+        assert code == 2 and told in err and err.startswith("cinepoet: ") and err.count("\n") == 1, err
 
 
-def test_the_baselines_own_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    media = tmp_path / "media"
-    media.mkdir()
-    generator = torch.Generator().manual_seed(0)
-    for name, seconds in (("a", 12), ("b", 12), ("c", 1)):  # the third one is kept out
-        write_wav(media / f"{name}.wav", (0.2 * torch.randn(16_000 * seconds, generator=generator)).clamp(-1, 1))
-    words = ["--media", str(media), "--out", str(tmp_path / "out"), "--seconds", "3"]
-    assert baseline_main(words) == 0
-    result = json.loads((tmp_path / "out" / "audio_tokenizer.json").read_text())
-    assert result["tokenizer"] == "mel k-means, fitted on 1200 frames of 2 files"
-    assert [row["kbps"] for row in result["levels"]] == [0.5, 1, 1.5, 2] and result["protocol"].startswith("1 sounds")
-    assert (tmp_path / "out" / "rate_distortion.png").is_file()
-    capsys.readouterr()
-    for bad, told in (
-        ([*words, "--pieces", "1"], "300 frames are too few to fit 1024 codes"),
-        (["--media", str(tmp_path / "no"), "--out", str(tmp_path / "out")], "does not exist"),
-    ):
-        assert baseline_main(bad) == 2
-        fault = capsys.readouterr().err
-        assert told in fault and fault.splitlines()[-1].startswith("error: ")
+def test_the_command_knows_the_splits() -> None:
+    shown = build_parser().commands["evaluate"].commands["speech"].format_help()
+    assert f"{{{','.join(SPLITS)}}}" in shown

@@ -124,7 +124,7 @@ def test_from_the_command_line(cinepoet: Callable[..., tuple[int, str, str]], bu
         (("--to", 100), "100 pixels cannot be reached: this model doubles 32 to one of 64, 128, 256, 512"),
         (("--media", tmp_path / "no"), "does not exist"),
         (("--every-file",), "--every-file is for --media"),
-        (("--prompts", 3), "--prompts has no meaning for evaluate superres"),
+        (("--prompts", 3), "unknown option --prompts"),
     ):
         code, _, err = cinepoet(*words, *wrong)
         assert code == 2 and message in err and err.count("\n") == 1, err

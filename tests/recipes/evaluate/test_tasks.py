@@ -90,7 +90,7 @@ def test_the_command_runs_every_trained_task_on_a_real_model(cinepoet, bundle, t
     with Image.open(tmp_path / "tasks.png") as sheet:  # one scene, two strips a task
         assert sheet.width == 5 * 64 + 8 and sheet.height == len(result["tasks"]) * (2 * 64 + 26)
     code, _, notes = cinepoet("evaluate", "tasks", "--prompts", 3)
-    assert code == 2 and "--prompts has no meaning for evaluate tasks" in notes
+    assert code == 2 and "unknown option --prompts" in notes
 
 
 def test_tasks_without_training_are_left_out(bundle):

@@ -1,0 +1,48 @@
+"""``cinepoet evaluate prompts``: do films show and sound what their captions say?"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from recipes.terminal.options import add_lm_weights, add_model, add_seed, number
+from recipes.terminal.report import check_folder, compute_of
+
+SUMMARY = "films from captions that training never saw, read by analyzers"
+EXAMPLES = """\
+  cinepoet evaluate prompts --prompts 200 --out results
+  cinepoet evaluate prompts --prompts 20 --no-upscale
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's options."""
+    add_model(parser)
+    add_lm_weights(parser)
+    add_seed(parser)
+    parser.add_argument("--prompts", type=number(int, 1), default=200, metavar="N", help="captions (default: 200)")
+    parser.add_argument("--batch-size", type=number(int, 1), default=10, metavar="N", help="at once (default: 10)")
+    parser.add_argument("--no-upscale", action="store_true", help="leave super-resolution out")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="receives the figures as JSON and a sheet of films")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure and print."""
+    if args.out is not None:
+        check_folder(args.out)
+    from recipes.bundle.folder import open_bundle
+    from recipes.evaluate.prompts import evaluate_shapes
+    from recipes.pipeline.cinepoet import CinePoetPipeline
+
+    pipe = CinePoetPipeline(open_bundle(args.model), compute_of(args), lm_weights=args.lm_weights or "float32")
+    result = evaluate_shapes(
+        pipe,
+        prompts=args.prompts,
+        seed=args.seed,
+        upscale=not args.no_upscale and pipe.config.upscaled_size > 0,
+        batch_size=args.batch_size,
+        folder=args.out,
+    )
+    print(json.dumps(result, indent=1))
+    return 0

@@ -1,0 +1,39 @@
+"""``cinepoet evaluate tasks``: every other task that a model was trained on."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from recipes.terminal.options import add_lm_weights, add_model, add_seed, number
+from recipes.terminal.report import check_folder, compute_of
+
+SUMMARY = "every other task that the model was trained on, on scenes that training never saw"
+EXAMPLES = """\
+  cinepoet evaluate tasks --scenes 100 --out results
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's options."""
+    add_model(parser)
+    add_lm_weights(parser)
+    add_seed(parser)
+    parser.add_argument("--scenes", type=number(int, 1), default=100, metavar="N", help="made-up scenes (default: 100)")
+    parser.add_argument("--batch-size", type=number(int, 1), default=10, metavar="N", help="at once (default: 10)")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="receives the figures as JSON and a sheet of films")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure and print."""
+    if args.out is not None:
+        check_folder(args.out)
+    from recipes.bundle.folder import open_bundle
+    from recipes.evaluate.tasks import evaluate_tasks
+    from recipes.pipeline.cinepoet import CinePoetPipeline
+
+    pipe = CinePoetPipeline(open_bundle(args.model), compute_of(args), lm_weights=args.lm_weights or "float32")
+    result = evaluate_tasks(pipe, scenes=args.scenes, seed=args.seed, batch_size=args.batch_size, folder=args.out)
+    print(json.dumps(result, indent=1))
+    return 0
