@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from torch import Tensor
@@ -129,7 +129,11 @@ class Metrics:
     """
 
     ready: dict[str, Metric]
-    left_out: dict[str, str]
+    left_out: dict[str, str] = field(default_factory=dict)
+
+    def another(self) -> Metrics:
+        """Empty ones beside the same originals."""
+        return Metrics({name: metric.another() for name, metric in self.ready.items()}, self.left_out)
 
 
 def make_metrics(of: str, *, without: Collection[str] = (), **given: Any) -> Metrics:

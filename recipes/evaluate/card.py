@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +9,10 @@ from mmtok.files import write_atomically
 from mmtok.pretrained import ROW_SCALE
 from recipes.bundle.folder import OPTIONAL_PARTS, PARTS, Bundle
 from recipes.evaluate.analyzers import ATTRIBUTES
+from recipes.evaluate.contract import Result
 from recipes.figures.tables import text_table
 
-SHAPES_FILE, RECONSTRUCTION_FILE, TASKS_FILE = "result.json", "reconstruction.json", "tasks.json"
-SUPERRES_FILE = "superres.json"
+NEEDED, WELCOME = ("prompts", "reconstruction"), ("tasks", "superres")  # measurements
 _ROWS = {  # of the table of prompt adherence
     "ground_truth": "ground truth, {low}",
     "reconstructed": "ground truth behind the tokenizers, {low}",
@@ -39,17 +38,9 @@ def _parameters(folder: Path) -> int:
     return total
 
 
-def _read(folder: Path, name: str) -> dict[str, Any]:
-    file = folder / name
-    if not file.is_file():
-        raise FileNotFoundError(
-            f"{file} does not exist; make it with cinepoet evaluate "
-            f"{'shapes' if name == SHAPES_FILE else 'reconstruction'} --out {folder}"
-        )
-    result = json.loads(file.read_text())
-    if not isinstance(result, dict) or "protocol" not in result:
-        raise ValueError(f"{file} holds no measurement")
-    return result
+def _read(bundle: Bundle, folder: Path, name: str) -> Result:
+    path = folder / f"{name}.json"
+    return Result.load(path).require_model(bundle.folder, path)
 
 
 def _adherence(shapes: dict[str, Any], names: dict[str, str]) -> str:
@@ -81,14 +72,16 @@ def _reconstruction(result: dict[str, Any]) -> str:
         ["audio codes in use by level, shapes", _percent_list(result["shapes/audio_codes"])],
     ]
     if "real/psnr_db" in result:
-        silence = result["real/log_mel_distance_silence"]
+        told = f"pictures, {result['real/clips']} real clips kept out of training"
+        rows.append([told, f"{result['real/psnr_db']:.1f} dB"])
+    if "real/log_mel_distance" in result:
+        told = (
+            f"sounds, {result['real/sounds']} real pieces kept out of training: log-mel distance (silence "
+            f"{result['real/log_mel_distance_silence']:.2f})"
+        )
+        rows.append([told, f"{result['real/log_mel_distance']:.2f}"])
+    if "all/visual_codes" in result:
         rows += [
-            [f"pictures, {result['real/clips']} real clips kept out of training", f"{result['real/psnr_db']:.1f} dB"],
-            [
-                f"sounds, {result['real/sounds']} real pieces kept out of training: log-mel distance (silence "
-                f"{silence:.2f})",
-                f"{result['real/log_mel_distance']:.2f}",
-            ],
             ["visual codes in use, shapes and real", _codes(result["all/visual_codes"])],
             ["audio codes in use by level, shapes and real", _percent_list(result["all/audio_codes"])],
         ]
@@ -108,10 +101,10 @@ def _tasks(result: dict[str, Any]) -> str:
     return text_table(["every other task", "measured"], rows)
 
 
-def _superres_protocol(result: dict[str, Any]) -> str:
+def _superres_protocol(result: Result) -> str:
     """What was enlarged, and how, in one line."""
-    clips = "; ".join(f"{name}: {measured['protocol']}" for name, measured in result["sets"].items())
-    return f"{result['protocol']['way']}, seed {result['protocol']['seed']}. {clips[0].upper()}{clips[1:]}."
+    way, seed = result.protocol["way"], result.protocol["seed"]
+    return f"{way}, seed {seed}. {result.material[0].upper()}{result.material[1:]}."
 
 
 def _superres(result: dict[str, Any]) -> str:
@@ -134,7 +127,7 @@ def model_card(bundle: Bundle, results: Path, notes: str = "") -> str:
 
     Args:
         bundle: the model.
-        results: folder with what ``cinepoet evaluate shapes`` and ``reconstruction`` wrote under ``--out``, and
+        results: folder with what ``cinepoet evaluate prompts`` and ``reconstruction`` wrote under ``--out``, and
             ``tasks`` and ``superres`` where they were measured.
         notes: Markdown put behind the figures, such as known limits.
 
@@ -143,11 +136,11 @@ def model_card(bundle: Bundle, results: Path, notes: str = "") -> str:
 
     Raises:
         FileNotFoundError: if a measurement is not in ``results``.
-        ValueError: if one is damaged.
+        ValueError: if one is damaged, or measured another model.
     """
-    shapes, reconstruction = _read(results, SHAPES_FILE), _read(results, RECONSTRUCTION_FILE)
+    prompts, reconstruction = (_read(bundle, results, name) for name in NEEDED)
     tasks, superres = (
-        _read(results, name) if (results / name).is_file() else None for name in (TASKS_FILE, SUPERRES_FILE)
+        _read(bundle, results, name) if (results / f"{name}.json").is_file() else None for name in WELCOME
     )
     card, config = bundle.card, bundle.config
     names = {"low": f"{config.size}x{config.size}", "high": f"{config.upscaled_size}x{config.upscaled_size}"}
@@ -178,12 +171,12 @@ def model_card(bundle: Bundle, results: Path, notes: str = "") -> str:
         f"Data: {card.get('data', 'not stated')}. Seed {card.get('seed', 'not recorded')}. "
         f"Machine: {card.get('machine', 'not recorded')}. `cinepoet.json` holds every number of every stage.",
         "## Measured",
-        shapes["protocol"] + f"; {shapes['seconds_per_film']} s a film in batches.",
-        _adherence(shapes, names),
-        *(() if tasks is None else (tasks["protocol"] + ".", _tasks(tasks))),
-        reconstruction["protocol"] + ".",
-        _reconstruction(reconstruction),
-        *(() if superres is None else (_superres_protocol(superres), _superres(superres))),
+        f"{prompts.material}; {prompts.figures['seconds_per_film']} s a film in batches.",
+        _adherence(prompts.figures, names),
+        *(() if tasks is None else (f"{tasks.material}.", _tasks(tasks.figures))),
+        f"{reconstruction.material}.",
+        _reconstruction(reconstruction.figures),
+        *(() if superres is None else (_superres_protocol(superres), _superres(superres.figures))),
         notes.strip(),
     ]
     return "\n\n".join(s for s in sections if s) + "\n"

@@ -26,6 +26,8 @@ from torch import Tensor, nn
 
 from mmtok.files import write_json
 from mmtok.metrics.table import Metric, Metrics
+from mmtok.pretrained import resolve_folder
+from recipes.bundle.folder import EMBEDDED, embedded_names
 
 # an item of the material to the original as it is compared, and what was made of it, by version
 Again = Callable[[Any], tuple[Tensor, dict[str, Tensor]]]
@@ -94,6 +96,20 @@ def subject_of(name: str, model: Path | nn.Module, again: Again | None = None) -
     return Subject(name, folder, weights_of(model), version, again)
 
 
+def subject_named(name: str, part: str = "") -> Subject:
+    """A whole model or a tokenizer as a subject, by its name on the command line.
+
+    Args:
+        name: such as "tiny".
+        part: of a whole model, such as "audio"; "" takes all of it.
+
+    Returns:
+        The subject.
+    """
+    folder = EMBEDDED / name if name in embedded_names() else resolve_folder(name)
+    return subject_of(name, folder / part if (folder / part).is_dir() else folder)
+
+
 @dataclass(frozen=True)
 class Material:
     """What is measured on.
@@ -101,10 +117,12 @@ class Material:
     Attributes:
         told: in words: how many of what, how they were chosen, made and cut.
         items: read once; what ``Subject.again`` takes.
+        left_out: a line for what could not be read, once the items have been.
     """
 
     told: str
     items: Iterable[Any] = ()
+    left_out: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -135,6 +153,16 @@ class Result:
             "protocol": self.protocol,
             "figures": self.figures,
         }
+
+    def tell(self, folder: Path | None = None) -> None:
+        """Print it, and save it where a folder is given.
+
+        Args:
+            folder: as in ``save``, or None.
+        """
+        if folder is not None:
+            self.save(folder)
+        print(json.dumps(self.record(), indent=1))
 
     def save(self, folder: Path, name: str = "") -> Path:
         """Write it into a folder, in full or not at all.

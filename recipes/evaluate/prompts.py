@@ -6,28 +6,35 @@ the model's figures stand those of the ground truth (the ceiling) and of the gro
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from mmtok.files import write_atomically
 from mmtok.media.resize import half_size
-from recipes.corpora.shapes import Scene, ShapesCorpus, render_audio, render_video
-from recipes.evaluate.analyzers import ATTRIBUTES, judge, percent_right
+from recipes.corpora.shapes import Scene, render_audio, render_video
+from recipes.evaluate.analyzers import judge, percent_right
+from recipes.evaluate.contract import Result, Subject
+from recipes.evaluate.held_out import held_out_scenes
 from recipes.figures.sheets import write_film_rows
 from recipes.pipeline.cinepoet import CinePoetPipeline
 from recipes.runtime.progress import track
 
 CEILINGS = ("ground_truth", "reconstructed", "reconstructed_upscaled")
+PROTOCOL = {
+    "generated": "per cent of films in which the analyzers read what the caption says",
+    "upscaled": "the same films behind super-resolution",
+    "ground_truth": "the rendered scenes themselves: what the analyzers can reach",
+    "reconstructed": "the rendered scenes behind the tokenizers, upscaled: at the larger size",
+    "seconds_per_film": "wall clock, in batches",
+}
 
 
 @torch.inference_mode()
-def evaluate_shapes(
+def evaluate_prompts(
+    subject: Subject,
     pipe: CinePoetPipeline,
     *,
     prompts: int = 200,
@@ -36,28 +43,28 @@ def evaluate_shapes(
     batch_size: int = 10,
     folder: Path | None = None,
     **sampling: Any,
-) -> dict[str, Any]:
+) -> Result:
     """Generate from held-out captions and read the films back.
 
     Args:
+        subject: who it is.
         pipe: the model.
         prompts: how many captions; the first of the held-out split.
         seed: of the corpus' held-out captions (the corpus seed is the pipeline's training one, 0) and of sampling.
         upscale: also judge the pictures behind super-resolution.
         batch_size: films a call.
-        folder: receives result.json and a contact sheet of the first films, or None.
+        folder: receives a contact sheet of the first films, films.png, or None.
         sampling: further arguments of the pipeline's call, such as ``guidance_scale``.
 
     Returns:
-        Percentages under "generated", "upscaled" and ``CEILINGS``, with the protocol.
+        Percentages under "generated", "upscaled" and ``CEILINGS``.
 
     Raises:
         ValueError: if fewer than one prompt is asked for.
     """
     if prompts < 1:
         raise ValueError(f"prompts must be positive, got {prompts}")
-    corpus = ShapesCorpus(0, "heldout")
-    scenes = [corpus.scene(i) for i in range(prompts)]
+    scenes = held_out_scenes(prompts)
     names = ("generated", "upscaled", *CEILINGS)
     rows: dict[str, list[dict[str, bool]]] = {name: [] for name in names}
     generator = torch.Generator().manual_seed(seed)
@@ -80,16 +87,14 @@ def evaluate_shapes(
         for scene, films in _truth(pipe, scenes[start : start + batch_size], upscaled=upscale):
             for name, film in films.items():
                 rows[name].append(judge(scene, *film))
-    result: dict[str, Any] = {
-        "protocol": f"{prompts} captions of held-out (colour, shape, motion) triples, corpus seed 0, sampling seed "
-        f"{seed}, one film each, guidance {sampling.get('guidance_scale', pipe.config.guidance_scale)}",
-        "seconds_per_film": round(spent_s / prompts, 2),
-    }
-    result |= {name: percent_right(judged) for name, judged in rows.items() if judged}
     if folder is not None:
-        write_atomically(folder / "result.json", json.dumps(result, indent=1) + "\n")
         write_film_rows(shown, folder / "films.png")
-    return result
+    material = (
+        f"{prompts} captions of held-out (colour, shape, motion) triples, corpus seed 0, sampling seed {seed}, one "
+        f"film each, guidance {sampling.get('guidance_scale', pipe.config.guidance_scale)}"
+    )
+    figures = {name: percent_right(judged) for name, judged in rows.items() if judged}
+    return Result("prompts", subject, material, PROTOCOL, {"seconds_per_film": round(spent_s / prompts, 2)} | figures)
 
 
 def _sharpened(pipe: CinePoetPipeline, low: Tensor, batch: list[Scene], generator: torch.Generator) -> Tensor:
@@ -117,17 +122,3 @@ def _truth(
         films["reconstructed_upscaled"] = (pipe.decode_sharp(pipe.encode_sharp(large)).float().cpu(), heard)
     rate = audio.sample_rate
     return [(s, {n: (seen[i], sound[i], rate) for n, (seen, sound) in films.items()}) for i, s in enumerate(batch)]
-
-
-def report(result: dict[str, Any], printer: Callable[[str], None] = print) -> None:
-    """Print a result as a table.
-
-    Args:
-        result: of ``evaluate_shapes``.
-        printer: takes one line.
-    """
-    printer(result["protocol"])
-    printer(f"{'':23}" + "".join(f"{name:>9}" for name in ATTRIBUTES))
-    for name in (*CEILINGS, "generated", "upscaled"):
-        if name in result:
-            printer(f"{name:23}" + "".join(f"{result[name].get(a, float('nan')):8.1f}%" for a in ATTRIBUTES))

@@ -10,6 +10,7 @@ originals. ``recipes.corpora.spoken_digits.split_digits`` says who trained on wh
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,10 @@ from torch import Tensor
 from mmtok.metrics.fad import SoundEmbedding
 from recipes.corpora.spoken_digits import DigitString, digit_strings, open_digits, split_digits
 from recipes.evaluate.audio_tokenizer import evaluate_audio
+from recipes.evaluate.contract import Material, Result, Subject, subject_of
 from recipes.evaluate.digit_classifier import DigitClassifier, train_classifier
 from recipes.evaluate.mel_kmeans import MelKMeansCodec
+from recipes.figures.tables import text_table
 from recipes.runtime.progress import track
 
 RATE = 16_000
@@ -30,22 +33,24 @@ COLUMNS = ("log_mel_distance", "stft_distance", "si_sdr_db", "stoi", "fad", "dig
 
 
 def measure_speech(
+    subject: Subject,
     tokenizer: Any,
     strings: Sequence[DigitString],
     classifier: DigitClassifier,
     *,
-    protocol: str,
+    whose: str,
     embedding: SoundEmbedding | None = None,
     sheet: Path | None = None,
     device: str | torch.device = "cpu",
-) -> dict[str, Any]:
+) -> Result:
     """The figures of ``evaluate_audio`` and how many digits are understood.
 
     Args:
+        subject: who it is.
         tokenizer: an ``AudioTokenizer``.
         strings: at the tokenizer's rate, with other names each.
         classifier: trained on originals.
-        protocol: whose strings they are.
+        whose: strings they are.
         embedding: for the Fréchet audio distance, or None.
         sheet: PNG for spectrograms, or None.
         device: where the tokenizer is.
@@ -66,9 +71,9 @@ def measure_speech(
         right.setdefault(levels, []).extend(h == d for h, (d, _) in zip(heard, digits, strict=True))
 
     result = evaluate_audio(
+        subject,
         tokenizer,
-        ((string.name, string.sound) for string in track(strings, title="strings")),
-        protocol=protocol,
+        Material(whose, ((string.name, string.sound) for string in track(strings, title="strings"))),
         rate=RATE,
         embedding=embedding,
         sheet=sheet,
@@ -76,34 +81,34 @@ def measure_speech(
         device=device,
     )
     share = {levels: sum(answers) / len(answers) for levels, answers in right.items()}
-    for row in result["levels"]:
+    for row in result.figures["levels"]:
         row["digit_accuracy"] = round(share[row["levels"]], 4)
         if share[0]:
             row["intelligibility"] = round(share[row["levels"]] / share[0], 4)
-    return result | {"originals": {"digit_accuracy": round(share[0], 4), "recordings": len(right[0])}}
+    originals = {"digit_accuracy": round(share[0], 4), "recordings": len(right[0])}
+    return dataclasses.replace(result, of="speech", figures=result.figures | {"originals": originals})
 
 
-def table(results: dict[str, dict[str, Any]]) -> str:
+def speech_table(results: Sequence[Result]) -> str:
     """The figures side by side.
 
     Args:
-        results: name to what ``measure_speech`` returned.
+        results: of ``measure_speech``.
 
     Returns:
         Markdown.
     """
-    names = [n for n in COLUMNS if any(n in row for result in results.values() for row in result["levels"])]
-    lines = ["| tokenizer | levels | kbit/s | " + " | ".join(n.replace("_", " ") for n in names) + " |"]
-    lines.append("|---" * (len(names) + 3) + "|")
-    for told, result in results.items():
-        for row in result["levels"]:
-            figures = " | ".join(f"{row[n]:.3f}" if n in row else "" for n in names)
-            lines.append(f"| {told} | {row['levels']} | {row['kbps']:g} | {figures} |")
-    return "\n".join(lines)
+    rows = [(result.subject.name, row) for result in results for row in result.figures["levels"]]
+    names = [n for n in COLUMNS if any(n in row for _, row in rows)]
+    cells = [
+        [told, str(row["levels"]), f"{row['kbps']:g}", *(f"{row[n]:.3f}" if n in row else "" for n in names)]
+        for told, row in rows
+    ]
+    return text_table(["tokenizer", "levels", "kbit/s", *(n.replace("_", " ") for n in names)], cells)
 
 
-def compare(
-    tokenizers: dict[str, Any],
+def evaluate_speech(
+    tokenizers: dict[Subject, Any],
     digits: Path,
     *,
     held_out: Sequence[str],
@@ -114,11 +119,11 @@ def compare(
     embedding: SoundEmbedding | None,
     folder: Path,
     device: str | torch.device,
-) -> dict[str, Any]:
+) -> list[Result]:
     """Fit the baseline, train the classifier, measure all.
 
     Args:
-        tokenizers: name to tokenizer.
+        tokenizers: who they are, and themselves.
         digits: folder of recordings.
         held_out: speakers whom no codec has heard.
         takes: of them, for testing.
@@ -130,38 +135,43 @@ def compare(
         device: where the tokenizers are.
 
     Returns:
-        What is written to ``speech.json``.
+        A result for each, the baseline's last.
 
     Raises:
         FileNotFoundError: if a folder or file is absent.
         ValueError: for an unknown speaker, or a tokenizer that has no sound.
     """
     chosen = split_digits(open_digits(digits), held_out=held_out, test_takes=takes, kind=split)
-    for name, tokenizer in tokenizers.items():
+    for subject, tokenizer in tokenizers.items():
         if tokenizer is None:
-            raise ValueError(f"{name} has no audio tokenizer")
+            raise ValueError(f"{subject.name} has no audio tokenizer")
     classifier = train_classifier(chosen.classifier, seed=seed, epochs=epochs)
     baseline = MelKMeansCodec()
     sounds = (r.read(baseline.sample_rate) for r in track(chosen.codec, title="baseline"))
     frames = baseline.fit(sounds, seed=seed)
-    who = f"takes below {takes} of {', '.join(held_out)}, strings of ten digits"
-    results = {}
-    for number, (name, tokenizer) in enumerate({**tokenizers, BASELINE: baseline}.items()):
-        results[name] = measure_speech(
+    voices = "the other takes of all speakers" if split == "takes" else "all takes of the other speakers"
+    understood = (
+        f"classifier (8 kHz, seed {seed}, {epochs} epochs) trained on originals, {voices} ({len(chosen.classifier)}), "
+        f"tested on {len(chosen.test)} recordings"
+    )
+    protocol = {
+        "digit_accuracy": f"share of digits that are understood; {understood}",
+        "intelligibility": "digit accuracy over that on the originals",
+        "held_out": f"{', '.join(held_out)}; baseline fitted on {frames} frames of the other speakers; the tokenizers "
+        "are taken at their word not to have heard the held-out speakers",
+        "split": split,
+    }
+    results = []
+    for number, (subject, tokenizer) in enumerate({**tokenizers, subject_of(BASELINE, baseline): baseline}.items()):
+        result = measure_speech(
+            subject,
             tokenizer,
             digit_strings(chosen.test, tokenizer.sample_rate),
             classifier,
-            protocol=who,
+            whose=f"takes below {takes} of {', '.join(held_out)}, strings of ten digits",
             embedding=embedding,
             sheet=folder / f"spectrograms_{number}.png",
-            device="cpu" if name == BASELINE else device,
+            device="cpu" if tokenizer is baseline else device,
         )
-    voices = "the other takes of all speakers" if split == "takes" else "all takes of the other speakers"
-    return {
-        "protocol": f"held out: {', '.join(held_out)}; baseline fitted on {frames} frames of the other speakers; "
-        f"classifier (8 kHz, seed {seed}, {epochs} epochs) trained on originals, {voices} "
-        f"({len(chosen.classifier)}), tested on {len(chosen.test)} recordings; the tokenizers are taken at their word "
-        "not to have heard the held-out speakers",
-        "split": split,
-        "results": results,
-    }
+        results.append(dataclasses.replace(result, protocol=result.protocol | protocol))
+    return results

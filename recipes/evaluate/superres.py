@@ -9,10 +9,9 @@ Shape letters: b clips, t h w time/height/width.
 
 from __future__ import annotations
 
-import json
+import dataclasses
 import math
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,21 +19,19 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from llm.sampling import Generators, film_generators
-from mmtok.files import write_atomically
+from llm.sampling import film_generators
 from mmtok.media.image import to_bytes, to_signed
 from mmtok.media.resize import resized
-from mmtok.metrics.frechet import Gaussian, gaussian_distance
-from mmtok.metrics.visual import gradient_energy, psnr_db, seam_ratio
+from mmtok.metrics.table import METRICS, Metrics, make_metrics
+from mmtok.metrics.visual import seam_ratio
 from recipes.corpora.shapes import Scene
 from recipes.evaluate.analyzers import judge
-from recipes.evaluate.backbones import Backbones, clip_features, frechet_protocol, lpips_of_frames
-from recipes.evaluate.held_out import Material
+from recipes.evaluate.contract import Material, Result, Subject, evaluate
+from recipes.evaluate.held_out import Clips
 from recipes.figures.comparison import write_comparison
 from recipes.figures.plots import plot_steps
 from recipes.pipeline.cinepoet import CinePoetPipeline
 from recipes.pipeline.sharpen import Pass, describe_passes
-from recipes.runtime.progress import track
 
 Figures = dict[str, float | None]
 
@@ -45,8 +42,6 @@ ROWS_SHOWN = 4  # of each set
 ATTRIBUTES = ("colour", "shape", "motion")
 
 PROTOCOL = {
-    "psnr_db": "of each clip's mean squared error on [-1, 1] (peak 2), mean over clips",
-    "sharpness": "gradient energy (squared differences to the right and lower neighbour) over the originals'",
     "methods": "bicubic and lanczos enlarge the shrunk clip itself, bicubic_of_tokens what its tokens decode to; ours "
     "samples from those tokens; ceiling decodes the tokens of the original",
     "closed_share_percent": "(start - ours) / (start - ceiling) from each bicubic; null where the ceiling is no better",
@@ -74,50 +69,13 @@ def lanczos(video: Tensor, size: tuple[int, int]) -> Tensor:
     return frames.unflatten(0, (b, -1)).transpose(1, 2).contiguous()
 
 
-class _Tally:
-    """Figures of one method over all clips, in memory that does not grow with them."""
-
-    def __init__(self, backbones: Backbones):
-        self.backbones = backbones
-        self.psnr_db: list[float] = []
-        self.lpips: list[float] = []
-        self.energy = 0.0
-        self.gaussians: dict[str, Gaussian] = {}
-
-    def add(self, made: Tensor, original: Tensor) -> None:
-        self.psnr_db += psnr_db(made, original).tolist()
-        self.lpips += lpips_of_frames(self.backbones, made, original)
-        self.energy += float(gradient_energy(made).sum())
-        for name, vectors in clip_features(self.backbones, made).items():
-            self.gaussians.setdefault(name, Gaussian(vectors.shape[1])).update(vectors)
-
-    def figures(self, original: _Tally) -> Figures:
-        out = {"psnr_db": _figure(_mean(self.psnr_db), 3)}
-        if self.lpips:
-            out["lpips"] = _figure(_mean(self.lpips), 4)
-        out["sharpness"] = _figure(self.energy / original.energy if original.energy else math.nan, 4)
-        for name, gaussian in self.gaussians.items():
-            other = original.gaussians[name]
-            out[name] = _figure(gaussian_distance(gaussian, other), 4) if gaussian.count > 1 else None
-        return out
-
-
-def _mean(values: list[float]) -> float:
-    return sum(values) / len(values) if values else math.nan
-
-
-def _figure(value: float, digits: int) -> float | None:
-    """A number as JSON knows it: None for what cannot be told."""
-    return round(value, digits) if math.isfinite(value) else None
-
-
 def _closed(figures: dict[str, Figures], ours: Figures) -> dict[str, Figures]:
     """Share of the way from each kind of bicubic to the ceiling, in per cent; None where the ceiling is no better."""
     out: dict[str, Figures] = {start: {} for start in STARTS}
     for start, shares in out.items():
         for name, value in ours.items():
-            if name.startswith(("frechet", "rfvd", "lpips")):
-                low, high = figures[start][name], figures["ceiling"][name]
+            if name in METRICS and METRICS[name].better == "lower":
+                low, high = figures[start].get(name), figures["ceiling"].get(name)
                 told = value is not None and low is not None and high is not None and low > high
                 shares[name] = round(100 * (low - value) / (low - high), 1) if told else None  # type: ignore[operator]
     return out
@@ -125,21 +83,23 @@ def _closed(figures: dict[str, Figures], ours: Figures) -> dict[str, Figures]:
 
 @torch.inference_mode()
 def evaluate_superres(
+    subject: Subject,
     pipe: CinePoetPipeline,
-    sets: dict[str, Material],
+    sets: dict[str, Clips],
     *,
-    films: dict[str, Material] | None = None,
+    films: dict[str, Clips] | None = None,
     steps: tuple[int, ...] = (),
     to: int | None = None,
     changes: dict[str, Any] | None = None,
     seed: int = 0,
     batch_size: int = 4,
-    backbones: Backbones | None = None,
+    networks: dict[str, Any] | None = None,
     folder: Path | None = None,
-) -> dict[str, Any]:
-    """Measure super-resolution of a bundle.
+) -> Result:
+    """Measure super-resolution of a model.
 
     Args:
+        subject: who it is.
         pipe: the model.
         sets: name to clips of ``num_frames`` at most, which every method enlarges.
         films: name to longer ones, for seams.
@@ -148,164 +108,135 @@ def evaluate_superres(
         changes: fields of ``superres.sample.Decoding`` that differ from the bundle's.
         seed: of sampling.
         batch_size: clips a call.
-        backbones: networks for Fréchet distances and LPIPS.
-        folder: receives superres.json, superres.png (a sheet) and, with ``steps``, superres_steps.png; or None.
+        networks: of ``load_backbones``, for Fréchet distances and LPIPS.
+        folder: receives superres.png (a sheet) and, with ``steps``, superres_steps.png; or None.
 
     Returns:
-        Figures with their protocol.
+        Figures of each set by method, and seams of each set of films.
 
     Raises:
         ValueError: if there is nothing to measure, or clips are not of the size that is made.
     """
-    if not sets or any(not len(material.clips) for material in sets.values()):
+    if not sets or any(not len(clips.pixels) for clips in sets.values()):
         raise ValueError("there are no clips to measure")
     if batch_size < 1:
         raise ValueError(f"batch_size must be positive, got {batch_size}")
-    backbones = backbones or Backbones()
     base = pipe.config.size
     passes = pipe.plan_film((base, base), to=to, changes=changes)
-    for material in (*sets.values(), *(films or {}).values()):
-        if tuple(material.clips.shape[-2:]) != passes[-1].high:
-            raise ValueError(f"clips must be of {passes[-1].high} pixels, got {tuple(material.clips.shape[-2:])}")
-    result: dict[str, Any] = {
-        "protocol": PROTOCOL | _about(passes, seed, backbones),
-        "sets": {},
-        "films": {},
-    }
+    for clips in (*sets.values(), *(films or {}).values()):
+        if tuple(clips.pixels.shape[-2:]) != passes[-1].high:
+            raise ValueError(f"clips must be of {passes[-1].high} pixels, got {tuple(clips.pixels.shape[-2:])}")
     columns: dict[str, list[Tensor]] = {name: [] for name in SHOWN}
-    for name, material in sets.items():
-        measured, original = _measure(pipe, material, passes, seed, batch_size, backbones, columns, name)
-        result["sets"][name] = measured
+    figures: dict[str, Any] = {"sets": {}, "films": {}}
+    for name, clips in sets.items():
+        # SSIM is left out: seven methods through its window take longer than it tells beside PSNR
+        metrics = make_metrics("pictures", without=("ssim",), **networks or {})
+        run = _Run(subject, pipe, clips, seed, batch_size)
+        measured = run.all_methods(passes, metrics, columns, name)
+        figures["sets"][name] = measured
         for count in steps:
             changed = pipe.plan_film((base, base), to=to, changes=(changes or {}) | {"num_steps": count})
             if changed == passes:
                 row = measured["methods"]["ours"] | {"seconds_per_clip": measured["seconds_per_clip"]}
-            else:
-                row = _curve_point(pipe, material, original, changed, seed, batch_size, f"{name}, {count} steps")
+            else:  # the originals' features are there
+                row = run.ours_alone(changed, metrics.another(), f"{name}, {count} steps")
             row["closed_share_percent"] = _closed(measured["methods"], row)
             measured.setdefault("steps", {})[str(count)] = row
-    for name, material in (films or {}).items():
-        result["films"][name] = _seams(pipe, material, passes, seed, name)
+    for name, clips in (films or {}).items():
+        figures["films"][name] = _seams(pipe, clips, passes, seed, name)
     if folder is not None:
-        write_atomically(folder / "superres.json", json.dumps(result, indent=1) + "\n")
         write_comparison(folder / "superres.png", {name: torch.stack(rows) for name, rows in columns.items()})
         if steps:
-            plot_steps(result["sets"], folder / "superres_steps.png")
-    return result
+            plot_steps(figures["sets"], folder / "superres_steps.png")
+    protocol = PROTOCOL | {"way": describe_passes(passes), "decoding": str(passes[0].decoding), "seed": str(seed)}
+    material = "; ".join(f"{name}: {measured['material']}" for name, measured in figures["sets"].items())
+    return Result("superres", subject, material, protocol, figures)
 
 
-def _about(passes: tuple[Pass, ...], seed: int, backbones: Backbones) -> dict[str, str]:
-    out = {"way": describe_passes(passes), "decoding": str(passes[0].decoding), "seed": str(seed)}
-    for name, network in (("frechet_squeezenet", backbones.squeezenet), ("rfvd", backbones.i3d)):
-        if network is not None:
-            out[name] = (
-                f"Frechet distance to the originals, {frechet_protocol(backbones, name)}; with fewer vectors than "
-                "dimensions it is biased upwards, alike for all methods"
-            )
-    if backbones.lpips is not None:
-        out["lpips"] = f"LPIPS 0.1, {backbones.lpips_source}, mean over frames"
-    return out
+@dataclasses.dataclass
+class _Run:
+    """A set of clips, shrunk and enlarged again."""
 
+    subject: Subject
+    pipe: CinePoetPipeline
+    clips: Clips
+    seed: int
+    batch_size: int
 
-def _batches(material: Material, batch_size: int, title: str) -> Iterator[tuple[Tensor, list[Scene]]]:
-    """Clips in [-1, 1] and what they show."""
-    for start in track(range(0, len(material.clips), batch_size), title=title):
-        yield (
-            material.clips[start : start + batch_size].float() / 127.5 - 1,
-            list(material.scenes[start : start + batch_size]),
-        )
-
-
-def _ours(pipe: CinePoetPipeline, low: Tensor, scenes: list[Scene], passes: tuple[Pass, ...], draws: Generators) -> Any:
-    """Pictures from low-resolution codes, with the captions where there are any."""
-    text = pipe.embed([scene.caption for scene in scenes], []) if scenes else None
-    return pipe.upsample(low, text, draws, passes=passes)
-
-
-def _measure(
-    pipe: CinePoetPipeline,
-    material: Material,
-    passes: tuple[Pass, ...],
-    seed: int,
-    batch_size: int,
-    backbones: Backbones,
-    columns: dict[str, list[Tensor]],
-    title: str,
-) -> tuple[dict[str, Any], _Tally]:
-    """Figures of all methods, and the tally of the originals."""
-    tallies = {name: _Tally(backbones) for name in (*METHODS, "original")}
-    right: dict[str, list[dict[str, bool]]] = {}
-    small, large = passes[0].low, passes[-1].high
-    generator = torch.Generator().manual_seed(seed)
-    spent_s, shown = 0.0, 0
-    for video, scenes in _batches(material, batch_size, title):
-        shrunk, frames = resized(video, small), video.shape[2]
-        low = pipe.encode_sharp(shrunk)
-        decoded = pipe.decode_sharp(low, num_frames=frames).float().cpu()
+    def _ours(self, low: Tensor, scenes: list[Scene], passes: tuple[Pass, ...], frames: int) -> Tensor:
+        """Pictures from low-resolution codes, with the captions where there are any; the time counts."""
         begun = time.monotonic()
-        codes = _ours(pipe, low, scenes, passes, film_generators(generator, len(video), 1))
-        spent_s += time.monotonic() - begun
-        made = {
-            "bicubic": resized(shrunk, large),
-            "lanczos": lanczos(shrunk, large),
-            "bicubic_of_tokens": resized(decoded, large),
-            "ours": pipe.decode_sharp(codes, num_frames=frames).float().cpu(),
-            "ceiling": pipe.decode_sharp(pipe.encode_sharp(video), num_frames=frames).float().cpu(),
-            "original": video,
-        }
-        for name, pictures in made.items():
-            tallies[name].add(pictures, video)
-        for name, pictures in (made | {"before": decoded}).items() if scenes else ():
-            judged = [judge(scene, film, None, 0) for scene, film in zip(scenes, pictures, strict=True)]
-            right.setdefault(name, []).extend(judged)
-        for index in range(min(len(video), ROWS_SHOWN - shown)):
+        text = self.pipe.embed([scene.caption for scene in scenes], []) if scenes else None
+        codes = self.pipe.upsample(low, text, film_generators(self.generator, len(low), 1), passes=passes)
+        self.spent_s += time.monotonic() - begun
+        return self.pipe.decode_sharp(codes, num_frames=frames).float().cpu()
+
+    def _evaluate(self, again: Any, metrics: Metrics, title: str) -> Result:
+        self.generator, self.spent_s = torch.Generator().manual_seed(self.seed), 0.0
+        material = Material(self.clips.told, self.clips.batches(self.batch_size, title))
+        return evaluate("superres", dataclasses.replace(self.subject, again=again), material, metrics)
+
+    def _seconds(self) -> float:
+        return round(self.spent_s / len(self.clips.pixels), 2)
+
+    def ours_alone(self, passes: tuple[Pass, ...], metrics: Metrics, title: str) -> dict[str, Any]:
+        """Our figures at one number of steps."""
+
+        def again(item: tuple[Tensor, list[Scene]]) -> tuple[Tensor, dict[str, Tensor]]:
+            video, scenes = item
+            low = self.pipe.encode_sharp(resized(video, passes[0].low))
+            return video, {"ours": self._ours(low, scenes, passes, video.shape[2])}
+
+        figures = self._evaluate(again, metrics, title).figures["ours"]
+        return figures | {"seconds_per_clip": self._seconds()}
+
+    def all_methods(
+        self, passes: tuple[Pass, ...], metrics: Metrics, columns: dict[str, list[Tensor]], title: str
+    ) -> dict[str, Any]:
+        """Figures of all methods, and whether captions are still followed; some pictures go to the columns."""
+        pipe, small, large = self.pipe, passes[0].low, passes[-1].high
+        right: dict[str, list[dict[str, bool]]] = {}
+        full = len(columns["ours"]) + ROWS_SHOWN
+
+        def again(item: tuple[Tensor, list[Scene]]) -> tuple[Tensor, dict[str, Tensor]]:
+            video, scenes = item
+            shrunk, frames = resized(video, small), video.shape[2]
+            low = pipe.encode_sharp(shrunk)
+            decoded = pipe.decode_sharp(low, num_frames=frames).float().cpu()
+            made = {
+                "bicubic": resized(shrunk, large),
+                "lanczos": lanczos(shrunk, large),
+                "bicubic_of_tokens": resized(decoded, large),
+                "ours": self._ours(low, scenes, passes, frames),
+                "ceiling": pipe.decode_sharp(pipe.encode_sharp(video), num_frames=frames).float().cpu(),
+            }
+            for name, pictures in (made | {"original": video, "before": decoded}).items() if scenes else ():
+                judged = [judge(scene, film, None, 0) for scene, film in zip(scenes, pictures, strict=True)]
+                right.setdefault(name, []).extend(judged)
             for name, rows in columns.items():
-                rows.append(made[name][index, :, frames // 2])
-            shown += 1
-    figures = {name: tallies[name].figures(tallies["original"]) for name in METHODS}
-    n, _, t, h, w = material.clips.shape
-    out: dict[str, Any] = {
-        "protocol": f"{n} clips of {t} frames of {h}x{w}; {material.protocol}",
-        "vectors": {name: gaussian.count for name, gaussian in tallies["original"].gaussians.items()},
-        "methods": figures,
-        "closed_share_percent": _closed(figures, figures["ours"]),
-        "seconds_per_clip": round(spent_s / n, 2),
-    }
-    if right:
-        out["text_following_percent"] = {
-            name: {a: round(100 * sum(row[a] for row in rows) / len(rows), 1) for a in ATTRIBUTES}
-            for name, rows in right.items()
+                pictures = made.get(name, video)
+                rows += list(pictures[: full - len(rows), :, frames // 2])
+            return video, made
+
+        measured = self._evaluate(again, metrics, title)
+        out: dict[str, Any] = {
+            "material": measured.material,
+            "protocol": measured.protocol,
+            "methods": measured.figures,
+            "closed_share_percent": _closed(measured.figures, measured.figures["ours"]),
+            "seconds_per_clip": self._seconds(),
         }
-    return out, tallies["original"]
+        if right:
+            out["text_following_percent"] = {
+                name: {a: round(100 * sum(row[a] for row in rows) / len(rows), 1) for a in ATTRIBUTES}
+                for name, rows in right.items()
+            }
+        return out
 
 
-def _curve_point(
-    pipe: CinePoetPipeline,
-    material: Material,
-    original: _Tally,
-    passes: tuple[Pass, ...],
-    seed: int,
-    batch_size: int,
-    title: str,
-) -> dict[str, Any]:
-    """Our figures at one number of steps."""
-    ours = _Tally(original.backbones)
-    generator = torch.Generator().manual_seed(seed)
-    spent_s = 0.0
-    for video, scenes in _batches(material, batch_size, title):
-        low = pipe.encode_sharp(resized(video, passes[0].low))
-        begun = time.monotonic()
-        codes = _ours(pipe, low, scenes, passes, film_generators(generator, len(video), 1))
-        spent_s += time.monotonic() - begun
-        ours.add(pipe.decode_sharp(codes, num_frames=video.shape[2]).float().cpu(), video)
-    return ours.figures(original) | {"seconds_per_clip": round(spent_s / len(material.clips), 2)}
-
-
-def _seams(
-    pipe: CinePoetPipeline, material: Material, passes: tuple[Pass, ...], seed: int, title: str
-) -> dict[str, Any]:
+def _seams(pipe: CinePoetPipeline, films: Clips, passes: tuple[Pass, ...], seed: int, title: str) -> dict[str, Any]:
     """Change at the joints of windows, and of tiles where there are some."""
-    t = material.clips.shape[2]
+    t = films.pixels.shape[2]
     strides = pipe.sharp_visual.stride
     places = {"time": (2, pipe.joints(t))}
     for axis, cut in zip((3, 4), passes[-1].cuts, strict=True):
@@ -313,7 +244,7 @@ def _seams(
     places = {name: place for name, place in places.items() if place[1]}
     generator = torch.Generator().manual_seed(seed)
     ratios: dict[str, dict[str, list[float]]] = {name: {"ours": [], "original": []} for name in places}
-    for video, scenes in _batches(material, 1, f"{title}, films"):
+    for video, scenes in films.batches(1, f"{title}, films"):
         text = pipe.embed([scene.caption for scene in scenes], []) if scenes else None
         draws = film_generators(generator, 1, 1)
         blocks = [resized(video, passes[0].low)]
@@ -323,7 +254,10 @@ def _seams(
                 ratio = float(seam_ratio(film, joints, dim=axis))
                 ratios[name][side] += [ratio] if math.isfinite(ratio) else []  # a film that stands still has none
     return {
-        "protocol": f"{len(material.clips)} films of {t} frames in {pipe.num_windows(t)} windows that share "
-        f"{pipe.overlap()}; {material.protocol}",
-        "seams": {name: {side: _figure(_mean(v), 3) for side, v in sides.items()} for name, sides in ratios.items()},
+        "material": f"{len(films.pixels)} films of {t} frames in {pipe.num_windows(t)} windows that share "
+        f"{pipe.overlap()}; {films.made}",
+        "seams": {
+            name: {side: round(sum(v) / len(v), 3) if v else None for side, v in sides.items()}
+            for name, sides in ratios.items()
+        },
     }

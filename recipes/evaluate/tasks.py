@@ -10,7 +10,6 @@ Shape letters: b films, t h w time/height/width.
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -21,16 +20,23 @@ from torch import Tensor
 
 from mmtok.conditions.commit_masks import PAINTINGS
 from mmtok.conditions.masks import make_mask
-from mmtok.files import write_atomically
 from mmtok.media.resize import half_size
-from recipes.corpora.shapes import COLOURS, Scene, ShapesCorpus, render_audio, render_video
+from recipes.corpora.shapes import COLOURS, Scene, render_audio, render_video
 from recipes.evaluate.analyzers import read_centres, read_pitch, read_video
+from recipes.evaluate.contract import Result, Subject
+from recipes.evaluate.held_out import held_out_scenes
 from recipes.figures.sheets import write_sheet
 from recipes.pipeline.cinepoet import CinePoetPipeline
 from recipes.runtime.progress import track
 
 Figures = dict[str, float]
 SHOWN = 3  # scenes on the sheet
+PROTOCOL = {
+    **dict.fromkeys(("shape", "pitch", "colour", "motion"), "per cent that the analyzers read right"),
+    "strayed_px_median": "pixels of the language model's size, eight pictures behind nine given ones",
+    "psnr_db": "of the hidden region, peak 2 on [-1, 1], mean over films",
+    "fill_psnr_db": "the same of what the model is given in its place",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -171,6 +177,7 @@ def _row(figures: list[Figures]) -> dict[str, float]:
 
 @torch.inference_mode()
 def evaluate_tasks(
+    subject: Subject,
     pipe: CinePoetPipeline,
     *,
     scenes: int = 100,
@@ -179,22 +186,21 @@ def evaluate_tasks(
     only: tuple[str, ...] = (),
     folder: Path | None = None,
     **sampling: Any,
-) -> dict[str, Any]:
-    """Measure every task that a model was trained on, but for text to video (``evaluate_shapes``).
+) -> Result:
+    """Measure every task that a model was trained on, but for text to video (``evaluate_prompts``).
 
     Args:
+        subject: who it is.
         pipe: the model.
         scenes: how many; the first of the held-out split.
         seed: of sampling.
         batch_size: films a call.
         only: names of rows, as in ``measures``; () measures all.
-        folder: receives tasks.json and a sheet of the first scenes, tasks.png; or None.
+        folder: receives a sheet of the first scenes, tasks.png; or None.
         sampling: further arguments of the pipeline's call.
 
     Returns:
-        Row to figures, with the protocol and what was left out: "shape", "pitch", "colour" and "motion" in per cent,
-        "strayed_px_median" in pixels of the language model's size eight pictures behind nine given ones, "psnr_db" and
-        "fill_psnr_db" in the hidden region.
+        Row to figures under "tasks", and the tasks that were "not_trained".
 
     Raises:
         ValueError: for no scenes or an unknown row.
@@ -206,25 +212,25 @@ def evaluate_tasks(
         raise ValueError(f"unknown rows {', '.join(unknown)}; known: {', '.join(rows)}")
     wanted = {name: row for name, row in rows.items() if not only or name in only}
     trained = {name: row for name, row in wanted.items() if row[0] in pipe.config.tasks}
-    corpus = ShapesCorpus(0, "heldout")
+    drawn = held_out_scenes(scenes)
     figures: dict[str, list[Figures]] = {name: [] for name in trained}
     generator = torch.Generator().manual_seed(seed)
     shown: dict[str, tuple[Tensor, Tensor]] = {}
     for start in track(range(0, scenes, batch_size), title="tasks"):
-        batch = _batch(pipe, [corpus.scene(i) for i in range(start, min(start + batch_size, scenes))])
+        batch = _batch(pipe, drawn[start : start + batch_size])
         for name, (_, measure, options) in trained.items():
             done = measure(pipe, batch, generator=generator, **options, **sampling)
             figures[name] += done.figures
             shown.setdefault(name, (done.given[:SHOWN], done.made[:SHOWN]))
     guidance = sampling.get("guidance_scale", pipe.config.guidance_scale)
-    result: dict[str, Any] = {
-        "protocol": f"{scenes} scenes of held-out (colour, shape, motion) triples, corpus seed 0, "
-        f"sampling seed {seed}, guidance {guidance}, {pipe.config.size} pixels",
+    if folder is not None and shown:
+        write_sheet(folder / "tasks.png", shown, pipe.audio.sample_rate)
+    material = (
+        f"{scenes} scenes of held-out (colour, shape, motion) triples, corpus seed 0, sampling seed {seed}, guidance "
+        f"{guidance}, {pipe.config.size} pixels"
+    )
+    told = {
         "not_trained": sorted({row[0] for name, row in wanted.items() if name not in trained}),
         "tasks": {name: _row(found) for name, found in figures.items()},
     }
-    if folder is not None:
-        write_atomically(folder / "tasks.json", json.dumps(result, indent=1) + "\n")
-        if shown:
-            write_sheet(folder / "tasks.png", shown, pipe.audio.sample_rate)
-    return result
+    return Result("tasks", subject, material, PROTOCOL, told)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from einops import rearrange
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
@@ -67,17 +68,19 @@ def write_spectrograms(path: Path, sounds: Sequence[dict[int, Tensor]], sample_r
         sheet.save(scratch, format="PNG")
 
 
-def film_strip(film: Tensor) -> Tensor:
-    """``STRIP`` pictures of a film side by side, spread over it.
+def film_strip(film: Tensor, count: int = STRIP) -> Tensor:
+    """Pictures of a film side by side, spread over it from the first to the last.
 
     Args:
         film: (3, t, h, w).
+        count: pictures at most; a shorter film has fewer.
 
     Returns:
-        (3, h, STRIP * w).
+        (3, h, count * w).
     """
-    chosen = torch.linspace(0, film.shape[1] - 1, STRIP).round().long()
-    return torch.cat(list(film[:, chosen].unbind(1)), -1)
+    count = min(count, film.shape[1])
+    chosen = torch.linspace(0, film.shape[1] - 1, count).round().long()
+    return rearrange(film[:, chosen], "c t h w -> c h (t w)")
 
 
 def write_film_rows(films: list[Tensor], path: Path) -> None:
@@ -99,7 +102,8 @@ def _strip(shown: Tensor, rate: int) -> Image.Image:
     if shown.ndim == 2:
         return spectrogram_image(shown, rate, width=_WIDE, height=_HIGH)
     strip = Image.fromarray(to_bytes(film_strip(shown)).permute(1, 2, 0).contiguous().numpy())
-    return strip.resize((_WIDE, round(strip.height * _WIDE / strip.width)), Image.Resampling.NEAREST)
+    width = _HIGH * min(STRIP, shown.shape[1])
+    return strip.resize((width, round(strip.height * width / strip.width)), Image.Resampling.NEAREST)
 
 
 def write_sheet(path: Path, shown: dict[str, tuple[Tensor, Tensor]], sample_rate: int) -> None:

@@ -22,7 +22,8 @@ from mmtok.files import write_atomically
 from recipes.bundle.assemble import assemble
 from recipes.bundle.folder import Bundle, open_bundle
 from recipes.bundle.parts import Parts
-from recipes.evaluate.prompts import evaluate_shapes
+from recipes.evaluate.contract import subject_of
+from recipes.evaluate.prompts import evaluate_prompts
 from recipes.evaluate.tasks import evaluate_tasks
 from recipes.pipeline.cinepoet import CinePoetPipeline
 from recipes.runtime.config import CONFIGS, load_config, to_dict
@@ -108,13 +109,15 @@ def run_variant(config: StudyConfig, name: str, folder: Path, *, tokens: Path, b
     trained = tuple(name for name in TASKS if name in tasks)
     asked = replace(base.config, tasks=trained, aspects=("square",), more_num_frames=(), sources=())
     model = assemble({"lm": str(own / "lm" / "model")}, bundle, base=base, config=asked)
-    pipe = CinePoetPipeline(model, compute)
+    pipe, subject = CinePoetPipeline(model, compute), subject_of(name, bundle)
     measured: dict[str, float] = {}
     if "text_to_video" in tasks:
-        films = evaluate_shapes(pipe, prompts=config.scenes, upscale=False, folder=own)["generated"]
-        measured |= {f"text_to_video {what}": value for what, value in films.items()}
-    rows = evaluate_tasks(pipe, scenes=config.scenes, folder=own)["tasks"]
-    measured |= _by_task(rows)
+        prompts = evaluate_prompts(subject, pipe, prompts=config.scenes, upscale=False, folder=own)
+        prompts.save(own)
+        measured |= {f"text_to_video {what}": value for what, value in prompts.figures["generated"].items()}
+    others = evaluate_tasks(subject, pipe, scenes=config.scenes, folder=own)
+    others.save(own)
+    measured |= _by_task(others.figures["tasks"])
     log = [json.loads(line) for line in (own / "lm" / "log.jsonl").read_text().splitlines()]
     last = next(row for row in reversed(log) if "val/loss" in row)
     measured |= {f"{task} loss": round(last[f"val/loss_{task}"], 4) for task in tasks}

@@ -268,8 +268,8 @@ def test_evaluate_prompts(cinepoet: Cinepoet, bundle: Path, tmp_path: Path) -> N
     words = ("--prompts", 2, "--batch-size", 2, "--no-upscale", "--out", out)
     code, shown, err = cinepoet("evaluate", "prompts", "--model", bundle, *words)
     assert code == 0, err
-    result = json.loads((out / "result.json").read_text())
-    assert set(result["generated"]) == {"colour", "shape", "motion", "pitch"}
+    result = json.loads((out / "prompts.json").read_text())
+    assert set(result["figures"]["generated"]) == {"colour", "shape", "motion", "pitch"}
     assert '"generated"' in shown
 
 

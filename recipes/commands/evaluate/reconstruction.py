@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 
 from recipes.terminal.options import add_held_out, add_model, number, require_media
@@ -32,14 +31,15 @@ def run(args: argparse.Namespace) -> int:
     from mmtok.visual.holistic import is_holistic
     from recipes.bundle.folder import open_bundle
     from recipes.corpora.folder import MediaFolder
-    from recipes.evaluate.reconstruction import evaluate_reconstruction, write_reconstruction
+    from recipes.evaluate.contract import subject_named
+    from recipes.evaluate.reconstruction import evaluate_reconstruction
     from recipes.pipeline.cinepoet import CinePoetPipeline
 
     pipe = CinePoetPipeline(open_bundle(args.model), compute_of(args))
     media = None if args.media is None else MediaFolder.open(args.media, args.media_list)
     usual = pipe.config.size if is_holistic(pipe.visual) else 128  # without a grid it works at one size only
-    result = evaluate_reconstruction(pipe, media=media, scenes=args.scenes or 200, size=args.size or usual)
-    if args.out is not None:
-        write_reconstruction(result, args.out / "reconstruction.json")
-    print(json.dumps(result, indent=1))
+    result = evaluate_reconstruction(
+        subject_named(args.model), pipe, media=media, scenes=args.scenes or 200, size=args.size or usual
+    )
+    result.tell(args.out)
     return 0

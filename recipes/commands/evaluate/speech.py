@@ -34,14 +34,14 @@ def run(args: argparse.Namespace) -> int:
     """Measure, and print the tokenizers side by side."""
     check_folder(args.out)
     from mmtok.features.yamnet import YAMNet
-    from mmtok.files import write_json
     from recipes.bundle.named import load_tokenizers
-    from recipes.evaluate.speech import compare, table
+    from recipes.evaluate.contract import subject_named
+    from recipes.evaluate.speech import evaluate_speech, speech_table
     from recipes.figures.plots import plot_rates
 
     device = compute_of(args).device
-    result = compare(
-        {name: load_tokenizers(name, device).audio for name in args.tokenizer},
+    results = evaluate_speech(
+        {subject_named(name, "audio"): load_tokenizers(name, device).audio for name in args.tokenizer},
         args.digits,
         held_out=args.held_out,
         takes=args.takes,
@@ -52,9 +52,10 @@ def run(args: argparse.Namespace) -> int:
         folder=args.out,
         device=device,
     )
-    write_json(args.out / "speech.json", result)
-    plot_rates(result["results"], args.out / "speech.png")
-    original = next(iter(result["results"].values()))["originals"]
-    print(table(result["results"]))
+    for place, result in enumerate(results):
+        result.save(args.out, f"speech_{place}")
+    plot_rates({result.subject.name: result.figures for result in results}, args.out / "speech.png")
+    print(speech_table(results))
+    original = results[-1].figures["originals"]
     print(f"\noriginals: {original['digit_accuracy']:.1%} of {original['recordings']} digits understood")
     return 0

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import json
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from recipes.terminal.options import (
     add_every_file,
@@ -46,13 +45,10 @@ def run(args: argparse.Namespace) -> int:
     require_media(args)
     if args.out is not None:
         check_folder(args.out)
-    import torch
-
     from recipes.bundle.folder import open_bundle
-    from recipes.corpora.folder import MediaFolder, clip_pool
-    from recipes.corpora.shapes import ShapesCorpus, render_video
     from recipes.evaluate.backbones import load_backbones
-    from recipes.evaluate.held_out import Material
+    from recipes.evaluate.contract import subject_named
+    from recipes.evaluate.held_out import drawn_clips, film_clips, kept_out
     from recipes.evaluate.superres import evaluate_superres
     from recipes.pipeline.cinepoet import CinePoetPipeline
     from recipes.runtime.memory import keep_freed_memory
@@ -60,39 +56,21 @@ def run(args: argparse.Namespace) -> int:
     keep_freed_memory()
     pipe = CinePoetPipeline(open_bundle(args.model), compute_of(args))
     config = pipe.config
-    backbones = load_backbones(squeezenet=args.squeezenet, vgg=args.vgg, lpips=args.lpips, i3d=args.i3d)
+    networks = load_backbones(squeezenet=args.squeezenet, vgg=args.vgg, lpips=args.lpips, i3d=args.i3d)
     size = min(pipe.plan_film((config.size, config.size), to=args.to)[-1].high)  # refuses sizes before the work
-    most = args.films
     sets, films = {}, {}
     if args.media is None or args.scenes is not None:
-        corpus, count = ShapesCorpus(0, "heldout"), args.scenes or 50
-        scenes = tuple(corpus.scene(i) for i in range(max(count, most)))
-
-        def drawn(number: int, frames: int) -> Any:
-            clips = [render_video(s, size=size, num_frames=frames) for s in scenes[:number]]
-            return ((torch.stack(clips) + 1) * 127.5).round().to(torch.uint8)
-
-        told = "held-out scenes of corpus shapes at 8 fps, their captions as prompts"
-        sets["shapes"] = Material(drawn(count, config.num_frames), told, scenes[:count])
-        if most:
-            films["shapes"] = Material(drawn(most, _FILM_FRAMES), told, scenes[:most])
+        sets["shapes"] = drawn_clips(args.scenes or 50, size=size, num_frames=config.num_frames, captioned=True)
+        if args.films:
+            films["shapes"] = drawn_clips(args.films, size=size, num_frames=_FILM_FRAMES, captioned=True)
     if args.media is not None:
-        folder = MediaFolder.open(args.media, args.media_list)
-        files = folder.measure_video + (folder.train_video if args.every_file else ())
-        if not files:
-            raise ValueError(
-                f"{args.media} has no film that is kept out (every third one is); name some in --media-list, "
-                "or take all with --every-file"
-            )
-        told = (
-            f"windows of {len(files)} files {'in the folder' if args.every_file else 'kept out of training'}, "
-            f"{config.fps:g} fps, shorter side resized (bicubic, antialiased), centre crop, 8 bits, no prompt"
-        )
-        sets["real"] = Material(clip_pool(files, size=size, num_frames=config.num_frames, fps=config.fps), told)
-        if most:
-            long = clip_pool(files[:most], size=size, num_frames=_FILM_FRAMES, clips_per_file=1, fps=config.fps)
-            films["real"] = Material(long, told)
+        files = kept_out(args.media, args.media_list, every_file=args.every_file)
+        sets["real"] = film_clips(files, size=size, num_frames=config.num_frames, fps=config.fps)
+        if args.films:
+            few = replace(files, paths=files.paths[: args.films])
+            films["real"] = film_clips(few, size=size, num_frames=_FILM_FRAMES, fps=config.fps, most=1)
     result = evaluate_superres(
+        subject_named(args.model),
         pipe,
         sets,
         films=films,
@@ -100,8 +78,8 @@ def run(args: argparse.Namespace) -> int:
         to=args.to,
         seed=args.seed,
         batch_size=args.batch_size,
-        backbones=backbones,
+        networks=networks,
         folder=args.out,
     )
-    print(json.dumps(result, indent=1))
+    result.tell(args.out)
     return 0

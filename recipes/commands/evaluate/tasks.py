@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 
 from recipes.terminal.options import add_lm_weights, add_model, add_seed, number
@@ -30,10 +29,18 @@ def run(args: argparse.Namespace) -> int:
     if args.out is not None:
         check_folder(args.out)
     from recipes.bundle.folder import open_bundle
+    from recipes.evaluate.contract import subject_named
     from recipes.evaluate.tasks import evaluate_tasks
     from recipes.pipeline.cinepoet import CinePoetPipeline
 
     pipe = CinePoetPipeline(open_bundle(args.model), compute_of(args), lm_weights=args.lm_weights or "float32")
-    result = evaluate_tasks(pipe, scenes=args.scenes, seed=args.seed, batch_size=args.batch_size, folder=args.out)
-    print(json.dumps(result, indent=1))
+    result = evaluate_tasks(
+        subject_named(args.model),
+        pipe,
+        scenes=args.scenes,
+        seed=args.seed,
+        batch_size=args.batch_size,
+        folder=args.out,
+    )
+    result.tell(args.out)
     return 0

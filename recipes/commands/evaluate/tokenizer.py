@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import json
-from collections.abc import Iterator
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -68,11 +68,10 @@ def run(args: argparse.Namespace) -> int:
     require_media(args)
     if args.out is not None:
         check_folder(args.out)
+    if args.baseline:
+        return _baseline(args)
     from recipes.bundle.named import load_tokenizers
 
-    if args.baseline:
-        print(json.dumps(_baseline(args), indent=1))
-        return 0
     if args.media is not None and args.scenes is not None:
         raise ValueError("--scenes counts made-up scenes; it has no meaning with --media")
     device = compute_of(args).device
@@ -80,147 +79,111 @@ def run(args: argparse.Namespace) -> int:
     part = args.part or ("audio" if loaded.visual is None else "visual")
     if getattr(loaded, part) is None:
         raise ValueError(f"{loaded.source} has no {part} tokenizer")
-    for name in _AUDIO if part == "visual" else _VISUAL:
-        if getattr(args, name) is not None:
-            raise ValueError(f"--{name.replace('_', '-')} has no meaning for a tokenizer of {part} (--part {part})")
-    result = _visual(args, loaded, device) if part == "visual" else _audio(args, loaded, device)
-    print(json.dumps(result, indent=1))
+    _refuse(args, _AUDIO if part == "visual" else _VISUAL, f"for a tokenizer of {part} (--part {part})")
+    return _visual(args, loaded, device) if part == "visual" else _audio(args, loaded, device)
+
+
+def _refuse(args: argparse.Namespace, names: Sequence[str], why: str) -> None:
+    for name in names:
+        if getattr(args, name) not in (None, False):
+            raise ValueError(f"--{name.replace('_', '-')} has no meaning {why}")
+
+
+def _visual(args: argparse.Namespace, loaded: Any, device: Any) -> int:
+    from recipes.bundle.named import in_tiles
+    from recipes.evaluate.backbones import load_backbones
+    from recipes.evaluate.contract import subject_named
+    from recipes.evaluate.held_out import drawn_clips, film_clips, kept_out
+    from recipes.evaluate.visual_tokenizer import evaluate_visual
+
+    networks = load_backbones(squeezenet=args.squeezenet, vgg=args.vgg, lpips=args.lpips, i3d=args.i3d)
+    tokenizer = in_tiles(loaded, args.tile).visual
+    size, frames = args.size or loaded.size, args.frames or loaded.clip
+    tokenizer.grid(frames, size, size)  # refuses sizes before the work
+    if args.media is None:
+        if args.fps is not None:
+            raise ValueError("--fps is for --media; the made-up scenes have 8 frames a second")
+        clips = drawn_clips(args.scenes or 100, size=size, num_frames=frames)
+    else:
+        files = kept_out(args.media, args.media_list, every_file=args.every_file)
+        clips = film_clips(files, size=size, num_frames=frames, fps=args.fps or loaded.fps)
+    result = evaluate_visual(
+        subject_named(loaded.source, "visual"),
+        tokenizer,
+        clips,
+        networks=networks,
+        batch_size=args.batch_size or 4,
+        sheet=None if args.out is None else args.out / "reconstructions.png",
+        device=device,
+    )
+    if args.tile is not None:
+        told = f"in tiles of {args.tile} px, neighbours sharing {tokenizer.overlap}"
+        result = replace(result, protocol={"tiles": told} | result.protocol)
+    result.tell(args.out)
     return 0
 
 
-def _audio(args: argparse.Namespace, loaded: Any, device: Any) -> dict[str, Any]:
-    from mmtok.features.yamnet import YAMNet
-    from recipes.corpora.folder import MediaFolder
-    from recipes.corpora.shapes import ShapesCorpus, render_audio
-    from recipes.evaluate.audio_tokenizer import evaluate_audio, folder_sounds, write_audio_figures
-    from recipes.runtime.progress import track
+def _audio(args: argparse.Namespace, loaded: Any, device: Any) -> int:
+    from recipes.evaluate.contract import subject_named
+    from recipes.evaluate.held_out import drawn_sounds, file_sounds, kept_out
 
-    embedding = None if args.yamnet is None else YAMNet.from_npz(args.yamnet)
-    tokenizer = loaded.audio
-    left_out: list[str] = []
-    sounds: Iterator[tuple[str, Any]]
+    rate = loaded.audio.sample_rate
     if args.media is None:
         if args.seconds is not None or args.pieces is not None:
             raise ValueError("--seconds and --pieces are for --media; the made-up scenes have 2.125 s")
-        corpus, rate = ShapesCorpus(0, "heldout"), tokenizer.sample_rate
-        told = "held-out scenes of corpus shapes"
-        sounds = (
-            (f"scene {i}", render_audio(corpus.scene(i), num_samples=round(2.125 * rate), sample_rate=rate)[0])
-            for i in track(range(args.scenes or 100), title="scenes")
-        )
+        sounds = drawn_sounds(args.scenes or 100, sample_rate=rate)
     else:
-        folder = MediaFolder.open(args.media, args.media_list)
-        files = folder.measure + (folder.train if args.every_file else ())
-        if not files:
-            raise ValueError(
-                f"{args.media} has no file that is kept out (every third one is); --every-file takes all of them"
-            )
-        seconds, most = args.seconds or 10.0, args.pieces or 4
-        sounds = folder_sounds(files, sample_rate=tokenizer.sample_rate, seconds=seconds, most=most, left_out=left_out)
-        told = (
-            f"up to {most} pieces of {seconds:g} s, or the whole of a shorter sound, of each of {len(files)} files "
-            f"{'in the folder' if args.every_file else 'kept out of training'}, mono, at their own loudness"
-        )
+        files = kept_out(args.media, args.media_list, every_file=args.every_file, films=False)
+        sounds = file_sounds(files, sample_rate=rate, seconds=args.seconds or 10.0, most=args.pieces or 4)
+    return _measure_sounds(args, subject_named(loaded.source, "audio"), loaded.audio, sounds, _embedding(args), device)
+
+
+def _baseline(args: argparse.Namespace) -> int:
+    from recipes.corpora.folder import MediaFolder
+    from recipes.evaluate.contract import subject_of
+    from recipes.evaluate.held_out import file_sounds, kept_out, read_sounds
+    from recipes.evaluate.mel_kmeans import MelKMeansCodec
+
+    _refuse(args, ("tokenizer", "part", "every_file", "scenes", *_VISUAL), "with --baseline")
+    if args.media is None:
+        raise ValueError("--baseline needs --media: it is fitted on some of the files and measured on the others")
+    train = MediaFolder.open(args.media, args.media_list).train
+    if not train:
+        raise ValueError(f"{args.media} has no file to fit the baseline on; it needs three or more")
+    embedding = _embedding(args)  # refuses a wrong file before the work
+    codec, seconds, most = MelKMeansCodec(), args.seconds or 10.0, args.pieces or 4
+    files = kept_out(args.media, args.media_list, films=False)
+    left_out: list[str] = []
+    fitted = read_sounds(train, sample_rate=codec.sample_rate, seconds=seconds, most=most, left_out=left_out)
+    frames = codec.fit(sound for _, sound in fitted)
+    sounds = file_sounds(files, sample_rate=codec.sample_rate, seconds=seconds, most=most)
+    subject = subject_of(f"mel k-means, fitted on {frames} frames of {len(train)} files", codec)
+    return _measure_sounds(args, subject, codec, sounds, embedding, "cpu")
+
+
+def _embedding(args: argparse.Namespace) -> Any:
+    from mmtok.features.yamnet import YAMNet
+
+    return None if args.yamnet is None else YAMNet.from_npz(args.yamnet)
+
+
+def _measure_sounds(
+    args: argparse.Namespace, subject: Any, tokenizer: Any, sounds: Any, embedding: Any, device: Any
+) -> int:
+    from recipes.evaluate.audio_tokenizer import evaluate_audio
+    from recipes.figures.plots import plot_rates
+
     result = evaluate_audio(
+        subject,
         tokenizer,
         sounds,
-        protocol=told,
         levels=args.levels,
         rate=args.rate,
         embedding=embedding,
         sheet=None if args.out is None else args.out / "spectrograms.png",
         device=device,
     )
-    result = {"tokenizer": loaded.source} | result | {"left_out": left_out}
     if args.out is not None:
-        write_audio_figures(result, args.out)
-    return result
-
-
-def _visual(args: argparse.Namespace, loaded: Any, device: Any) -> dict[str, Any]:
-    import torch
-
-    from recipes.bundle.named import in_tiles
-    from recipes.corpora.folder import MediaFolder, clip_pool
-    from recipes.corpora.shapes import ShapesCorpus, render_video
-    from recipes.evaluate.backbones import load_backbones
-    from recipes.evaluate.reconstruction import write_reconstruction
-    from recipes.evaluate.visual_tokenizer import evaluate_tokenizer
-
-    backbones = load_backbones(squeezenet=args.squeezenet, vgg=args.vgg, lpips=args.lpips, i3d=args.i3d)
-    loaded = in_tiles(loaded, args.tile)
-    tokenizer = loaded.visual
-    size, frames, fps = args.size or loaded.size, args.frames or loaded.clip, args.fps or loaded.fps
-    tokenizer.grid(frames, size, size)  # refuses sizes before the work
-    if args.media is None and args.fps is not None:
-        raise ValueError("--fps is for --media; the made-up scenes have 8 frames a second")
-    if args.media is None:
-        corpus = ShapesCorpus(0, "heldout")
-        scenes = (corpus.scene(i) for i in range(args.scenes or 100))
-        drawn = torch.stack([render_video(s, size=size, num_frames=frames) for s in scenes])
-        clips, told = ((drawn + 1) * 127.5).round().to(torch.uint8), "held-out scenes of corpus shapes at 8 fps"
-    else:
-        folder = MediaFolder.open(args.media, args.media_list)
-        files = folder.measure_video + (folder.train_video if args.every_file else ())
-        if not files:
-            raise ValueError(
-                f"{args.media} has no film that is kept out (every third one is); name some in --media-list, "
-                "or take all with --every-file"
-            )
-        clips = clip_pool(files, size=size, num_frames=frames, fps=fps)
-        told = (
-            f"up to 4 windows of each of {len(files)} files "
-            f"{'in the folder' if args.every_file else 'kept out of training'}, {fps:g} fps, shorter side resized "
-            "(bicubic, antialiased), centre crop, 8 bits; a film shorter than a window holds its last picture"
-        )
-    if args.tile is not None:
-        told += f"; in tiles of {args.tile} px, neighbours sharing {tokenizer.overlap}"
-    sheet = None if args.out is None else args.out / "reconstructions.png"
-    result = evaluate_tokenizer(
-        tokenizer,
-        clips,
-        protocol=told,
-        backbones=backbones,
-        batch_size=args.batch_size or 4,
-        sheet=sheet,
-        device=device,
-    )
-    result = {"tokenizer": loaded.source} | result
-    if args.out is not None:
-        write_reconstruction(result, args.out / "tokenizer.json")
-    return result
-
-
-def _baseline(args: argparse.Namespace) -> dict[str, Any]:
-    from mmtok.features.yamnet import YAMNet
-    from recipes.corpora.folder import MediaFolder
-    from recipes.evaluate.audio_tokenizer import evaluate_audio, folder_sounds, write_audio_figures
-    from recipes.evaluate.mel_kmeans import MelKMeansCodec
-
-    for name in ("tokenizer", "part", "every_file", "scenes", *_VISUAL):
-        if getattr(args, name) not in (None, False):
-            raise ValueError(f"--{name.replace('_', '-')} has no meaning with --baseline")
-    if args.media is None:
-        raise ValueError("--baseline needs --media: it is fitted on some of the files and measured on the others")
-    folder = MediaFolder.open(args.media, args.media_list)
-    if not folder.measure or not folder.train:
-        raise ValueError(f"{args.media} has too few files to train on some and measure others (every third one)")
-    codec = MelKMeansCodec()
-    left_out: list[str] = []
-    seconds, most = args.seconds or 10.0, args.pieces or 4
-    cut: dict[str, Any] = {"sample_rate": codec.sample_rate, "seconds": seconds, "most": most, "left_out": left_out}
-    frames = codec.fit(sound for _, sound in folder_sounds(folder.train, **cut))
-    result = evaluate_audio(
-        codec,
-        folder_sounds(folder.measure, **cut),
-        protocol=f"up to {most} pieces of {seconds:g} s of {len(folder.measure)} files kept out",
-        levels=args.levels,
-        rate=args.rate,
-        embedding=None if args.yamnet is None else YAMNet.from_npz(args.yamnet),
-        sheet=None if args.out is None else args.out / "spectrograms.png",
-    )
-    told = f"mel k-means, fitted on {frames} frames of {len(folder.train)} files"
-    result = {"tokenizer": told} | result | {"left_out": left_out}
-    if args.out is not None:
-        write_audio_figures(result, args.out)
-    return result
+        plot_rates({subject.name: result.figures}, args.out / "rate_distortion.png")
+    result.tell(args.out)
+    return 0

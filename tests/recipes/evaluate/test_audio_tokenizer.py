@@ -18,9 +18,10 @@ from mmtok.contract import AudioTokenizer
 from mmtok.features.yamnet import YAMNet
 from mmtok.media.audio import write_wav
 from mmtok.media.video import write_film
-from recipes.corpora.folder import sound_pieces
-from recipes.evaluate import audio_tokenizer as module
-from recipes.evaluate.audio_tokenizer import evaluate_audio, folder_sounds, usual_levels
+from recipes.evaluate.audio_tokenizer import evaluate_audio, usual_levels
+from recipes.evaluate.contract import Material, Subject, weights_of
+
+SUBJECT = Subject("codec", "", "abc", "0")
 
 
 class Halves:
@@ -55,14 +56,15 @@ def test_figures_level_by_level(tmp_path: Path) -> None:
     sounds = [("a", _noise(0.6)), ("b", _noise(0.405, 1))]
     codec = Halves()
     assert isinstance(codec, AudioTokenizer)
-    result = evaluate_audio(
+    told = evaluate_audio(
+        SUBJECT,
         codec,
-        iter(sounds),
-        protocol="noise",
+        Material("noise", iter(sounds)),
         embedding=Power(),
         sheet=tmp_path / "sheet.png",
         listener=lambda name, k, sound: heard.append((name, k, len(sound))),
     )
+    result = told.figures
     assert [row["levels"] for row in result["levels"]] == [1, 2, 3]
     assert [row["kbps"] for row in result["levels"]] == pytest.approx([0.3, 0.6, 0.9])
     for row in result["levels"]:
@@ -76,8 +78,8 @@ def test_figures_level_by_level(tmp_path: Path) -> None:
     used, perplexity = ([row[name] for row in result["codes"]] for name in ("used", "perplexity"))
     assert used == [1, 0.25, 0.125] and perplexity == pytest.approx([8, 2, 1], abs=0.1)
     assert [row["entropy_kbps"] for row in result["codes"]] == pytest.approx([0.3, 0.1, 0], abs=2e-3)
-    assert result["protocol"].startswith("2 sounds, 1.0 s at 16000 Hz; noise; compared at 16000 Hz")
-    assert "power" in result["fad_protocol"] and all(result[f"{n}_protocol"] for n in ("stoi", "stft_distance", "kbps"))
+    assert told.material.startswith("2 sounds, 1.0 s at 16000 Hz; noise; compared at 16000 Hz")
+    assert "power" in told.protocol["fad"] and all(told.protocol[n] for n in ("stoi", "stft_distance", "kbps"))
     assert heard[:4] == [("a", 0, 9600), ("a", 1, 9600), ("a", 2, 9600), ("a", 3, 9600)]
     assert heard[-1] == ("b", 3, 6480)
     assert Image.open(tmp_path / "sheet.png").size == (2 * 404 + 4, 4 * 138)
@@ -85,70 +87,40 @@ def test_figures_level_by_level(tmp_path: Path) -> None:
 
 def test_another_rate_of_comparison_and_chosen_levels() -> None:
     lengths = []
-    result = evaluate_audio(
+    sounds = Material("noise", [("a", _noise(0.5))])
+    told = evaluate_audio(
+        SUBJECT,
         Halves(),
-        [("a", _noise(0.5))],
-        protocol="noise",
+        sounds,
         levels=(3, 1),
         rate=8000,
         listener=lambda name, k, sound: lengths.append(len(sound)),
     )
-    assert [row["levels"] for row in result["levels"]] == [1, 3] and lengths == [4000] * 3
-    assert "compared at 8000 Hz" in result["protocol"]
+    assert [row["levels"] for row in told.figures["levels"]] == [1, 3] and lengths == [4000] * 3
+    assert "compared at 8000 Hz" in told.material
     for wrong in ((0,), (4,), ()):
         with pytest.raises(ValueError, match=r"levels must lie in 1\.\.3"):
-            evaluate_audio(Halves(), [("a", _noise(0.5))], protocol="noise", levels=wrong)
-    with pytest.raises(ValueError, match="no sounds"):
-        evaluate_audio(Halves(), [], protocol="none")
+            evaluate_audio(SUBJECT, Halves(), sounds, levels=wrong)
+    with pytest.raises(ValueError, match="nothing to measure: none"):
+        evaluate_audio(SUBJECT, Halves(), Material("none"))
 
 
-def test_figures_that_cannot_be_had_say_why(monkeypatch: pytest.MonkeyPatch) -> None:
-    short = [("a", _noise(0.05))]
-    result = evaluate_audio(Halves(), short, protocol="short", levels=[1], embedding=Power())
-    assert "stoi" not in result["levels"][0] and "fad" not in result["levels"][0]
-    assert "at least two windows" in result["fad_protocol"]
+def test_figures_that_cannot_be_had_say_why() -> None:
+    short = Material("short", [("a", _noise(0.05))])
+    result = evaluate_audio(SUBJECT, Halves(), short, levels=[1], embedding=Power())
+    assert "stoi" not in result.figures["levels"][0] and "fad" not in result.figures["levels"][0]
+    assert "at least two vectors" in result.protocol["fad"]
+    result = evaluate_audio(SUBJECT, Halves(), Material("noise", [("a", _noise(0.6))]), levels=[1])
+    assert "--yamnet" in result.protocol["fad"]
     pytest.importorskip("pystoi")
-    assert "384 ms" in result["stoi_protocol"]
-    found = module.importlib.util.find_spec
-    monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: None if name == "pystoi" else found(name))
-    result = evaluate_audio(Halves(), [("a", _noise(0.6))], protocol="noise", levels=[1])
-    assert "pip install" in result["stoi_protocol"] and "--yamnet" in result["fad_protocol"]
-    assert "stoi" not in result["levels"][0]
+    result = evaluate_audio(SUBJECT, Halves(), short, levels=[1])
+    assert "384 ms" in result.protocol["stoi"]
 
 
 def test_usual_levels() -> None:
     assert usual_levels(4) == (1, 2, 3, 4)
     assert usual_levels(12) == (1, 2, 4, 8, 12)
     assert usual_levels(32) == (1, 2, 4, 8, 16, 32)
-
-
-def test_pieces_are_spread_and_short_sounds_whole(tmp_path: Path) -> None:
-    ramp = torch.linspace(-0.9, 0.9, 16_000 * 5)
-    write_wav(tmp_path / "long.wav", ramp)
-    pieces = list(sound_pieces(tmp_path / "long.wav", sample_rate=16_000, seconds=1.0, most=3))
-    assert [len(piece) for piece in pieces] == [16_000] * 3
-    assert [float(p[0]) for p in pieces] == pytest.approx([-0.9, -0.18, 0.54], abs=1e-3)
-    write_wav(tmp_path / "short.wav", ramp[:5000])
-    (only,) = sound_pieces(tmp_path / "short.wav", sample_rate=16_000, seconds=1.0, most=3)
-    assert len(only) == 5000
-
-
-def test_bad_files_are_named_and_good_ones_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    write_wav(tmp_path / "a.wav", _noise(0.3))
-    (tmp_path / "b.wav").write_bytes(b"RIFF nothing")
-    write_wav(tmp_path / "c.wav", torch.zeros(4000))
-    write_film(tmp_path / "d.mp4", torch.rand(3, 5, 32, 32) * 2 - 1, fps=8.0)
-    write_film(tmp_path / "e.mp4", torch.rand(3, 5, 32, 32) * 2 - 1, fps=8.0, audio=_noise(0.6), sample_rate=16_000)
-    left_out: list[str] = []
-    options = {"sample_rate": 8000, "seconds": 2.0, "most": 2}
-    given = dict(folder_sounds(sorted(tmp_path.iterdir()), **options, left_out=left_out))
-    assert list(given) == ["a.wav", "e.mp4"] and len(given["a.wav"]) == 2400
-    assert [Path(line.split(": ")[0]).name for line in left_out] == ["b.wav", "c.wav", "d.mp4"]
-    assert "silent" in left_out[1] and "no sound" in left_out[2]
-    shown = capsys.readouterr().err
-    assert all(name in shown for name in ("b.wav", "c.wav", "d.mp4"))
-    with pytest.raises(ValueError, match=r"none of 1 files gives a sound, such as .*silent"):
-        list(folder_sounds([tmp_path / "c.wav"], **options, left_out=[]))
 
 
 @pytest.fixture
@@ -180,20 +152,23 @@ def test_the_command(folder: Path, tmp_path: Path, cinepoet: Command) -> None:
     assert code == 0, err
     shown = json.loads(out)
     assert shown == json.loads((tmp_path / "out" / "audio_tokenizer.json").read_text())
-    assert shown["protocol"].startswith("5 sounds, 6.") and "5 files in the folder" in shown["protocol"]
-    assert [row["levels"] for row in shown["levels"]] == [4] and math.isfinite(shown["levels"][0]["fad"])
+    assert shown["material"].startswith("5 sounds, 6.") and "5 files in the folder" in shown["material"]
+    assert shown["subject"]["weights"] == weights_of(tmp_path / "codec")
+    levels = shown["figures"]["levels"]
+    assert [row["levels"] for row in levels] == [4] and math.isfinite(levels[0]["fad"])
     assert Image.open(tmp_path / "out" / "rate_distortion.png").size[0] > 500
     assert Image.open(tmp_path / "out" / "spectrograms.png").size == (3 * 404 + 4, 2 * 138)
     code, out, _ = cinepoet(*words, "--levels", "1,4")
-    assert code == 0 and json.loads(out)["protocol"].startswith("1 sounds")  # every third file of a kind is kept out
-    assert [row["levels"] for row in json.loads(out)["levels"]] == [1, 4]
+    assert code == 0 and json.loads(out)["material"].startswith("1 sounds")  # every third file of a kind is kept out
+    assert [row["levels"] for row in json.loads(out)["figures"]["levels"]] == [1, 4]
 
 
 def test_the_sound_of_a_model_that_has_pictures_too(bundle: Path, cinepoet: Command) -> None:
     words = ["evaluate", "tokenizer", "--tokenizer", bundle, "--part", "audio", "--scenes", "2"]
     code, out, _ = cinepoet(*words, "--levels", "2")
     shown = json.loads(out)
-    assert code == 0 and "held-out scenes" in shown["protocol"] and shown["levels"][0]["levels"] == 2
+    assert code == 0 and "held-out scenes" in shown["material"] and shown["figures"]["levels"][0]["levels"] == 2
+    assert shown["subject"]["weights"] == weights_of(bundle / "audio")
 
 
 def test_mistakes_are_one_line(folder: Path, bundle: Path, tmp_path: Path, cinepoet: Command) -> None:
@@ -228,8 +203,9 @@ def test_the_baseline(tmp_path: Path, cinepoet: Command) -> None:
     assert code == 0, err
     result = json.loads((tmp_path / "out" / "audio_tokenizer.json").read_text())
     assert result == json.loads(shown)
-    assert result["tokenizer"] == "mel k-means, fitted on 1200 frames of 2 files"
-    assert [row["kbps"] for row in result["levels"]] == [0.5, 1, 1.5, 2] and result["protocol"].startswith("1 sounds")
+    assert result["subject"]["name"] == "mel k-means, fitted on 1200 frames of 2 files"
+    assert [row["kbps"] for row in result["figures"]["levels"]] == [0.5, 1, 1.5, 2]
+    assert result["material"].startswith("1 sounds") and result["subject"]["weights"]
     assert (tmp_path / "out" / "rate_distortion.png").is_file()
     for bad, told in (
         ([*words, "--pieces", "1"], "300 frames are too few to fit 1024 codes"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -19,9 +18,10 @@ from mmtok.metrics.audio import LogMelDistance
 from recipes.cli import build_parser
 from recipes.corpora.spoken_digits import SPLITS, digit_strings, open_digits, split_digits
 from recipes.evaluate import speech as module
+from recipes.evaluate.contract import Result, Subject, weights_of
 from recipes.evaluate.digit_classifier import FRAMES, DigitClassifier, _framed, accuracy, train_classifier
 from recipes.evaluate.mel_kmeans import MelKMeansCodec
-from recipes.evaluate.speech import measure_speech, table
+from recipes.evaluate.speech import measure_speech, speech_table
 
 
 def _spoken(digit: int, speaker: int, take: int) -> Tensor:
@@ -162,14 +162,16 @@ class Identity:
 def test_intelligibility_is_accuracy_over_that_of_the_originals(digits: Path, classifier: DigitClassifier) -> None:
     split = split_digits(open_digits(digits), held_out=["bob"], test_takes=2)
     strings = digit_strings(split.test, 16_000)[:1]
-    result = measure_speech(Identity(), strings, classifier, protocol="made up")
+    subject = Subject("identity", "", "abc", "0")
+    told = measure_speech(subject, Identity(), strings, classifier, whose="made up")
+    result = told.figures
     originals = result["originals"]
     assert originals["recordings"] == 10 and originals["digit_accuracy"] >= 0.9
     half, whole = result["levels"]
     assert whole["digit_accuracy"] == originals["digit_accuracy"] and whole["intelligibility"] == 1
     assert half["intelligibility"] == pytest.approx(half["digit_accuracy"] / originals["digit_accuracy"], abs=1e-3)
     assert 0.4 <= half["digit_accuracy"] <= 0.65  # half of each string, and a guess at silence
-    shown = table({"identity": result})
+    shown = speech_table([told])
     assert shown.count("\n") == 3 and "intelligibility" in shown and "| identity | 2 | 0.4 |" in shown
 
 
@@ -182,12 +184,15 @@ def test_the_comparison(
     words = ["evaluate", "speech", "--digits", digits, "--out", tmp_path / "out", "--takes", "1", "--epochs", "1"]
     code, shown, err = cinepoet(*words, "--held-out", "bob", "--tokenizer", tmp_path / "codec", "--device", "cpu")
     assert code == 0, err
-    result = json.loads((tmp_path / "out" / "speech.json").read_text())
-    assert list(result["results"]) == [str(tmp_path / "codec"), "mel k-means"]
-    for part in result["results"].values():
-        assert [row["kbps"] for row in part["levels"]][-1] > 0 and len(part["levels"]) == 4
-        assert all(0 <= row["digit_accuracy"] <= 1 for row in part["levels"])
-    assert "held out: bob" in result["protocol"] and "the other takes of all speakers (120)" in result["protocol"]
+    results = [Result.load(tmp_path / "out" / f"speech_{i}.json") for i in range(2)]
+    assert [result.subject.name for result in results] == [str(tmp_path / "codec"), "mel k-means"]
+    assert results[0].subject.weights == weights_of(tmp_path / "codec") != results[1].subject.weights
+    for result in results:
+        levels = result.figures["levels"]
+        assert levels[-1]["kbps"] > 0 and len(levels) == 4
+        assert all(0 <= row["digit_accuracy"] <= 1 for row in levels)
+        assert result.protocol["held_out"].startswith("bob; baseline fitted on")
+        assert "the other takes of all speakers (120)" in result.protocol["digit_accuracy"]
     assert "| mel k-means | 4 |" in shown
     assert Image.open(tmp_path / "out" / "speech.png").size[0] > 500
     assert (tmp_path / "out" / "spectrograms_1.png").is_file()

@@ -13,12 +13,13 @@ from PIL import Image
 
 from mmtok.media.resize import resized
 from recipes.corpora.shapes import ShapesCorpus, render_video
-from recipes.evaluate.backbones import Backbones
-from recipes.evaluate.held_out import Material
+from recipes.evaluate.contract import Subject, weights_of
+from recipes.evaluate.held_out import Clips
 from recipes.evaluate.superres import METHODS, _closed, evaluate_superres, lanczos
 from recipes.pipeline.cinepoet import CinePoetPipeline
 
 SCENES = tuple(ShapesCorpus(0, "heldout").scene(i) for i in range(2))
+SUBJECT = Subject("random", "", "abc", "0")
 
 
 class Mean:
@@ -30,9 +31,9 @@ class Mean:
         return torch.nn.functional.adaptive_avg_pool2d(images, 2).flatten(1)
 
 
-def material(size: int, frames: int = 5, count: int = 2) -> Material:
+def drawn(size: int, frames: int = 5, count: int = 2) -> Clips:
     clips = torch.stack([render_video(s, size=size, num_frames=frames) for s in SCENES[:count]])
-    return Material(((clips + 1) * 127.5).round().to(torch.uint8), "two scenes", SCENES[:count])
+    return Clips(((clips + 1) * 127.5).round().to(torch.uint8), "two scenes", SCENES[:count])
 
 
 @pytest.fixture(scope="module")
@@ -41,24 +42,23 @@ def pipe(bundle: Path) -> CinePoetPipeline:
 
 
 def test_every_method_is_measured_on_the_same_clips(pipe: CinePoetPipeline, tmp_path: Path) -> None:
-    backbones = Backbones(squeezenet=Mean())  # type: ignore[arg-type]
-    result = evaluate_superres(
+    told = evaluate_superres(
+        SUBJECT,
         pipe,
-        {"shapes": material(64)},
-        films={"shapes": material(64, frames=18, count=1)},
+        {"shapes": drawn(64)},
+        films={"shapes": drawn(64, frames=18, count=1)},
         steps=(1, 2),
-        backbones=backbones,
+        networks={"squeezenet": Mean()},
         batch_size=1,
         folder=tmp_path,
     )
-    assert json.loads((tmp_path / "superres.json").read_text()) == result
+    result = told.figures
     shapes = result["sets"]["shapes"]
-    assert shapes["protocol"].startswith("2 clips of 5 frames of 64x64") and shapes["vectors"] == {
-        "frechet_squeezenet_frames": 10,
-        "frechet_squeezenet_differences": 8,
-    }
+    assert shapes["material"].startswith("2 clips of 5 frames of 64x64") and "shapes: 2 clips" in told.material
+    assert "10 + 10 vectors" in shapes["protocol"]["frechet_squeezenet_frames"]
+    assert "8 + 8 vectors" in shapes["protocol"]["frechet_squeezenet_differences"]
     assert set(shapes["methods"]) == set(METHODS)
-    video = material(64).clips.float() / 127.5 - 1
+    video = drawn(64).pixels.float() / 127.5 - 1
     again = resized(resized(video, (32, 32)), (64, 64))
     error = (again - video).square().flatten(1).mean(1)
     expected = float((10 * torch.log10(4 / error)).mean())
@@ -71,28 +71,28 @@ def test_every_method_is_measured_on_the_same_clips(pipe: CinePoetPipeline, tmp_
     assert {name: shapes["steps"]["2"][name] for name in ours} == ours
     assert shapes["steps"]["1"]["frechet_squeezenet_frames"] != ours["frechet_squeezenet_frames"]
     seams = result["films"]["shapes"]
-    assert "1 films of 18 frames in 2 windows that share 9" in seams["protocol"]
+    assert "1 films of 18 frames in 2 windows that share 9" in seams["material"]
     assert set(seams["seams"]) == {"time"} and seams["seams"]["time"]["original"] < 2
-    assert "32x32 -> 64x64 (superres, 2 steps)" in result["protocol"]["way"]
+    assert "32x32 -> 64x64 (superres, 2 steps)" in told.protocol["way"]
     for name in ("superres.png", "superres_steps.png"):
         assert Image.open(tmp_path / name).size[0] > 100
 
 
 def test_tiles_have_seams_too(pipe: CinePoetPipeline) -> None:
     result = evaluate_superres(
-        pipe, {"a": material(128, count=1)}, films={"a": material(128, frames=2, count=1)}, to=128
-    )
+        SUBJECT, pipe, {"a": drawn(128, count=1)}, films={"a": drawn(128, frames=2, count=1)}, to=128
+    ).figures
     assert set(result["films"]["a"]["seams"]) == {"rows", "columns"}  # two pictures are one window
 
 
 def test_the_closed_share_goes_from_bicubic_to_the_ceiling() -> None:
     values = {"bicubic": 10.0, "bicubic_of_tokens": 14.0, "ours": 5.0, "ceiling": 2.0}
-    figures: dict[str, dict[str, float | None]] = {n: {"frechet_x": v, "psnr_db": v} for n, v in values.items()}
+    figures: dict[str, dict[str, float | None]] = {n: {"lpips": v, "psnr_db": v} for n, v in values.items()}
     shares = _closed(figures, figures["ours"])
-    assert shares == {"bicubic": {"frechet_x": 62.5}, "bicubic_of_tokens": {"frechet_x": 75.0}}
-    figures["ceiling"] = {"frechet_x": 11.0}
+    assert shares == {"bicubic": {"lpips": 62.5}, "bicubic_of_tokens": {"lpips": 75.0}}
+    figures["ceiling"] = {"lpips": 11.0}
     shares = _closed(figures, figures["ours"])
-    assert shares == {"bicubic": {"frechet_x": None}, "bicubic_of_tokens": {"frechet_x": 300.0}}
+    assert shares == {"bicubic": {"lpips": None}, "bicubic_of_tokens": {"lpips": 300.0}}
 
 
 def test_lanczos_is_that_of_pillow() -> None:
@@ -105,9 +105,9 @@ def test_lanczos_is_that_of_pillow() -> None:
     assert shown.numpy().tobytes() == wanted.tobytes()
 
 
-def test_the_embedded_model_is_measured(tmp_path: Path) -> None:
+def test_the_embedded_model_is_measured() -> None:
     tiny = CinePoetPipeline.from_pretrained("tiny", device="cpu")
-    result = evaluate_superres(tiny, {"shapes": material(128, count=1)}, changes={"num_steps": 2}, folder=tmp_path)
+    result = evaluate_superres(SUBJECT, tiny, {"shapes": drawn(128, count=1)}, changes={"num_steps": 2}).figures
     methods = result["sets"]["shapes"]["methods"]
     assert methods["ceiling"]["psnr_db"] > 20 and methods["ours"]["psnr_db"] > 15, methods
     assert methods["bicubic_of_tokens"]["sharpness"] < methods["ceiling"]["sharpness"]
@@ -118,7 +118,9 @@ def test_from_the_command_line(cinepoet: Callable[..., tuple[int, str, str]], bu
     code, shown, err = cinepoet(*words, "--scenes", 1, "--films", 1, "--out", tmp_path / "out")
     assert code == 0, err
     result = json.loads(shown)
-    assert "1 films of 41 frames in 4 windows" in result["films"]["shapes"]["protocol"]
+    assert "1 films of 41 frames in 4 windows" in result["figures"]["films"]["shapes"]["material"]
+    assert result["subject"]["weights"] == weights_of(bundle)
+    assert result == json.loads((tmp_path / "out" / "superres.json").read_text())
     assert {p.name for p in (tmp_path / "out").iterdir()} == {"superres.json", "superres.png"}
     for wrong, message in (
         (("--to", 100), "100 pixels cannot be reached: this model doubles 32 to one of 64, 128, 256, 512"),

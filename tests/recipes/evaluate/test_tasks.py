@@ -12,8 +12,11 @@ from llm.tasks import TASKS
 from recipes.bundle.folder import Bundle, open_bundle
 from recipes.corpora.shapes import Scene, render_video
 from recipes.evaluate.analyzers import read_centres
+from recipes.evaluate.contract import Subject, weights_of
 from recipes.pipeline.cinepoet import CinePoetPipeline
 from recipes.runtime.device import choose_compute
+
+SUBJECT = Subject("oracle", "", "abc", "0")
 
 
 @dataclasses.dataclass
@@ -62,7 +65,7 @@ def test_the_truth_gets_full_marks_and_a_shift_is_measured(pipe, monkeypatch):
             return oracle.truth
 
         monkeypatch.setattr(recipe, "_batch", remember)
-        rows = recipe.evaluate_tasks(oracle, scenes=3, batch_size=2)["tasks"]
+        rows = recipe.evaluate_tasks(SUBJECT, oracle, scenes=3, batch_size=2).figures["tasks"]
         monkeypatch.setattr(recipe, "_batch", make)
         assert rows["continue_video"]["strayed_px_median"] == pytest.approx(strayed, abs=0.3)
         assert rows["video_to_audio"]["pitch"] == rows["video_to_audio captioned"]["pitch"] == 100
@@ -85,7 +88,9 @@ def test_the_command_runs_every_trained_task_on_a_real_model(cinepoet, bundle, t
     words = ("evaluate", "tasks", "--model", bundle, "--scenes", 1, "--device", "cpu", "--out", tmp_path)
     code, _, notes = cinepoet(*words)
     assert code == 0, notes
-    result = json.loads((tmp_path / "tasks.json").read_text())
+    told = json.loads((tmp_path / "tasks.json").read_text())
+    result = told["figures"]
+    assert told["subject"]["weights"] == weights_of(bundle) and "1 scenes of held-out" in told["material"]
     assert set(result["tasks"]) == set(recipe.measures()) and result["not_trained"] == []
     with Image.open(tmp_path / "tasks.png") as sheet:  # one scene, two strips a task
         assert sheet.width == 5 * 64 + 8 and sheet.height == len(result["tasks"]) * (2 * 64 + 26)
@@ -97,12 +102,12 @@ def test_tasks_without_training_are_left_out(bundle):
     opened = open_bundle(bundle)
     config = dataclasses.replace(opened.config, tasks=("text_to_video", "video_to_audio"))
     pipe = CinePoetPipeline(Bundle(opened.folder, config, opened.card), choose_compute("cpu", "float32"))
-    result = recipe.evaluate_tasks(pipe, scenes=1, only=("video_to_audio", "inpaint central"))
+    result = recipe.evaluate_tasks(SUBJECT, pipe, scenes=1, only=("video_to_audio", "inpaint central")).figures
     assert set(result["tasks"]) == {"video_to_audio"} and result["not_trained"] == ["inpaint"]
 
 
 def test_bad_arguments(pipe):
     with pytest.raises(ValueError, match="unknown rows dance; known: audio_to_video"):
-        recipe.evaluate_tasks(pipe, only=("dance",))
+        recipe.evaluate_tasks(SUBJECT, pipe, only=("dance",))
     with pytest.raises(ValueError, match="must be positive, got 0 and 10"):
-        recipe.evaluate_tasks(pipe, scenes=0)
+        recipe.evaluate_tasks(SUBJECT, pipe, scenes=0)

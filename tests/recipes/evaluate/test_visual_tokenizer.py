@@ -17,10 +17,15 @@ from mmtok.features.squeezenet import SqueezeNet
 from mmtok.features.vgg import VGG16, WIDTHS
 from mmtok.media.video import read_video, write_film
 from mmtok.metrics.frechet import frechet_distance
+from mmtok.metrics.fvd import I3D
 from mmtok.visual.larp import Larp, LarpParams
 from recipes.cli import main
-from recipes.evaluate.backbones import Backbones, load_backbones
-from recipes.evaluate.visual_tokenizer import evaluate_tokenizer
+from recipes.evaluate.backbones import load_backbones
+from recipes.evaluate.contract import Subject, weights_of
+from recipes.evaluate.held_out import Clips
+from recipes.evaluate.visual_tokenizer import evaluate_visual
+
+SUBJECT = Subject("darker", "", "abc", "0")
 
 
 class Darker(nn.Module):
@@ -69,9 +74,10 @@ def test_figures_and_protocols(clips: Tensor, tmp_path: Path) -> None:
         lpips=tmp_path / "lin.pth",
         i3d=tmp_path / "i3d.pt",
     )
-    result = evaluate_tokenizer(
-        Darker(), clips, protocol="noise", backbones=networks, batch_size=4, sheet=tmp_path / "sheet.png"
+    told = evaluate_visual(
+        SUBJECT, Darker(), Clips(clips, "noise"), networks=networks, batch_size=4, sheet=tmp_path / "sheet.png"
     )
+    result, protocol = told.figures, told.protocol
     video = clips.float() / 127.5 - 1
     error = (0.1 * video).square().flatten(1).mean(1)
     assert result["psnr_db"] == pytest.approx(float((10 * torch.log10(4 / error)).mean()), abs=1e-3)
@@ -91,27 +97,23 @@ def test_figures_and_protocols(clips: Tensor, tmp_path: Path) -> None:
     ]
     assert result["rfvd"] == pytest.approx(frechet_distance(*vectors), abs=1e-3)
     frames = video.transpose(1, 2).flatten(0, 1)
-    expected = frechet_distance(*(networks.squeezenet.features(frames * s) for s in (1, 0.9)))
+    expected = frechet_distance(*(networks["squeezenet"].features(frames * s) for s in (1, 0.9)))
     assert result["frechet_squeezenet_frames"] == pytest.approx(expected, rel=1e-3, abs=1e-3)
-    assert result["protocol"] == "6 clips of 10 frames of 16x24; noise"
-    for name in ("psnr", "ssim", "lpips", "rfvd", "frechet_squeezenet_frames", "frechet_squeezenet_differences"):
-        assert result[f"{name}_protocol"]
-    assert "6 + 6 vectors" in result["rfvd_protocol"] and "sha256" in result["rfvd_protocol"]
+    assert told.material == "6 clips of 10 frames of 16x24; noise" and told.subject == SUBJECT
+    for name in ("psnr_db", "ssim", "lpips", "rfvd", "frechet_squeezenet_frames", "frechet_squeezenet_differences"):
+        assert protocol[name] and not protocol[name].startswith("left out")
+    assert "6 + 6 vectors" in protocol["rfvd"] and "sha256" in protocol["rfvd"]
     assert Image.open(tmp_path / "sheet.png").size == (24 * 5, 16 * 2 * 2)
 
 
-def test_networks_that_are_not_there(clips: Tensor, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="needs both files"):
-        load_backbones(squeezenet=None, vgg=tmp_path / "v", lpips=None, i3d=None)
-    with pytest.raises(FileNotFoundError, match="I3D file"):
-        load_backbones(squeezenet=None, vgg=None, lpips=None, i3d=tmp_path / "i3d.pt")
-    (tmp_path / "i3d.pt").write_bytes(b"no")
-    with pytest.raises(ValueError, match="is no TorchScript"):
-        load_backbones(squeezenet=None, vgg=None, lpips=None, i3d=tmp_path / "i3d.pt")
+def test_what_cannot_be_measured(clips: Tensor) -> None:
+    result = evaluate_visual(SUBJECT, Darker(), Clips(clips[..., :8, :8], "noise"))
+    assert "11 pixels is larger" in result.protocol["ssim"] and "ssim" not in result.figures
+    assert "--squeezenet" in result.protocol["frechet_squeezenet_frames"]
     with pytest.raises(ValueError, match="at least 10 frames, got 9"):
-        evaluate_tokenizer(Darker(), clips[:, :, :9], protocol="x", backbones=Backbones(i3d=Moments()))
-    with pytest.raises(ValueError, match="no clips"):
-        evaluate_tokenizer(Darker(), clips[:0], protocol="x")
+        evaluate_visual(SUBJECT, Darker(), Clips(clips[:, :, :9], "x"), networks={"i3d": I3D(Moments())})
+    with pytest.raises(ValueError, match="nothing to measure: 0 clips"):
+        evaluate_visual(SUBJECT, Darker(), Clips(clips[:0], "x"))
 
 
 def test_the_command(bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -129,9 +131,10 @@ def test_the_command(bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     ]
     assert main(words) == 0
     shown = json.loads(capsys.readouterr().out)
-    assert shown == json.loads((tmp_path / "tokenizer.json").read_text())
-    assert shown["protocol"].startswith("3 clips of 17 frames of 32x32; held-out scenes")
-    assert math.isfinite(shown["psnr_db"]) and (tmp_path / "reconstructions.png").is_file()
+    assert shown == json.loads((tmp_path / "visual_tokenizer.json").read_text())
+    assert shown["material"].startswith("3 clips of 17 frames of 32x32; held-out scenes")
+    assert shown["subject"]["name"] == str(bundle) and shown["subject"]["weights"] == weights_of(bundle / "visual")
+    assert math.isfinite(shown["figures"]["psnr_db"]) and (tmp_path / "reconstructions.png").is_file()
     for bad, told in (
         (["--frames", "16"], "num_frames (16) must be 1 + a multiple of 4"),
         (["--squeezenet", str(tmp_path / "no.npz")], "do not exist"),
@@ -148,13 +151,13 @@ def test_the_command_in_tiles_and_with_tokens_that_have_no_grid(
     words = ["evaluate", "tokenizer", "--tokenizer", str(bundle), "--scenes", "2", "--size", "64", "--tile", "32"]
     assert main(words) == 0
     shown = json.loads(capsys.readouterr().out)
-    assert "in tiles of 32 px, neighbours sharing 8" in shown["protocol"]
+    assert "in tiles of 32 px, neighbours sharing 8" in shown["protocol"]["tiles"]
     torch.manual_seed(0)
     Larp(LarpParams(**LARP)).save_pretrained(tmp_path / "larp")
     assert main(["evaluate", "tokenizer", "--tokenizer", str(tmp_path / "larp"), "--scenes", "2"]) == 0
     shown = json.loads(capsys.readouterr().out)
-    assert shown["protocol"].startswith("2 clips of 16 frames of 32x32")
-    assert shown["bits_per_pixel"] == pytest.approx(8 * 6 / (16 * 32 * 32), rel=1e-2)
+    assert shown["material"].startswith("2 clips of 16 frames of 32x32")
+    assert shown["figures"]["bits_per_pixel"] == pytest.approx(8 * 6 / (16 * 32 * 32), rel=1e-2)
     film = tmp_path / "long.mp4"
     write_film(film, torch.rand(3, 21, 48, 48) * 2 - 1, fps=8.0)
     codes, again = tmp_path / "codes.safetensors", tmp_path / "again.mp4"
