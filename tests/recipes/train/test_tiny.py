@@ -207,15 +207,15 @@ def test_the_card_tells_what_was_measured(trained: Path, cinepoet: Command, tmp_
     shutil.copytree(trained / "bundle", tmp_path / "bundle")
     model, results = tmp_path / "bundle", tmp_path / "results"
     code, _, fault = cinepoet("evaluate", "card", "--model", model, "--results", results)
-    assert code == 2 and "make it with cinepoet evaluate shapes" in fault
+    assert code == 2 and "make it with cinepoet evaluate prompts" in fault
     words = ("--model", model, "--out", results)
-    assert cinepoet("evaluate", "shapes", "--prompts", 2, *words)[0] == 0
+    assert cinepoet("evaluate", "prompts", "--prompts", 2, *words)[0] == 0
     assert cinepoet("evaluate", "reconstruction", "--scenes", 2, "--size", 64, *words)[0] == 0
     (tmp_path / "limits.md").write_text("## Limits\n\nIt makes noise.\n")
     words = ("evaluate", "card", "--model", model, "--results", results)
     assert cinepoet(*words, "--notes", tmp_path / "limits.md")[0] == 0
     text = (model / "README.md").read_text()
-    measured = json.loads((results / "reconstruction.json").read_text())["shapes/psnr_db"]
+    measured = json.loads((results / "reconstruction.json").read_text())["figures"]["shapes/psnr_db"]
     assert text.startswith("# cinepoet smoke\n") and text.endswith("It makes noise.\n")
     assert "every other task" not in text
     assert f"{measured:.1f} dB" in text and "`cinepoet train smoke`" in text and "| lm | " in text
@@ -227,11 +227,11 @@ def test_the_card_tells_what_was_measured(trained: Path, cinepoet: Command, tmp_
     assert cinepoet("evaluate", "superres", "--scenes", 1, "--films", 0, "--model", model, "--out", results)[0] == 0
     assert cinepoet(*words)[0] == 0
     text = (model / "README.md").read_text()
-    sharp = json.loads((results / "superres.json").read_text())["sets"]["shapes"]["methods"]["ours"]
+    sharp = json.loads((results / "superres.json").read_text())["figures"]["sets"]["shapes"]["methods"]["ours"]
     assert f"| shapes, ours | {sharp['psnr_db']:.2f} | {sharp['sharpness']:.2f} |" in text
-    (results / "result.json").write_text("[]")
+    (results / "prompts.json").write_text("[]")
     code, _, fault = cinepoet(*words)
-    assert code == 2 and "holds no measurement" in fault
+    assert code == 2 and "does not say which model it measured" in fault
     assert text == (model / "README.md").read_text()
 
 
