@@ -157,17 +157,3 @@ def train_classifier(
                 optimizer.step()
                 schedule.step()
     return model.eval()
-
-
-def accuracy(model: DigitClassifier, recordings: Sequence[Recording]) -> float:
-    """Share of recordings understood.
-
-    Args:
-        model: the network.
-        recordings: originals.
-
-    Returns:
-        In [0, 1].
-    """
-    heard = model.understand([r.read(RATE) for r in recordings], RATE)
-    return sum(h == r.digit for h, r in zip(heard, recordings, strict=True)) / len(recordings)

@@ -263,16 +263,6 @@ def test_models_lists_parts_sizes_and_families(cinepoet: Cinepoet, bundle: Path)
         assert word in shown
 
 
-def test_evaluate_prompts(cinepoet: Cinepoet, bundle: Path, tmp_path: Path) -> None:
-    out = tmp_path / "results"
-    words = ("--prompts", 2, "--batch-size", 2, "--no-upscale", "--out", out)
-    code, shown, err = cinepoet("evaluate", "prompts", "--model", bundle, *words)
-    assert code == 0, err
-    result = json.loads((out / "prompts.json").read_text())
-    assert set(result["figures"]["generated"]) == {"colour", "shape", "motion", "pitch"}
-    assert '"generated"' in shown
-
-
 # Bad input.
 
 
