@@ -93,7 +93,7 @@ def test_the_command_runs_every_trained_task_on_a_real_model(cinepoet, bundle, t
     assert told["subject"]["weights"] == weights_of(bundle) and "1 scenes of held-out" in told["material"]
     assert set(result["tasks"]) == set(recipe.measures()) and result["not_trained"] == []
     with Image.open(tmp_path / "tasks.png") as sheet:  # one scene, two strips a task
-        assert sheet.width == 5 * 64 + 8 and sheet.height == len(result["tasks"]) * (2 * 64 + 26)
+        assert sheet.width == 5 * 64 + 8 and sheet.height == len(result["tasks"]) * (2 * 64 + 22)
     code, _, notes = cinepoet("evaluate", "tasks", "--prompts", 3)
     assert code == 2 and "unknown option --prompts" in notes
 

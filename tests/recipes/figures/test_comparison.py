@@ -8,7 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from recipes.figures.comparison import GAP, LABEL, WHOLE_PX, busiest_place, comparison_sheet, spread, write_comparison
+from recipes.figures.comparison import WHOLE_PX, busiest_place, spread, write_comparison
+from recipes.figures.sheets import GAP, LABEL
 
 
 def test_the_crop_lies_where_detail_is() -> None:
@@ -24,13 +25,13 @@ def test_a_sheet_shows_whole_pictures_and_crops(tmp_path: Path) -> None:
     write_comparison(tmp_path / "sheet.png", {"bicubic": red, "ours": blue})
     sheet = Image.open(tmp_path / "sheet.png")
     step = WHOLE_PX + GAP
-    assert sheet.size == (4 * step + GAP, 2 * step + LABEL + GAP)
+    assert sheet.size == (4 * step + GAP, 2 * step + LABEL)
     for row in range(2):
         for column, colour in enumerate([(255, 0, 0), (0, 0, 255)] * 2):
-            place = (GAP + column * step + 150, LABEL + GAP + row * step + 150)
+            place = (GAP + column * step + 150, LABEL + row * step + 150)
             assert sheet.getpixel(place) == colour, (row, column)
     with pytest.raises(ValueError, match="pictures of one shape"):
-        comparison_sheet({"a": red, "b": blue[:1]})
+        write_comparison(tmp_path / "no.png", {"a": red, "b": blue[:1]})
 
 
 def test_pictures_are_spread_over_a_film() -> None:
