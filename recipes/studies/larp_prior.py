@@ -32,6 +32,8 @@ from mmtok.metrics.visual import psnr_db
 from mmtok.visual.larp import Larp
 from recipes.corpora.shapes import ShapesCorpus, render_video
 from recipes.corpora.sources import WholeScenes
+from recipes.figures.plots import Curve, plot_panels
+from recipes.figures.sheets import film_strip
 from recipes.runtime.config import CONFIGS, load_config, to_dict
 from recipes.runtime.device import Compute, choose_compute
 from recipes.runtime.memory import keep_freed_memory
@@ -180,9 +182,7 @@ def measure(
             figures[f"{short}frechet_{name}"] = frechet_distance(real[name], vectors[f"{which}/{name}"])
     for name in real:  # what the generator adds to the tokenizer's own error
         figures[f"gap_{name}"] = frechet_distance(vectors[f"again/{name}"], vectors[f"made/{name}"])
-    places = torch.linspace(0, shown[0].shape[2] - 1, 4).round().long()
-    strips = [v[:, :, places].permute(1, 3, 0, 2, 4).flatten(2) for v in shown]  # (3, h, clips * frames * w)
-    return figures, torch.cat(strips, 1)
+    return figures, torch.cat([torch.cat([film_strip(clip, 4) for clip in v], -1) for v in shown], 1)
 
 
 def run_one(
@@ -268,28 +268,21 @@ def plot(result: dict[str, Any], file: Path) -> None:
         result: of ``gather``.
         file: PNG to write.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
     variants = [v for v in VARIANTS if v in result]
-    figure, axes = plt.subplots(3, 3, figsize=(12, 9))
-    for axis, (name, title) in zip(axes.flat, FIGURES.items(), strict=False):
+    panels: dict[str, list[Curve]] = {title: [] for title in FIGURES.values()}
+    for name, title in FIGURES.items():
         for place, variant in enumerate(variants):
-            values = result[variant][name]["each"]
-            axis.scatter([place] * len(values), values, s=28)
-            axis.hlines(result[variant][name]["mean"], place - 0.2, place + 0.2)
-        axis.set_xticks(range(len(variants)), [f"{v}" if v == "prior" else "no prior" for v in variants])
+            told, colour = result[variant][name], {"color": f"C{place}"}
+            panels[title] += [
+                Curve([place] * len(told["each"]), told["each"], style={"marker": "o", "linestyle": "none"} | colour),
+                Curve([place - 0.2, place + 0.2], [told["mean"]] * 2, style=colour),
+            ]
+
+    def finish(axis: Any) -> None:
+        axis.set_xticks(range(len(variants)), ["prior" if v == "prior" else "no prior" for v in variants])
         axis.set_xlim(-0.6, len(variants) - 0.4)
-        axis.set_title(title, fontsize=9)
-        axis.grid(alpha=0.3)
-    for axis in list(axes.flat)[len(FIGURES) :]:
-        axis.axis("off")
-    figure.tight_layout()
-    file.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(file, dpi=90)
-    plt.close(figure)
+
+    plot_panels(file, panels, size=(4, 3), finish=finish)
 
 
 def main(argv: list[str] | None = None) -> int:

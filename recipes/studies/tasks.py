@@ -25,6 +25,7 @@ from recipes.bundle.parts import Parts
 from recipes.evaluate.contract import subject_of
 from recipes.evaluate.prompts import evaluate_prompts
 from recipes.evaluate.tasks import evaluate_tasks
+from recipes.figures.tables import text_table
 from recipes.pipeline.cinepoet import CinePoetPipeline
 from recipes.runtime.config import CONFIGS, load_config, to_dict
 from recipes.runtime.device import Compute, choose_compute
@@ -169,13 +170,13 @@ def table(result: dict[str, Any]) -> str:
     Returns:
         Lines of text.
     """
-    lines = ["| task | figure | alone | all tasks |", "|---|---|---|---|"]
+    rows = []
     for name, values in sorted(result["figures"].items()):
         task, what = name.split()
         alone = next((v for variant, v in values.items() if variant != ALL), None)
         cells = ("–" if value is None else f"{value:g}" for value in (alone, values.get(ALL)))
-        lines.append(f"| {task} | {what.replace('_', ' ')} | {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+        rows.append([task, what.replace("_", " "), *cells])
+    return text_table(["task", "figure", "alone", "all tasks"], rows) + "\n"
 
 
 def main(argv: list[str] | None = None) -> int:
