@@ -15,7 +15,7 @@ EXAMPLES = """\
   cinepoet embed clips.csv --column title --text google/t5-v1_1-xl --revision COMMIT --out vectors
   cinepoet embed shards/ --text tiny --out vectors             # the captions of a folder of tokens
   printf '%s\\n' "blurry, low quality" | cinepoet embed - --text t5-v1_1-xl --out vectors   # a negative prompt joins
-A stopped run goes on with the same command. In Python: mmtok.text.cache.EmbeddingCache.open("vectors")(captions).
+The same command goes on after a stop. Python: mmtok.text.embedding_cache.EmbeddingCache.open("vectors")(captions).
 """
 
 
