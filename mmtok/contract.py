@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -25,8 +26,10 @@ class VisualTokenizer(Protocol):
         num_codebooks: parallel codebooks, 1 for every family so far.
         stride: pixels (frames) per token, ordered time, height, width.
         fps: pictures per second the tokenizer was trained on.
-        is_causal: True when codes of slice i depend on frames up to slice i only, and pictures on slices up to theirs
-            (but for a decoder that looks ahead, see ``Streaming``). Programs cut and carry on films by it.
+        is_causal: True when codes of slice i depend on frames up to slice i only, and its pictures on slices up to
+            i + 1, so that a decoder may look one slice ahead. Programs cut and carry on films by it.
+
+    Wrong shapes, types, ranges and codes raise ValueError (``require_video``, ``check_codes``).
     """
 
     codebook_size: int
@@ -120,6 +123,20 @@ class NeedsSize(Protocol):
 
     def decode(self, codes: Tensor, *, size: tuple[int, int, int] | None = None) -> Tensor:
         """(b, k, n) int64 to (b, 3, *size) in [-1, 1]."""
+        ...
+
+
+@runtime_checkable
+class Stored(Protocol):
+    """A model that lives in a folder of its own: config.json and model.safetensors, never a pickle."""
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write it; the folder is created when absent."""
+        ...
+
+    @classmethod
+    def from_pretrained(cls, name: str | Path) -> Any:
+        """Load it strictly, from a folder or a hub id, in evaluation mode."""
         ...
 
 
