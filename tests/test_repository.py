@@ -5,9 +5,12 @@ import functools
 import re
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import pytest
+
+import mmtok
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("mmtok", "llm", "superres", "recipes")
@@ -253,6 +256,32 @@ def test_no_pickles_are_shipped():
         f.name for f in (ROOT / "recipes" / "pretrained").rglob("*") if f.suffix in (".pt", ".bin", ".ckpt", ".pkl")
     ]
     assert shipped == []
+
+
+def test_every_package_says_that_it_is_typed():
+    assert '[tool.setuptools.package-data]\n"*" = ["py.typed"]\n' in (ROOT / "pyproject.toml").read_text()
+    assert all((ROOT / package / "py.typed").is_file() for package in PACKAGES)
+
+
+def test_tab_finds_what_is_not_imported_yet():
+    code = (
+        "import sys, mmtok, recipes; assert 'torch' not in sys.modules;"
+        "assert {'load', '__version__'} <= set(dir(mmtok)), dir(mmtok);"
+        "assert {'CinePoetPipeline', 'TokenShards', '__version__'} <= set(dir(recipes)), dir(recipes);"
+        "assert 'torch' not in sys.modules; assert mmtok.__version__ == recipes.__version__; print(mmtok.__version__)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
+    assert re.fullmatch(r"\d+\.\d+.*|unknown", done.stdout.strip())
+
+
+def test_the_version_is_unknown_where_nothing_is_installed(monkeypatch: pytest.MonkeyPatch):
+    def missing(name: str) -> str:
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "version", missing)
+    assert mmtok.__version__ == "unknown"
+    monkeypatch.setattr(metadata, "version", lambda name: f"{name} 7")
+    assert mmtok.__version__ == "cinepoet 7"
 
 
 def test_short_names_are_lazy_and_right():
