@@ -291,10 +291,7 @@ class Level(nn.Module):
     ):
         super().__init__()
         self.block = nn.ModuleList(ResBlock(in_channels if j == 0 else width, width) for j in range(num_blocks))
-        if downsample is not None:
-            self.downsample = downsample
-        if upsample is not None:
-            self.upsample = upsample
+        self.downsample, self.upsample = downsample, upsample
 
     def forward(self, x: Tensor) -> Tensor:
         """Refine, then resize.
@@ -307,9 +304,9 @@ class Level(nn.Module):
         """
         for block in self.block:
             x = block(x)
-        for step in ("downsample", "upsample"):
-            if hasattr(self, step):
-                x = getattr(self, step)(x)
+        for step in (self.downsample, self.upsample):
+            if step is not None:
+                x = step(x)
         return x
 
 

@@ -205,6 +205,7 @@ class Larp(PretrainedModule):
         self.params = params
         self.codebook_size, self.fps = params.codebook_size, params.fps
         pt, p = params.temporal_patch_size, params.patch_size
+        self.clip_size = (params.num_frames, params.size, params.size)
         self.stride = (pt, p, p)
         wide, narrow = params.encoder_dim, params.decoder_dim
         self.patch_embed = nn.Conv3d(3, wide, self.stride, stride=self.stride)
@@ -390,8 +391,7 @@ class Larp(PretrainedModule):
         Returns:
             (b, 3, t, h, w) in the contract's [-1, 1], not clamped.
         """
-        params = self.params
-        t, h, w = self._patches_of(*(size or (params.num_frames, params.size, params.size)))
+        t, h, w = self._patches_of(*(size or self.clip_size))
         tokens = self.from_code(latents.to(self.from_code.weight.dtype)) + self.token_table[:, : latents.shape[1]]
         asks = self.patch_queries((t, h, w))
         if self.token_type is not None:

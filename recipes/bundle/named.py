@@ -49,6 +49,7 @@ def load_tokenizers(name: str, device: Any, levels: int | None = None) -> Tokeni
         ValueError: if it is neither a visual nor an audio tokenizer, or levels are chosen where there is no choice.
     """
     import mmtok
+    from mmtok.contract import needs_size
     from mmtok.loading import family_of
     from mmtok.pretrained import resolve_folder
     from mmtok.table import FAMILIES
@@ -66,7 +67,7 @@ def load_tokenizers(name: str, device: Any, levels: int | None = None) -> Tokeni
         parts = {p: mmtok.load(bundle.part(p), device=device, **o) for p, o in options.items() if bundle.has(p)}
         config = bundle.config
         size = max(config.size, config.upscaled_size)
-        if getattr(parts.get("visual"), "needs_size", False):  # it works at the size that it was trained for
+        if needs_size(parts.get("visual")):  # it works at the size that it was trained for
             size = config.size
         return Tokenizers(parts.get("visual"), parts.get("audio"), config.fps, size, config.num_frames, name)
     kind = FAMILIES[family_of(folder)].kind
@@ -75,7 +76,7 @@ def load_tokenizers(name: str, device: Any, levels: int | None = None) -> Tokeni
     tokenizer = mmtok.load(folder, device=device, num_codebooks=levels)
     if kind == "audio":
         return Tokenizers(None, tokenizer, 8.0, 128, 17, name)
-    size = getattr(tokenizer.params, "size", 128)
+    size = tokenizer.clip_size[1] if needs_size(tokenizer) else 128
     return Tokenizers(tokenizer, None, tokenizer.fps, size, tokenizer.valid_num_frames(17), name)
 
 

@@ -139,4 +139,6 @@ def _require_size(there: Any, wanted: Any, folder: Path, *, sized: bool) -> None
 
 def _code_vectors(tokenizer: Any) -> Any:
     """What a tokenizer knows about its codes, or None when it tells nothing."""
-    return tokenizer.code_vectors() if hasattr(tokenizer, "code_vectors") else None
+    from mmtok.contract import HasCodeVectors
+
+    return tokenizer.code_vectors() if isinstance(tokenizer, HasCodeVectors) else None
