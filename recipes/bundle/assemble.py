@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from llm.tasks import STYLIZING, TASKS, find_task
+from llm.tasks import TASKS, find_task
 from mmtok.files import write_atomically
 from mmtok.visual.holistic import is_holistic
 from recipes.bundle.config import ASPECTS, BundleConfig
@@ -166,7 +166,7 @@ def require_fit(parts: Parts) -> None:
         task = find_task(name)
         if holistic and (task.cuts or task.condition):
             raise ValueError(f"{name} needs tokens that lie in a grid, which this visual tokenizer's do not")
-    if set(STYLIZING) & set(config.tasks):
+    if any(find_task(name).stylizes for name in config.tasks):
         _ = parts.depth  # raises where its weights are not there
     if config.upscaled_size:
         if config.upscaled_size % config.size or (times := config.upscaled_size // config.size) & (times - 1):

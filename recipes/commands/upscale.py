@@ -80,9 +80,9 @@ def run(args: argparse.Namespace) -> int:
     from mmtok.media.video import FILM_SUFFIXES, FilmWriter, probe, stream_video
     from recipes.bundle.folder import open_bundle
     from recipes.pipeline.cinepoet import CinePoetPipeline
-    from recipes.pipeline.sharpen import describe_passes
     from recipes.runtime.memory import give_back_freed_memory
     from recipes.runtime.progress import counting
+    from superres.passes import describe_passes
 
     spent = {"imports": time.monotonic() - started}
     sheet: dict[str, tuple[Path, tuple[str, ...]]] = {} if args.sheet is None else {"--sheet": (args.sheet, (".png",))}
@@ -96,7 +96,7 @@ def run(args: argparse.Namespace) -> int:
     with_sound = info.has_audio and not args.no_sound
     if with_sound and args.out.suffix.lower() == ".gif":
         raise ValueError("a .gif holds no sound; add --no-sound or choose .mp4")
-    passes = pipe.plan_film((info.height, info.width), to=args.to, aspect=args.aspect, changes=_changes(args))
+    passes = pipe.upscaler.plan_film((info.height, info.width), to=args.to, aspect=args.aspect, changes=_changes(args))
     _tell_about_size(args, info, passes)
     fps = args.fps or info.fps or pipe.config.fps
     most = None if args.seconds is None else max(1, round(args.seconds * fps))
@@ -104,12 +104,12 @@ def run(args: argparse.Namespace) -> int:
         note(f"{args.video}: {info.duration_s:.1f} s long, the first {args.seconds:g} s are taken (--seconds)")
     sound = _sound_beside(args.video, info, args.seconds) if with_sound else None
     notes: list[str] = []
-    text = pipe.read_prompt(args.prompt, notes)
+    text = pipe.upscaler.read_prompt(args.prompt, notes)
     for line in notes:
         note(line)
 
     if args.compile:
-        pipe.compile_sharpeners(passes)
+        pipe.upscaler.compile(passes)
     count = max(1, round((info.duration_s or 0) * fps))
     count = count if most is None else min(count, most)
     generators = film_generators(torch.Generator().manual_seed(args.seed), 1, 1)
@@ -118,11 +118,11 @@ def run(args: argparse.Namespace) -> int:
     give_back_freed_memory()
     steps = sum(step.num_steps for step in passes)
     with (
-        counting(title="steps", total=pipe.num_windows(count) * steps, done=0, unit="steps") as advance,
+        counting(title="steps", total=pipe.upscaler.num_windows(count) * steps, done=0, unit="steps") as advance,
         FilmWriter(args.out, fps=fps, sample_rate=info.sample_rate or _SOUND_HZ) as film,
     ):
         blocks = (shown.keep(block, "before")[None] for block in frames)
-        for piece in pipe.sharpen_stream(
+        for piece in pipe.upscaler.upscale_stream(
             blocks, text, generators, lambda _, done, of: advance(int(done > 0)), passes=passes
         ):
             begun = time.monotonic()
@@ -130,7 +130,7 @@ def run(args: argparse.Namespace) -> int:
             film.add(shown.keep(piece[0], "after"), None if sound is None else sound(made / fps))
             spent["write"] = spent.get("write", 0.0) + time.monotonic() - begun
     print(describe_film(args.out, (film.num_frames, *passes[-1].high), fps, with_sound))
-    windows = pipe.num_windows(film.num_frames)
+    windows = pipe.upscaler.num_windows(film.num_frames)
     print(f"{describe_passes(passes)}, {windows} window{'s' if windows > 1 else ''}")
     if args.sheet is not None:
         from recipes.figures.comparison import write_comparison

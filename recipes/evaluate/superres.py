@@ -33,8 +33,8 @@ from recipes.evaluate.held_out import Material
 from recipes.figures.comparison import write_comparison
 from recipes.figures.plots import plot_steps
 from recipes.pipeline.cinepoet import CinePoetPipeline
-from recipes.pipeline.sharpen import Pass, describe_passes
 from recipes.runtime.progress import track
+from superres.passes import Pass, describe_passes
 
 Figures = dict[str, float | None]
 
@@ -219,7 +219,7 @@ def _batches(material: Material, batch_size: int, title: str) -> Iterator[tuple[
 def _ours(pipe: CinePoetPipeline, low: Tensor, scenes: list[Scene], passes: tuple[Pass, ...], draws: Generators) -> Any:
     """Pictures from low-resolution codes, with the captions where there are any."""
     text = pipe.embed([scene.caption for scene in scenes], []) if scenes else None
-    return pipe.upsample(low, text, draws, passes=passes)
+    return pipe.upscaler.double(low, text, draws, passes=passes)
 
 
 def _measure(
@@ -240,8 +240,8 @@ def _measure(
     spent_s, shown = 0.0, 0
     for video, scenes in _batches(material, batch_size, title):
         shrunk, frames = resized(video, small), video.shape[2]
-        low = pipe.encode_sharp(shrunk)
-        decoded = pipe.decode_sharp(low, num_frames=frames).float().cpu()
+        low = pipe.upscaler.encode(shrunk)
+        decoded = pipe.upscaler.decode(low, num_frames=frames).float().cpu()
         begun = time.monotonic()
         codes = _ours(pipe, low, scenes, passes, film_generators(generator, len(video), 1))
         spent_s += time.monotonic() - begun
@@ -249,8 +249,8 @@ def _measure(
             "bicubic": resized(shrunk, large),
             "lanczos": lanczos(shrunk, large),
             "bicubic_of_tokens": resized(decoded, large),
-            "ours": pipe.decode_sharp(codes, num_frames=frames).float().cpu(),
-            "ceiling": pipe.decode_sharp(pipe.encode_sharp(video), num_frames=frames).float().cpu(),
+            "ours": pipe.upscaler.decode(codes, num_frames=frames).float().cpu(),
+            "ceiling": pipe.upscaler.decode(pipe.upscaler.encode(video), num_frames=frames).float().cpu(),
             "original": video,
         }
         for name, pictures in made.items():
@@ -293,11 +293,11 @@ def _curve_point(
     generator = torch.Generator().manual_seed(seed)
     spent_s = 0.0
     for video, scenes in _batches(material, batch_size, title):
-        low = pipe.encode_sharp(resized(video, passes[0].low))
+        low = pipe.upscaler.encode(resized(video, passes[0].low))
         begun = time.monotonic()
         codes = _ours(pipe, low, scenes, passes, film_generators(generator, len(video), 1))
         spent_s += time.monotonic() - begun
-        ours.add(pipe.decode_sharp(codes, num_frames=video.shape[2]).float().cpu(), video)
+        ours.add(pipe.upscaler.decode(codes, num_frames=video.shape[2]).float().cpu(), video)
     return ours.figures(original) | {"seconds_per_clip": round(spent_s / len(material.clips), 2)}
 
 
@@ -306,8 +306,8 @@ def _seams(
 ) -> dict[str, Any]:
     """Change at the joints of windows, and of tiles where there are some."""
     t = material.clips.shape[2]
-    strides = pipe.sharp_visual.stride
-    places = {"time": (2, pipe.joints(t))}
+    strides = pipe.upscaler.tokenizer.stride
+    places = {"time": (2, pipe.upscaler.joints(t))}
     for axis, cut in zip((3, 4), passes[-1].cuts, strict=True):
         places["rows" if axis == 3 else "columns"] = (axis, [joint * strides[axis - 2] for joint in cut.joints])
     places = {name: place for name, place in places.items() if place[1]}
@@ -323,7 +323,7 @@ def _seams(
                 ratio = float(seam_ratio(film, joints, dim=axis))
                 ratios[name][side] += [ratio] if math.isfinite(ratio) else []  # a film that stands still has none
     return {
-        "protocol": f"{len(material.clips)} films of {t} frames in {pipe.num_windows(t)} windows that share "
-        f"{pipe.overlap()}; {material.protocol}",
+        "protocol": f"{len(material.clips)} films of {t} frames in {pipe.upscaler.num_windows(t)} windows that share "
+        f"{pipe.upscaler.overlap}; {material.protocol}",
         "seams": {name: {side: _figure(_mean(v), 3) for side, v in sides.items()} for name, sides in ratios.items()},
     }

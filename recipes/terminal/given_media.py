@@ -61,15 +61,17 @@ def read_media(args: argparse.Namespace, pipe: Any, plan: Any, options: dict[str
         options["segments"] = [Segment(p, i) for (p, _), i in zip(args.then, pictures, strict=True)]
     if args.video is not None:
         start_s = 0.0
-        if plan.task in ("continue_video", "continue_av"):
+        if plan.row.continues:
             frames, start_s = read_end(args.video, fps=config.fps, num_frames=plan.num_frames, size=size)
         else:
             frames = _read_film(args.video, fps=config.fps, num_frames=plan.num_frames, size=size)
         options["video"] = frames
         if not isinstance(options["mask"], (str, tuple, type(None))):
             options["mask"] = _fit_mask(options["mask"], args, size)
-        if not args.no_sound and plan.task != "video_to_audio":
-            sound = _own_sound(args, pipe, frames.shape[1], start_s, needed=plan.task == "continue_av")
+        if not args.no_sound and plan.row.takes("audio"):
+            sound = _own_sound(
+                args, pipe, frames.shape[1], start_s, needed_by=plan.task if "audio" in plan.row.needs else None
+            )
             options |= {} if sound is None else {"audio": sound}
     if args.audio is not None:
         from mmtok.media.audio import read_audio
@@ -82,20 +84,22 @@ def read_media(args: argparse.Namespace, pipe: Any, plan: Any, options: dict[str
         options["audio"] = clip.samples
 
 
-def _own_sound(args: argparse.Namespace, pipe: Any, num_frames: int, start_s: float, *, needed: bool) -> Any:
+def _own_sound(args: argparse.Namespace, pipe: Any, num_frames: int, start_s: float, *, needed_by: str | None) -> Any:
     """The film's sound beside the pictures that were read, or None."""
+    from llm.tasks import fitting_tasks
     from mmtok.media.audio import read_audio
     from mmtok.media.video import probe
 
+    other = fitting_tasks({"video"})[0]
     if not probe(args.video).has_audio:
-        if needed:
-            raise ValueError(f"{args.video} has no sound, and continue_av goes on with it; try --task continue_video")
+        if needed_by:
+            raise ValueError(f"{args.video} has no sound, and {needed_by} goes on with it; try --task {other}")
         return None
     rate = pipe.audio.sample_rate
     count = round(num_frames / pipe.config.fps * rate)
     clip = read_audio(args.video, sample_rate=rate, num_samples=count, start_s=start_s)
-    if needed and not clip.samples.any():
-        raise ValueError(f"{args.video}: the sound beside its last pictures is silence; try --task continue_video")
+    if needed_by and not clip.samples.any():
+        raise ValueError(f"{args.video}: the sound beside its last pictures is silence; try --task {other}")
     return clip.samples
 
 

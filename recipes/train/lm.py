@@ -33,7 +33,7 @@ from llm.flops import sequence_flops
 from llm.init_from_codes import start_from_code_vectors
 from llm.loss import LMLoss, prefix_lm_loss
 from llm.model import PrefixLM
-from llm.tasks import find_task
+from llm.tasks import default_weights, find_task
 from mmtok.audio.orders import ORDERS
 from mmtok.vocabulary import Vocabulary
 from recipes.loop.average import follow_weights
@@ -47,18 +47,6 @@ from recipes.tokens.caption_vectors import CaptionLookup
 from recipes.tokens.lm_batches import LMData, make_batch
 
 OPTIMIZERS = ("adamw", "muon")
-
-
-def _default_weights() -> dict[str, float]:
-    return {
-        "text_to_video": 0.55,
-        "text_to_image": 0.05,
-        "unconditional": 0.05,
-        "image_to_video": 0.1,
-        "continue_video": 0.1,
-        "video_to_audio": 0.1,
-        "audio_to_video": 0.05,
-    }
 
 
 @dataclass(frozen=True)
@@ -140,7 +128,7 @@ class LMTrainConfig:
     warmup: int = 10
     weight_decay: float = 0.05
     clip: float = 1.0
-    task_weights: dict[str, float] = field(default_factory=_default_weights)
+    task_weights: dict[str, float] = field(default_factory=default_weights)
     image_share: tuple[float, float] | None = None
     silent_share: float = 0.0
     given: tuple[int, ...] | None = None

@@ -61,7 +61,7 @@ def test_slices_and_audio_frames_of_videopoets_clip():
 
 
 def test_errors():
-    with pytest.raises(ValueError, match="unknown task 'dream'; known: unconditional, text_to_image"):
+    with pytest.raises(ValueError, match="unknown task 'dream'; known: text_to_video, text_to_image"):
         find_task("dream")
     with pytest.raises(ValueError, match=r"continue_video needs given slices in \[1, 2\], got given=None"):
         task_layout("continue_video", VOCABULARY, CLIP, text_slots=4)
