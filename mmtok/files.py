@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import uuid
@@ -94,3 +95,19 @@ def put_file(scratch: Path, path: Path) -> None:
     os.umask(mask)
     scratch.chmod(0o666 & ~mask)
     os.replace(scratch, path)
+
+
+def named_file(path: str | os.PathLike[str]) -> str:
+    """A file's name and the beginning of its hash, for protocols.
+
+    Args:
+        path: of the file.
+
+    Returns:
+        Such as "i3d.pt, sha256 0123456789ab".
+    """
+    with open(path, "rb") as file:
+        digest = hashlib.sha256()
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return f"{Path(path).name}, sha256 {digest.hexdigest()[:12]}"

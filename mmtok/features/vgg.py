@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from mmtok.convert.checkpoints import read_checkpoint
 from mmtok.convert.names import fill
+from mmtok.files import named_file
 
 _STAGES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
 WIDTHS = tuple(stage[-1] for stage in _STAGES)
@@ -90,6 +91,7 @@ class LPIPS(nn.Module):
         super().__init__()
         self.network = network
         self.weights = nn.ParameterList(nn.Parameter(torch.rand(w), requires_grad=False) for w in widths)
+        self.source = "random weights"  # for protocols
 
     @classmethod
     def from_files(cls, vgg: str | Path, linear: str | Path) -> LPIPS:
@@ -113,6 +115,7 @@ class LPIPS(nn.Module):
             raise ValueError(f"{linear} does not hold LPIPS's five layers for VGG16")
         for weight, name in zip(metric.weights, names, strict=True):
             weight.data = tensors[name].float().flatten()
+        metric.source = f"VGG16 {named_file(vgg)}, linear {named_file(linear)}"
         return metric
 
     def forward(self, images: Tensor, others: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from mmtok.contract import require_one_shape
+from mmtok.metrics.mean import Mean
 from mmtok.nn.mel import MelSpectrogram
 
 
@@ -189,3 +190,72 @@ def si_sdr_db(output: Tensor, target: Tensor) -> Tensor:
     kept = signal.square().sum(-1)
     floor = 1e-12 * (kept + distortion) + 1e-30
     return (10 * ((kept + floor) / (distortion + floor)).log10()).float()
+
+
+class LogMel(Mean):
+    """Mean ``LogMelDistance`` of sounds (b, 1, n).
+
+    Args:
+        sample_rate: Hz.
+    """
+
+    protocol = "L1 of natural-log mel magnitudes, Hann window 1024, hop 256, 64 Slaney bands, floor 1e-4 of full scale"
+
+    def __init__(self, sample_rate: int):
+        super().__init__()
+        self.distance = LogMelDistance(sample_rate=sample_rate)
+
+    def _compare(self, real: Tensor, again: Tensor) -> Tensor:
+        """(b,) distances."""
+        return self.distance(again, real)
+
+
+class Stft(Mean):
+    """Mean ``STFTDistance`` of sounds (b, 1, n)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.distance = STFTDistance()
+        resolutions = ", ".join(f"{w}/{h}/{n}" for n, h, w in self.distance.resolutions)
+        self.protocol = (
+            "spectral convergence + L1 of natural-log magnitudes (floor 1e-4 of full scale), mean over "
+            f"window/hop/transform of {resolutions} samples (arXiv 1910.11480)"
+        )
+
+    def _compare(self, real: Tensor, again: Tensor) -> Tensor:
+        """(b,) distances."""
+        return self.distance(again, real)
+
+
+class SiSdr(Mean):
+    """Mean ``si_sdr_db`` of sounds (b, 1, n)."""
+
+    protocol = "arXiv 1811.02508, means removed, limited to +-120 dB"
+
+    def _compare(self, real: Tensor, again: Tensor) -> Tensor:
+        """(b,) decibels."""
+        return si_sdr_db(again, real)[:, 0]
+
+
+class Stoi(Mean):
+    """Mean ``stoi`` of the sounds (b, 1, n) that are long and loud enough.
+
+    Args:
+        sample_rate: Hz.
+    """
+
+    def __init__(self, sample_rate: int):
+        super().__init__()
+        self.sample_rate = sample_rate
+
+    def _compare(self, real: Tensor, again: Tensor) -> Tensor:
+        """(b,), NaN for sounds without 384 ms that are loud enough."""
+        return stoi(again, real, sample_rate=self.sample_rate)[:, 0]
+
+    @property
+    def protocol(self) -> str:  # type: ignore[override]  # which sounds could be measured is known at the end only
+        """How it is measured, and over how many sounds, or why not."""
+        if not self.valid:
+            return "left out: no sound has 384 ms that are loud enough"
+        over = f"{len(self.valid)} of {len(self.values)} sounds long enough"
+        return f"Taal et al. 2011 by pystoi, over {over}; meant for speech"

@@ -2,7 +2,7 @@
 
 Two sets of sounds are cut into overlapping windows, an embedding makes a vector of each, and the distance is that of
 the Gaussians fitted to the vectors. The figure depends on everything: embedding, windows, rate, numbers of vectors.
-``fad_protocol`` says it all in a line; figures of different protocols must not be compared. The paper's embedding is
+``Fad.protocol`` says it all in a line; figures of different protocols must not be compared. The paper's embedding is
 VGGish (1 s windows each 0.5 s); ``mmtok.features.yamnet.YAMNet`` is one, and anything with the few attributes of
 ``SoundEmbedding`` is another.
 
@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mmtok.media.audio import resample
-from mmtok.metrics.frechet import Gaussian, gaussian_distance
+from mmtok.metrics.frechet import Frechet
 
 
 @runtime_checkable
@@ -129,25 +129,23 @@ def fad_protocol(embedding: SoundEmbedding, count: int, other: int) -> str:
     )
 
 
-def frechet_audio_distance(
-    embedding: SoundEmbedding, sounds: Iterable[Tensor], others: Iterable[Tensor], *, sample_rate: int
-) -> float:
-    """FAD between two sets of sounds, which are read one by one.
+class Fad(Frechet):
+    """Fréchet audio distance of sounds (b, 1, n).
 
     Args:
         embedding: the network.
-        sounds: (n,) each, the reference set.
-        others: (n,) each.
-        sample_rate: Hz of all of them.
-
-    Returns:
-        Not negative, 0 for equal sets.
-
-    Raises:
-        ValueError: if a set gives less than two vectors.
+        sample_rate: Hz of the sounds; resampled where the network hears another.
     """
-    pair = (Gaussian(embedding.dim), Gaussian(embedding.dim))
-    for gaussian, group in zip(pair, (sounds, others), strict=True):
-        for sound in group:
-            gaussian.update(embed_sound(embedding, sound, sample_rate=sample_rate))
-    return gaussian_distance(*pair)
+
+    def __init__(self, embedding: SoundEmbedding, sample_rate: int):
+        window, hop = embedding.window / embedding.sample_rate, embedding.hop / embedding.sample_rate
+        super().__init__(
+            f"{embedding.source}, windows of {window:g} s each {hop:g} s at {embedding.sample_rate} Hz, whole windows "
+            "only, a shorter sound filled with silence"
+        )
+        self.embedding, self.sample_rate = embedding, sample_rate
+
+    def _features(self, media: Tensor) -> Tensor:
+        """A vector a window of a sound."""
+        vectors = [embed_sound(self.embedding, sound, sample_rate=self.sample_rate) for sound in media[:, 0]]
+        return torch.cat(vectors)

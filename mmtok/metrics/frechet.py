@@ -5,8 +5,18 @@ Shape letters: n vectors, d width.
 
 from __future__ import annotations
 
+import copy
+import math
+from typing import TYPE_CHECKING
+
 import torch
+from einops import rearrange
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from mmtok.features.squeezenet import SqueezeNet
 
 
 class Gaussian:
@@ -103,3 +113,90 @@ def frechet_distance(features: Tensor, others: Tensor) -> float:
     for gaussian, vectors in zip(pair, (features, others), strict=True):
         gaussian.update(vectors)
     return gaussian_distance(*pair)
+
+
+class Frechet:
+    """Fréchet distance between originals and what was made of them.
+
+    Subclasses give ``_features``. What is made by ``another`` shares the originals' Gaussian: their features cost as
+    much as those of the other side, and are the same for all methods.
+
+    Args:
+        source: which network makes the vectors, and of what.
+    """
+
+    def __init__(self, source: str):
+        self.source = source
+        self.real: list[Gaussian] = []  # one, once vectors have come and told their width
+        self.again: list[Gaussian] = []
+        self.embeds_originals = True
+
+    def _features(self, media: Tensor) -> Tensor:
+        """(n, d) vectors of a batch."""
+        raise NotImplementedError
+
+    def update(self, real: Tensor, again: Tensor) -> None:
+        """Take a batch in.
+
+        Args:
+            real: originals, (b, ...).
+            again: what was made of them, of the same shape.
+        """
+        for side, media in ((self.real, real), (self.again, again)):
+            if side is self.real and not self.embeds_originals:
+                continue
+            vectors = self._features(media)
+            if not len(vectors):
+                continue
+            if not side:
+                side.append(Gaussian(vectors.shape[1]))
+            side[0].update(vectors)
+
+    def value(self) -> float:
+        """The distance; NaN with less than two vectors a side."""
+        enough = min(self._counts()) > 1
+        return gaussian_distance(self.real[0], self.again[0]) if enough else math.nan
+
+    def another(self) -> Self:
+        """An empty one beside the same originals, which it does not embed again."""
+        other = copy.copy(self)
+        other.again, other.embeds_originals = [], False
+        return other
+
+    def _counts(self) -> tuple[int, int]:
+        n, m = (sum(gaussian.count for gaussian in side) for side in (self.real, self.again))
+        return n, m
+
+    @property
+    def protocol(self) -> str:
+        """Vectors, their network, and what biases the figure."""
+        n, m = self._counts()
+        if min(n, m) < 2:
+            return "left out: needs at least two vectors"
+        dim = len(self.real[0].mean)
+        few = f"; fewer vectors than {dim} dimensions bias it upwards" if min(n, m) < dim else ""
+        return f"Frechet distance of {n} + {m} vectors of width {dim}, {self.source}{few}"
+
+
+class FrechetOfFrames(Frechet):
+    """Of SqueezeNet's features of each picture; clips are (b, 3, t, h, w) in [-1, 1].
+
+    Args:
+        squeezenet: the network.
+    """
+
+    def __init__(self, squeezenet: SqueezeNet):
+        super().__init__(f"{squeezenet.source}, frames resized to 227 (bicubic)")
+        self.network = squeezenet
+
+    def _features(self, media: Tensor) -> Tensor:
+        """A vector a picture."""
+        return self.network.features(rearrange(media, "b c t h w -> (b t) c h w"))
+
+
+class FrechetOfDifferences(FrechetOfFrames):
+    """Of SqueezeNet's features of the change from picture to picture; single pictures are passed over."""
+
+    def _features(self, media: Tensor) -> Tensor:
+        """A vector a change."""
+        return super()._features(media.diff(dim=2) / 2) if media.shape[2] > 1 else media.new_zeros(0, 0)

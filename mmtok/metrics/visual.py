@@ -5,11 +5,92 @@ Shape letters: b batch, c channels, t h w time/height/width.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor
+
+from mmtok.metrics.mean import Mean
+
+if TYPE_CHECKING:
+    from mmtok.features.vgg import LPIPS
+
+SSIM_WINDOW = 11  # pixels
+
+
+class Psnr(Mean):
+    """Mean ``psnr_db`` of clips; infinite where one is equal to its original."""
+
+    protocol = "of each clip's mean squared error on [-1, 1] (peak 2), mean over clips"
+
+    def _compare(self, real: Tensor, again: Tensor) -> Tensor:
+        """(b,) decibels."""
+        return psnr_db(again, real)
+
+
+class Ssim(Mean):
+    """Mean ``ssim`` of clips; none where pictures are smaller than its window."""
+
+    def _compare(self, real: Tensor, again: Tensor) -> Tensor:
+        """(b,), NaN for pictures that are too small."""
+        small = min(real.shape[-2:]) < SSIM_WINDOW
+        return torch.full((len(real),), torch.nan) if small else ssim(again, real)
+
+    @property
+    def protocol(self) -> str:  # type: ignore[override]  # what was left out is known at the end only
+        """How it is measured, or why not."""
+        if self.values and not self.valid:
+            return f"left out: the window of {SSIM_WINDOW} pixels is larger than the picture"
+        return "11x11 Gaussian of 1.5, mean over places, frames and colours, then clips"
+
+
+class Lpips(Mean):
+    """Mean learned distance of pictures.
+
+    Args:
+        lpips: the network, with ``source``.
+    """
+
+    def __init__(self, lpips: LPIPS):
+        super().__init__()
+        self.network = lpips
+        self.protocol = f"LPIPS 0.1, {lpips.source}, mean over frames"
+
+    def _compare(self, real: Tensor, again: Tensor) -> Tensor:
+        """(b,) means over the pictures of a clip."""
+        pairs = (rearrange(v, "b c t h w -> (b t) c h w").split(16) for v in (again, real))  # 16 bound the memory
+        return torch.cat([self.network(a, b) for a, b in zip(*pairs, strict=True)]).view(len(real), -1).mean(1)
+
+
+class Sharpness:
+    """Gradient energy of all clips over that of their originals; 1 is as sharp."""
+
+    protocol = "gradient energy (squared differences to the right and lower neighbour) over the originals'"
+
+    def __init__(self) -> None:
+        self.real = self.again = 0.0
+
+    def update(self, real: Tensor, again: Tensor) -> None:
+        """Take a batch in.
+
+        Args:
+            real: originals, (b, 3, t, h, w) in [-1, 1].
+            again: what was made of them, of the same shape.
+        """
+        self.real += float(gradient_energy(real).sum())
+        self.again += float(gradient_energy(again).sum())
+
+    def value(self) -> float:
+        """The ratio; NaN where the originals have no edges."""
+        return self.again / self.real if self.real else math.nan
+
+    def another(self) -> Sharpness:
+        """An empty one."""
+        return Sharpness()
 
 
 def psnr_db(reconstruction: Tensor, video: Tensor) -> Tensor:
@@ -47,7 +128,7 @@ def ssim(reconstruction: Tensor, video: Tensor) -> Tensor:
         ValueError: if the shapes differ or the pictures are smaller than the window.
     """
     _same_shape(reconstruction, video)
-    if min(video.shape[-2:]) < 11:
+    if min(video.shape[-2:]) < SSIM_WINDOW:
         raise ValueError(f"ssim needs pictures of at least 11 x 11, got {tuple(video.shape[-2:])}")
     b = video.shape[0]
     x, y = (v.float().transpose(1, 2).reshape(-1, 1, *v.shape[-2:]) for v in (reconstruction, video))

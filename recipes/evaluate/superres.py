@@ -190,7 +190,7 @@ def evaluate_superres(
         write_atomically(folder / "superres.json", json.dumps(result, indent=1) + "\n")
         write_comparison(folder / "superres.png", {name: torch.stack(rows) for name, rows in columns.items()})
         if steps:
-            plot_steps(result, folder / "superres_steps.png")
+            plot_steps(result["sets"], folder / "superres_steps.png")
     return result
 
 

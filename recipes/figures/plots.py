@@ -1,80 +1,132 @@
-"""Plots: curves of a run, figures over steps and rates."""
+"""Plots: panels of curves, of whatever was measured or logged."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-FIGURES = {
-    "log_mel_distance": "log-mel distance (less is better)",
-    "stft_distance": "multi-resolution STFT distance (less is better)",
-    "si_sdr_db": "SI-SDR, dB (more is better)",
-    "stoi": "STOI (more is better)",
-    "fad": "Fréchet audio distance (less is better)",
-    "digit_accuracy": "digits understood (more is better)",
-}
+from mmtok.files import writing
+from mmtok.metrics.table import title_of
 
 
-def plot_steps(result: dict[str, Any], path: Path) -> None:
+@dataclass(frozen=True)
+class Curve:
+    """A line of a panel.
+
+    Attributes:
+        x: places; none for a level over the whole width.
+        y: values.
+        label: in the legend, "" to leave it out.
+        style: of matplotlib's ``plot``, such as ``{"marker": "o"}``.
+    """
+
+    x: Sequence[float]
+    y: Sequence[float]
+    label: str = ""
+    style: Mapping[str, Any] = field(default_factory=dict)
+
+
+def plot_panels(
+    path: Path,
+    panels: Mapping[str, Sequence[Curve]],
+    *,
+    columns: int = 3,
+    size: tuple[float, float] = (5, 3.4),
+    xlabel: str = "",
+    title: str = "",
+    finish: Callable[[Any], None] | None = None,
+    dpi: int = 90,
+) -> None:
+    """Write a PNG with one panel a figure; nothing where there are no panels.
+
+    Args:
+        path: the file, replaced in full or not at all.
+        panels: title to curves.
+        columns: panels in a row, at most.
+        size: of a panel, inches wide and high.
+        xlabel: of every panel.
+        title: of the whole picture.
+        finish: has the last word on each matplotlib ``Axes``, such as its scale and ticks.
+        dpi: pixels an inch.
+    """
+    if not panels:
+        return
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    columns = min(columns, len(panels))
+    lines = math.ceil(len(panels) / columns)
+    figure, axes = plt.subplots(lines, columns, figsize=(size[0] * columns, size[1] * lines), squeeze=False)
+    for axis, (name, curves) in zip(axes.flat, panels.items(), strict=False):
+        for curve in curves:
+            label = {"label": curve.label} if curve.label else {}
+            if len(curve.x):
+                axis.plot(curve.x, curve.y, **label, **curve.style)
+            else:
+                axis.axhline(curve.y[0], **label, **curve.style)
+        axis.set_title(name, fontsize=9)
+        axis.set_xlabel(xlabel, fontsize=8)
+        axis.grid(alpha=0.3)
+        if finish is not None:
+            finish(axis)
+    for axis in axes.flat[len(panels) :]:
+        axis.axis("off")
+    if any(curve.label for curve in next(iter(panels.values()))):
+        axes.flat[0].legend(fontsize=8)
+    if title:
+        figure.suptitle(title)
+    figure.tight_layout()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with writing(path) as scratch:
+        figure.savefig(scratch, dpi=dpi)
+    plt.close(figure)
+
+
+def plot_steps(sets: Mapping[str, Mapping[str, Any]], path: Path) -> None:
     """Figures against decoding steps, a panel a figure; bicubic is dotted, of tokens dot-dashed, the ceiling dashed.
 
     Args:
-        result: of ``evaluate_superres`` with ``steps``.
+        sets: name to "methods" and "steps", as in the figures of ``recipes.evaluate.superres``.
         path: PNG.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    curves = {name: told for name, told in result["sets"].items() if told.get("steps")}
+    curves = {told: measured for told, measured in sets.items() if measured.get("steps")}
     names = [*next(iter(curves.values()))["methods"]["ours"], "seconds_per_clip"]
-    figure, axes = plt.subplots(1, len(names), figsize=(3.6 * len(names), 3.2), squeeze=False)
-    for axis, name in zip(axes[0], names, strict=True):
-        for number, (told, measured) in enumerate(curves.items()):
-            counts = sorted(measured["steps"], key=int)
+    panels: dict[str, list[Curve]] = {name: [] for name in names}
+    for number, (told, measured) in enumerate(curves.items()):
+        counts = sorted(measured["steps"], key=int)
+        for name, panel in panels.items():
             values = [measured["steps"][count][name] for count in counts]
-            axis.plot([int(count) for count in counts], values, marker="o", color=f"C{number}", label=told)
+            own = {"marker": "o", "color": f"C{number}"}
+            panel.append(Curve([int(count) for count in counts], values, told, own))
             for method, style in (("bicubic", ":"), ("bicubic_of_tokens", "-."), ("ceiling", "--")):
                 level = measured["methods"][method].get(name)
                 if level is not None:
-                    axis.axhline(level, color=f"C{number}", linestyle=style, linewidth=1)
-        axis.set_title(name, fontsize=9)
-        axis.set_xlabel("decoding steps", fontsize=8)
-        axis.grid(alpha=0.3)
-    axes[0][0].legend(fontsize=8)
-    figure.tight_layout()
-    figure.savefig(path, dpi=90)
-    plt.close(figure)
+                    panel.append(Curve([], [level], style={"color": f"C{number}", "linestyle": style, "linewidth": 1}))
+    plot_panels(path, panels, columns=len(names), size=(3.6, 3.2), xlabel="decoding steps")
 
 
-def plot_rates(results: dict[str, dict[str, Any]], path: Path) -> None:
+def plot_rates(results: Mapping[str, Mapping[str, Any]], path: Path) -> None:
     """Bits against distortion: a panel a figure, a line a tokenizer.
 
     Args:
-        results: name to what ``evaluate_audio`` returned.
+        results: name to figures with "levels", as of ``recipes.evaluate.audio_tokenizer``.
         path: PNG.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    names = [n for n in FIGURES if any(n in row for result in results.values() for row in result["levels"])]
-    columns = min(3, len(names))
-    lines = math.ceil(len(names) / columns)
-    figure, axes = plt.subplots(lines, columns, figsize=(5 * columns, 3.4 * lines), squeeze=False)
-    for axis, name in zip(axes.flat, names, strict=False):
-        for told, result in results.items():
-            points = [(row["kbps"], row[name]) for row in result["levels"] if name in row]
-            axis.plot([p[0] for p in points], [p[1] for p in points], marker="o", label=told)
-        axis.set_title(FIGURES[name], fontsize=9)
-        axis.set_xlabel("kbit/s", fontsize=8)
-        axis.grid(alpha=0.3)
-    for axis in list(axes.flat)[len(names) :]:
-        axis.axis("off")
-    axes.flat[0].legend(fontsize=8)
-    figure.tight_layout()
-    figure.savefig(path, dpi=90)
-    plt.close(figure)
+    rows = {told: figures["levels"] for told, figures in results.items()}
+    names = dict.fromkeys(name for levels in rows.values() for row in levels for name in row)
+    panels = {}
+    for name in names:
+        if name in ("levels", "kbps"):
+            continue
+        points = {told: [(row["kbps"], row[name]) for row in levels if name in row] for told, levels in rows.items()}
+        panels[title_of(name)] = [
+            Curve([p[0] for p in its], [p[1] for p in its], told, {"marker": "o"})
+            for told, its in points.items()
+            if its
+        ]
+    plot_panels(path, panels, xlabel="kbit/s")

@@ -10,7 +10,16 @@ from torch.testing import assert_close
 
 from mmtok.contract import bitrate_kbps
 from mmtok.media.audio import read_audio
-from mmtok.metrics.audio import LogMelDistance, STFTDistance, si_sdr_db, stoi
+from mmtok.metrics.audio import (
+    LogMel,
+    LogMelDistance,
+    SiSdr,
+    Stft,
+    STFTDistance,
+    Stoi,
+    si_sdr_db,
+    stoi,
+)
 
 
 def test_log_mel_distance_of_a_gain_is_its_logarithm() -> None:
@@ -118,3 +127,27 @@ def test_stoi_names_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_bitrate_of_videopoets_sound() -> None:
     assert bitrate_kbps(frame_rate=50, num_codebooks=4, codebook_size=1024) == 2.0
     assert bitrate_kbps(frame_rate=75, num_codebooks=8, codebook_size=1024) == 6.0  # SoundStream's 6 kbit/s
+
+
+def test_metrics_of_sounds_are_means_over_sounds() -> None:
+    generator = torch.Generator().manual_seed(0)
+    real = 0.3 * torch.randn(2, 1, 9000, generator=generator)
+    again = real + 0.1 * torch.randn(real.shape, generator=generator)
+    for metric, wanted in (
+        (LogMel(16_000), LogMelDistance(sample_rate=16_000)(again, real)),
+        (Stft(), STFTDistance()(again, real)),
+        (SiSdr(), si_sdr_db(again, real)),
+    ):
+        for i in range(2):
+            metric.update(real[i : i + 1], again[i : i + 1])
+        assert len(metric.values) == 2 and metric.value() == pytest.approx(float(wanted.mean()), rel=1e-5)
+
+
+def test_sounds_without_speech_are_left_out_of_stoi() -> None:
+    pytest.importorskip("pystoi")
+    metric = Stoi(16_000)
+    metric.update(torch.zeros(1, 1, 16_000), torch.zeros(1, 1, 16_000))
+    assert math.isnan(metric.value()) and "384 ms" in metric.protocol
+    noise = 0.3 * torch.randn(1, 1, 16_000, generator=torch.Generator().manual_seed(0))
+    metric.update(noise, noise)
+    assert metric.value() == pytest.approx(1, abs=1e-3) and "over 1 of 2 sounds" in metric.protocol

@@ -1,11 +1,12 @@
-"""PSNR, SSIM and use of the codebook."""
+"""PSNR, SSIM, LPIPS, sharpness and seams."""
 
 import math
 
 import pytest
 import torch
 
-from mmtok.metrics.visual import gradient_energy, psnr_db, seam_ratio, ssim
+from mmtok.features.vgg import LPIPS, VGG16
+from mmtok.metrics.visual import Lpips, Psnr, Sharpness, Ssim, gradient_energy, psnr_db, seam_ratio, ssim
 
 
 def test_psnr_of_a_known_error():
@@ -76,3 +77,27 @@ def test_seams_are_found_along_any_axis(dim):
     for wrong in ([], [0], [8], range(1, 8)):
         with pytest.raises(ValueError, match="joints must be some of the places 1 to 7"):
             seam_ratio(steady, list(wrong), dim=dim)
+
+
+def test_metrics_of_pictures_are_means_over_clips():
+    generator = torch.Generator().manual_seed(0)
+    real = torch.rand(3, 3, 2, 16, 16, generator=generator) * 2 - 1
+    again = (real + 0.2 * torch.randn(real.shape, generator=generator)).clamp(-1, 1)
+    torch.manual_seed(0)
+    network = LPIPS(VGG16())
+    for metric, wanted in (
+        (Psnr(), psnr_db(again, real).mean()),
+        (Ssim(), ssim(again, real).mean()),
+        (Lpips(network), torch.stack([network(again[:, :, i], real[:, :, i]) for i in range(2)]).mean()),
+        (Sharpness(), gradient_energy(again).sum() / gradient_energy(real).sum()),
+    ):
+        for part in ((real[:2], again[:2]), (real[2:], again[2:])):
+            metric.update(*part)
+        assert metric.value() == pytest.approx(float(wanted), rel=1e-4), metric
+        assert metric.protocol and math.isnan(metric.another().value())
+
+
+def test_pictures_below_the_window_of_ssim_say_so():
+    metric = Ssim()
+    metric.update(torch.zeros(2, 3, 1, 8, 8), torch.zeros(2, 3, 1, 8, 8))
+    assert math.isnan(metric.value()) and "11 pixels is larger" in metric.protocol

@@ -19,7 +19,7 @@ from mmtok.media.video import read_video, write_film
 from mmtok.metrics.frechet import frechet_distance
 from mmtok.visual.larp import Larp, LarpParams
 from recipes.cli import main
-from recipes.evaluate.backbones import Backbones, i3d_features, load_backbones
+from recipes.evaluate.backbones import Backbones, load_backbones
 from recipes.evaluate.visual_tokenizer import evaluate_tokenizer
 
 
@@ -187,26 +187,3 @@ def test_options_that_would_do_nothing_are_refused(
 ) -> None:
     assert main(["evaluate", *words]) == 2
     assert told in capsys.readouterr().err
-
-
-class Published(torch.nn.Module):
-    """The options of the I3D file that FVD code ships."""
-
-    def forward(self, x: Tensor, rescale: bool = True, resize: bool = True, return_features: bool = False) -> Tensor:
-        if rescale or resize or not return_features:
-            return torch.zeros(len(x), 2)
-        return x.mean((2, 3, 4))
-
-
-@pytest.mark.filterwarnings("ignore:.*torch.jit.*")
-def test_the_published_i3d_is_asked_for_features_of_finished_pictures() -> None:
-    video = torch.rand(2, 3, 10, 16, 16) * 2 - 1
-    got = i3d_features(torch.jit.script(Published()), video)
-    torch.testing.assert_close(got, video.mean((2, 3, 4)), atol=1e-2, rtol=0)
-
-    class Broken(torch.nn.Module):
-        def forward(self, x: Tensor) -> Tensor:
-            return x.view(7)
-
-    with pytest.raises(RuntimeError):
-        i3d_features(torch.jit.script(Broken()), video)

@@ -1,0 +1,274 @@
+"""What all evaluators share: who is measured, on what, by which metrics, and the result that cards and plots read.
+
+    evaluate(subject, material, metrics) -> Result
+
+A subject makes something again of each original, in one or several versions (a codec with 1, 2, ... levels; methods of
+enlarging), and every version is compared by every metric of ``mmtok.metrics.table``. An evaluator of films that have no
+original, such as ``recipes.evaluate.prompts``, fills a ``Result`` by itself. A result names the weights that it
+measured, so nobody can print it as the figures of another model.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from mmtok.files import write_json
+from mmtok.metrics.table import Metric, Metrics
+
+# an item of the material to the original as it is compared, and what was made of it, by version
+Again = Callable[[Any], tuple[Tensor, dict[str, Tensor]]]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """Who is measured.
+
+    Attributes:
+        name: as it was asked for.
+        folder: where its weights lie, "" for what was never saved.
+        weights: sha256 over its weights.
+        version: of this code.
+        again: what it makes of an item of the material; no part of the record.
+    """
+
+    name: str
+    folder: str
+    weights: str
+    version: str
+    again: Again | None = field(default=None, compare=False, repr=False)
+
+    def record(self) -> dict[str, str]:
+        """What a result keeps of it."""
+        return {name: getattr(self, name) for name in ("name", "folder", "weights", "version")}
+
+
+def weights_of(model: Path | nn.Module) -> str:
+    """The hash that names a model's weights.
+
+    Args:
+        model: a folder with safetensors in it or below it, or a module that was never saved.
+
+    Returns:
+        sha256 in hexadecimal digits, of the files' places and contents or of the module's tensors.
+    """
+    digest = hashlib.sha256()
+    if isinstance(model, nn.Module):
+        digest.update(save({name: tensor.contiguous() for name, tensor in model.state_dict().items()}))
+        return digest.hexdigest()
+    for path in sorted(model.rglob("*.safetensors")):
+        digest.update(path.relative_to(model).as_posix().encode())
+        with path.open("rb") as file:
+            while block := file.read(1 << 24):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def subject_of(name: str, model: Path | nn.Module, again: Again | None = None) -> Subject:
+    """A model or tokenizer as a subject.
+
+    Args:
+        name: as it was asked for.
+        model: its folder, or a module that was never saved.
+        again: what it makes of an item of the material; None where an evaluator needs none.
+
+    Returns:
+        The subject.
+    """
+    try:
+        version = metadata.version("cinepoet")
+    except metadata.PackageNotFoundError:
+        version = "not installed"
+    folder = "" if isinstance(model, nn.Module) else str(model)
+    return Subject(name, folder, weights_of(model), version, again)
+
+
+@dataclass(frozen=True)
+class Material:
+    """What is measured on.
+
+    Attributes:
+        told: in words: how many of what, how they were chosen, made and cut.
+        items: read once; what ``Subject.again`` takes.
+    """
+
+    told: str
+    items: Iterable[Any] = ()
+
+
+@dataclass(frozen=True)
+class Result:
+    """What was measured; cards, tables and plots read this and nothing else.
+
+    Attributes:
+        of: the evaluator, such as "prompts"; the name of its file.
+        subject: whose figures they are.
+        material: on what.
+        protocol: how, by figure.
+        figures: by name; numbers, or tables of numbers by version. null is a figure without bounds, such as the PSNR
+            of equal pictures; one that could not be had is absent, and the protocol says why.
+    """
+
+    of: str
+    subject: Subject
+    material: str
+    protocol: dict[str, str]
+    figures: dict[str, Any]
+
+    def record(self) -> dict[str, Any]:
+        """As it is printed and saved."""
+        return {
+            "evaluate": self.of,
+            "subject": self.subject.record(),
+            "material": self.material,
+            "protocol": self.protocol,
+            "figures": self.figures,
+        }
+
+    def save(self, folder: Path, name: str = "") -> Path:
+        """Write it into a folder, in full or not at all.
+
+        Args:
+            folder: is made where it is not there.
+            name: of the file; "" takes the evaluator's.
+
+        Returns:
+            The file.
+        """
+        path = folder / f"{name or self.of}.json"
+        write_json(path, self.record())
+        return path
+
+    @classmethod
+    def load(cls, path: Path) -> Result:
+        """Read what ``save`` wrote.
+
+        Args:
+            path: the file.
+
+        Returns:
+            The result.
+
+        Raises:
+            FileNotFoundError: if it is absent, with the command that makes it.
+            ValueError: if it holds something else, or is of before results named their model.
+        """
+        command = f"cinepoet evaluate {path.stem} --model M --out {path.parent}"
+        if not path.is_file():
+            raise FileNotFoundError(f"{path} does not exist; make it with {command}")
+        try:
+            told = json.loads(path.read_text())
+        except ValueError as fault:
+            raise ValueError(f"{path} is damaged ({fault}); measure again with {command}") from fault
+        if not isinstance(told, dict) or not isinstance(told.get("subject"), dict):
+            raise ValueError(f"{path} does not say which model it measured; measure again with {command}")
+        try:
+            of = told["evaluate"]
+            return cls(of, Subject(**told["subject"]), told["material"], told["protocol"], told["figures"])
+        except (KeyError, TypeError) as fault:
+            raise ValueError(f"{path} holds no whole result ({fault}); measure again with {command}") from fault
+
+    def require_model(self, model: Path, path: Path) -> Result:
+        """This result, refused as the figures of another model.
+
+        Args:
+            model: folder of the model that it is wanted for.
+            path: where it was read, for the message.
+
+        Returns:
+            The same.
+
+        Raises:
+            ValueError: if other weights were measured.
+        """
+        wanted = weights_of(model)
+        if self.subject.weights != wanted:
+            raise ValueError(
+                f"{path} measured {self.subject.name} (weights {self.subject.weights[:12]}), not {model} (weights "
+                f"{wanted[:12]}); measure it with cinepoet evaluate {self.of} --model {model} --out FOLDER"
+            )
+        return self
+
+
+def rounded(value: float, digits: int) -> float | None:
+    """A figure as a result keeps it.
+
+    Args:
+        value: not NaN.
+        digits: behind the point.
+
+    Returns:
+        The number; None for infinity, which JSON does not know.
+    """
+    return None if math.isinf(value) else round(value, digits)
+
+
+def figures_of(metrics: Mapping[str, Metric], digits: int = 4) -> dict[str, float | None]:
+    """The figures that there are.
+
+    Args:
+        metrics: by name.
+        digits: behind the point.
+
+    Returns:
+        Name to figure; what cannot be told is absent.
+    """
+    values = {name: metric.value() for name, metric in metrics.items()}
+    return {name: rounded(value, digits) for name, value in values.items() if not math.isnan(value)}
+
+
+@torch.inference_mode()
+def evaluate(
+    of: str,
+    subject: Subject,
+    material: Material,
+    metrics: Metrics,
+    *,
+    only: Mapping[str, Collection[str]] | None = None,
+    digits: int = 4,
+) -> Result:
+    """Compare what a subject makes again of each original, in every version, by every metric.
+
+    Args:
+        of: the evaluator's name.
+        subject: with ``again``; the first item tells its versions, and the first of these has all metrics.
+        material: the originals.
+        metrics: of one kind of media; what was left out of them stands in the protocol.
+        only: versions that a few metrics suffice for, such as silence in the place of a sound.
+        digits: behind the point of each figure.
+
+    Returns:
+        Version to figures, and the protocol of every metric.
+
+    Raises:
+        ValueError: if the material is empty.
+    """
+    assert subject.again is not None, "a subject without again is measured by an evaluator of its own"
+    measured: dict[str, dict[str, Metric]] = {}
+    for item in material.items:
+        real, versions = subject.again(item)
+        for version, again in versions.items():
+            if version not in measured:  # beside the first version, which alone embeds the originals
+                first = next(iter(measured.values()), None)
+                chosen = (only or {}).get(version, metrics.ready)
+                measured[version] = (
+                    {n: m.another() for n, m in first.items() if n in chosen} if first else metrics.ready
+                )
+            for metric in measured[version].values():
+                metric.update(real, again)
+    if not measured:
+        raise ValueError(f"there is nothing to measure: {material.told}")
+    protocol = {name: metric.protocol for name, metric in metrics.ready.items()} | metrics.left_out
+    figures = {version: figures_of(its, digits) for version, its in measured.items()}
+    return Result(of, dataclasses.replace(subject, again=None), material.told, protocol, figures)
