@@ -21,12 +21,11 @@ import torch
 from safetensors.torch import save_file
 
 import mmtok  # noqa: F401  (lets transformers import beside any torchaudio)
+from mmtok.pretrained import resolve_folder
 from mmtok.text.t5 import PUBLISHED, T5TextEncoder, empty_encoder, published_config
 from recipes.bench.harness import in_fresh_process, machine, median_seconds, one_by_one, tell
-from recipes.bundle.folder import EMBEDDED
 from recipes.runtime.memory import forget_peak, peak_gb
 
-_VOCABULARY = EMBEDDED / "tiny" / "text" / "spiece.model"
 _SHARD_BYTES = 512 << 20
 
 
@@ -64,7 +63,7 @@ def save_random(folder: Path, size: str, dtype: torch.dtype, *, shard_bytes: int
         save_file(tensors, folder / f"model-{number:05d}-of-{len(shards):05d}.safetensors", metadata={"format": "pt"})
         del tensors
     (folder / "config.json").write_text(json.dumps(config))
-    shutil.copy(_VOCABULARY, folder)
+    shutil.copy(resolve_folder("tiny/text") / "spiece.model", folder)
     return sum(shape.numel() for shape in shapes.values()) * dtype.itemsize
 
 

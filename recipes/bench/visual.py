@@ -40,10 +40,12 @@ def presets() -> dict[str, tuple[Any, Any]]:
     Returns:
         Class and params of each.
     """
-    from mmtok.visual import cosmos, magvit2, vidtok
+    from mmtok.table import TOKENIZERS
+    from mmtok.visual.grid import GridTokenizer
 
-    families = ((magvit2.Magvit2, magvit2), (cosmos.CosmosDV, cosmos), (vidtok.VidTokFSQ, vidtok))
-    return {name: (cls, params) for cls, module in families for name, params in module.PRESETS.items()}
+    families = [family for family in TOKENIZERS.rows().values() if family.kind == "visual"]
+    classes = [(family.load_class(), family) for family in families]
+    return {n: (c, p) for c, family in classes if issubclass(c, GridTokenizer) for n, p in family.presets().items()}
 
 
 def make(preset: str, device: torch.device, dtype: torch.dtype) -> Any:
@@ -292,11 +294,10 @@ def tiles(args: argparse.Namespace) -> tuple[list[dict[str, Any]], str]:
     """
     import mmtok
     from mmtok.metrics.tiling import tiling_error
-    from recipes.bundle.folder import open_bundle
     from recipes.corpora.shapes import ShapesCorpus, render_video
 
     device = torch.device(args.device)
-    model = mmtok.load(open_bundle("tiny").part("visual"), device=device)
+    model = mmtok.load("tiny", device=device)
     corpus = ShapesCorpus(0, "heldout")
     scenes = [render_video(corpus.scene(i), size=args.size, num_frames=args.frames[0]) for i in range(8)]
     video = torch.stack(scenes).to(device)

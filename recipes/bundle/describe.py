@@ -21,7 +21,8 @@ def describe_bundle(name: str) -> str:
         FileNotFoundError: if there is none of that name.
         ValueError: if it is damaged.
     """
-    from recipes.bundle.folder import OPTIONAL_PARTS, PARTS, open_bundle
+    from mmtok.pretrained import OPTIONAL_PARTS, PARTS
+    from recipes.bundle.folder import open_bundle
 
     bundle = open_bundle(name)
     config = bundle.config

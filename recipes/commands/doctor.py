@@ -179,15 +179,16 @@ def model_facts() -> list[Fact]:
     Returns:
         One fact a model; a broken one when there is none or a part is missing.
     """
-    from recipes.bundle.folder import PARTS, embedded_names, open_bundle
+    from mmtok.pretrained import PARTS, known_models
+    from recipes.bundle.folder import open_bundle
 
     facts = []
-    for name in embedded_names():
+    for name in known_models():
         try:
             bundle = open_bundle(name)
             absent = [p for p in PARTS if not (bundle.part(p) / "model.safetensors").is_file()]
             detail = f"without {', '.join(absent)}" if absent else "all parts present"
-        except ValueError as fault:
+        except (FileNotFoundError, ValueError) as fault:
             absent, detail = ["all"], str(fault)
         facts.append(Fact(f"model {name}", None, not absent, detail, "pip install --force-reinstall cinepoet"))
     if not facts:

@@ -93,12 +93,9 @@ def run_lm(args: argparse.Namespace) -> int:
 
 
 def _model_folder(name: str) -> Path:
-    from recipes.bundle.folder import part_folder
+    from mmtok.loading import part_folder
 
-    folder = part_folder(name, "lm")
-    if not (folder / "config.json").is_file():
-        raise FileNotFoundError(f"{folder} has no config.json, so it is no model to start from")
-    return folder
+    return part_folder(name, "lm")
 
 
 def _start(folder: Path, wanted: Any, code_vectors: tuple[Any, Any], seed: int, *, sized: bool) -> Any:

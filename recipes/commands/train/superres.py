@@ -27,7 +27,7 @@ def run_superres(args: argparse.Namespace) -> int:
     """
     from dataclasses import replace
 
-    from recipes.bundle.folder import part_folder
+    from mmtok.loading import part_folder
     from recipes.runtime.config import load_config
     from recipes.runtime.records import same_data
     from recipes.tokens.caption_vectors import caption_lookup
@@ -98,15 +98,13 @@ def run_superres(args: argparse.Namespace) -> int:
 def _tokenizer(name: str) -> Any:
     """A visual tokenizer, or that of a bundle's super-resolution."""
     import mmtok
-    from recipes.bundle.folder import part_folder
 
-    own = part_folder(name, "superres_visual")
-    return mmtok.load(own if own.is_dir() else part_folder(name, "visual"))
+    return mmtok.load(name, part="superres_visual")
 
 
 def _start(name: str) -> Any:
     """Trained weights, or those of a bundle."""
-    from recipes.bundle.folder import part_folder
+    from mmtok.loading import part_folder
     from superres.model import SuperResTransformer
 
     return SuperResTransformer.from_pretrained(part_folder(name, "superres"))
