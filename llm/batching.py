@@ -385,12 +385,12 @@ def drop_slices(ids: Tensor, layout: Layout, *, share: float, generator: torch.G
         raise ValueError(f"slice dropout ({share}) must lie in [0, 1]")
     b, out, codes = len(ids), ids.clone(), layout.vocabulary.visual
     chosen = torch.rand(b, 1, generator=generator) < share
-    for segment in layout.segments:
-        if segment.kind != "visual" or segment.start >= layout.prefix_length:
+    for stretch in layout.stretches:
+        if stretch.kind != "visual" or stretch.start >= layout.prefix_length:
             continue
-        _, h, w = segment.shape
-        at = slice(segment.start, segment.stop)
-        hidden = torch.randint(codes.start, codes.stop, (b, segment.length), generator=generator)
+        _, h, w = stretch.shape
+        at = slice(stretch.start, stretch.stop)
+        hidden = torch.randint(codes.start, codes.stop, (b, stretch.length), generator=generator)
         down, right = (torch.randint(side, (b, 1), generator=generator) for side in (h, w))
         place = torch.arange(h * w)
         source = (place // w + down) % h * w + (place % w + right) % w  # (b, h * w)

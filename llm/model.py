@@ -270,7 +270,7 @@ class Positions(nn.Module):
         """
         tables = {"visual": (self.time, self.height, self.width), "audio": (self.level, self.frame)}
         pieces = []
-        for s in layout.segments:
+        for s in layout.stretches:
             if s.kind not in tables:
                 pieces.append(self.time.weight.new_zeros(s.length, self.time.embedding_dim))
                 continue
@@ -367,7 +367,7 @@ class PrefixLM(nn.Module):
             expected = (ids.shape[0], slots, self.config.text_dim)
             if tuple(text.shape) != expected:
                 raise ValueError(f"text must have shape {expected}, got {tuple(text.shape)}")
-            at = layout.segment("text")
+            at = layout.stretch("text")
             vectors = self.text_proj(text.to(x.dtype))
             x = torch.cat((x[:, : at.start], vectors, x[:, at.stop :]), dim=1)
         return x + self.positions(layout)

@@ -71,7 +71,7 @@ def test_3_prefix_is_open_output_is_causal():
     audio = torch.randint(16, (1, 4, 6), generator=generator)
     ids, _ = layout.fill(task_content("image_to_video", clip, visual=visual, audio=audio), 1)
     text, mask = torch.randn(1, 4, 8, generator=generator), torch.ones(1, 4, dtype=torch.bool)
-    place = layout.segment("visual_out").start + 5
+    place = layout.stretch("visual_out").start + 5
     changed = ids.clone()
     changed[0, place] = VIDEOPOET.visual.start + (ids[0, place] - VIDEOPOET.visual.start + 1) % 64
     with torch.no_grad():
@@ -165,4 +165,4 @@ def test_9_ranks_agree_padding_is_nothing_and_the_image_share_turns_over():
         batch = group.batch_size(8192)
         assert batch * group.layout.length <= max(8192, group.layout.length)
         pads = int((group.layout.template == VIDEOPOET.pad_id).sum())
-        assert pads == sum(s.length for s in group.layout.segments if s.kind != "special")
+        assert pads == sum(s.length for s in group.layout.stretches if s.kind != "special")

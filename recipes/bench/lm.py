@@ -154,8 +154,8 @@ def decode(args: argparse.Namespace) -> tuple[list[dict[str, Any]], str]:
     model = make_model(args.size, device).eval()
     grid = model.config.max_grid
     layout = task_layout("unconditional", model.vocabulary, Clip((grid[0], 16, 16)), text_slots=0)
-    first = layout.segment("visual_out").start
-    tokens = min(args.tokens or (256 if args.size == "tiny" else 32), layout.segment("visual_out").length)
+    first = layout.stretch("visual_out").start
+    tokens = min(args.tokens or (256 if args.size == "tiny" else 32), layout.stretch("visual_out").length)
     known = torch.ones(layout.length, dtype=torch.bool)
     known[first : first + tokens] = False
     ids = layout.template.repeat(args.batch, 1).to(device)
@@ -275,7 +275,7 @@ def train_case(args: argparse.Namespace) -> dict[str, Any]:
     clip = Clip((min(5, config.max_grid[0]), args.side, args.side))
     layout = task_layout("text_to_video", model.vocabulary, clip, text_slots=config.text_slots)
     ids = layout.template.repeat(args.batch, 1)
-    at = layout.segment("visual_out")
+    at = layout.stretch("visual_out")
     ids[:, at.start : at.stop] = torch.randint(256, model.vocabulary.visual.stop, (args.batch, at.length))
     ids = ids.to(device)
     text = torch.randn(args.batch, config.text_slots, config.text_dim, device=device)

@@ -591,7 +591,7 @@ class CinePoetPipeline:
                 generator=job.generators,
                 on_step=None if on_step is None else lambda done, of: on_step(task, done, of),
             )
-        return {s.name: layout.read(ids, s.name) for s in layout.segments if s.name.endswith("_out")}
+        return {s.name: layout.read(ids, s.name) for s in layout.stretches if s.name.endswith("_out")}
 
     def _decode_sound(self, codes: Tensor, num_frames: int) -> Tensor:
         with self.parts.timed("decode sound"):

@@ -179,7 +179,7 @@ class FilmPlan:
 
 
 @dataclass
-class Plan:
+class CorpusPlan:
     """All films, and what a user should know.
 
     Attributes:
@@ -213,7 +213,7 @@ class Plan:
         return hashlib.sha256(text.encode()).hexdigest()
 
     @classmethod
-    def read(cls, folder: Path, digest: str) -> Plan:
+    def read(cls, folder: Path, digest: str) -> CorpusPlan:
         """Read manifest.jsonl.
 
         Args:
@@ -255,7 +255,7 @@ def frame_size(aspect: str, width: int, stride: tuple[int, int, int]) -> tuple[i
     return (round(width * PORTRAIT / stride[1]) * stride[1] if aspect == "portrait" else width), width
 
 
-def make_plan(config: PrepareConfig, visual: Any, *, workers: int = 2) -> Plan:
+def make_plan(config: PrepareConfig, visual: Any, *, workers: int = 2) -> CorpusPlan:
     """Look at every film and decide.
 
     Args:
@@ -285,7 +285,7 @@ def make_plan(config: PrepareConfig, visual: Any, *, workers: int = 2) -> Plan:
     return plan
 
 
-def _plan_scenes(config: PrepareConfig, visual: Any) -> Plan:
+def _plan_scenes(config: PrepareConfig, visual: Any) -> CorpusPlan:
     """Scenes that train are of the corpus' training combinations, those that validate of the held-out ones."""
     height, width = frame_size("square", config.size, visual.stride)
     films = []
@@ -308,10 +308,10 @@ def _plan_scenes(config: PrepareConfig, visual: Any) -> Plan:
                     clips=tuple(ClipPlan(0.0, length, height, width, 0) for length in config.num_frames),
                 )
             )
-    return Plan(films)
+    return CorpusPlan(films)
 
 
-def _plan_files(config: PrepareConfig, visual: Any, workers: int) -> Plan:
+def _plan_files(config: PrepareConfig, visual: Any, workers: int) -> CorpusPlan:
     found = list_films(
         config.source,
         captions=config.captions,
@@ -320,7 +320,7 @@ def _plan_files(config: PrepareConfig, visual: Any, workers: int) -> Plan:
         caption_column=config.caption_column,
     )
     films = found.films if config.limit is None else found.films[: config.limit]
-    plan = Plan([], list(found.quarantined), found.notes)
+    plan = CorpusPlan([], list(found.quarantined), found.notes)
 
     def look(film: Film) -> tuple[str, tuple[ClipPlan, ...]] | MediaError:
         try:

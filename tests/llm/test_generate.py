@@ -14,7 +14,7 @@ def blank(batch, known_until=None):
     """The batch's inputs with the output forgotten."""
     layout = batch.layout
     known = torch.ones(layout.length, dtype=torch.bool)
-    for s in layout.segments:
+    for s in layout.stretches:
         if s.start >= layout.prefix_length and s.kind != "special":
             known[s.start : s.stop] = ~s.filled
     if known_until is not None:
@@ -131,7 +131,7 @@ def test_the_grammar_is_never_violated(model, make, name, temperature, order):
     out = generate(model, batch.layout, ids, known, temperature=temperature, generator=draw, **texts(batch))
     blocks = batch.layout.blocks
     content = torch.ones(batch.layout.length, dtype=torch.bool)
-    for s in batch.layout.segments:
+    for s in batch.layout.stretches:
         content[s.start : s.stop] = s.kind != "text"
     inside = (out >= blocks[:, 0]) & (out < blocks[:, 1])
     assert inside[:, content].all()
@@ -240,7 +240,7 @@ def test_same_seed_same_ids(model, make):
 
 def test_given_output_slices_are_kept(model, make):
     batch = make("image_to_video")
-    start = batch.layout.segment("visual_out").start
+    start = batch.layout.stretch("visual_out").start
     ids, known = blank(batch, known_until=start + 6)
     out = generate(model, batch.layout, ids, known, generator=torch.Generator().manual_seed(0), **texts(batch))
     assert torch.equal(out[:, : start + 6], ids[:, : start + 6])

@@ -370,7 +370,7 @@ def test_slices_are_hidden_in_the_tasks_that_say_so(share, changed):
     (batch,) = recipe.draw_batch(
         group, 0, config=config, data=data, captions=captions, generator=generator, device=torch.device("cpu")
     )
-    given = group.layout.segment("visual_in")
+    given = group.layout.stretch("visual_in")
     seen = batch.ids if batch.inputs is None else batch.inputs
     assert seen[:, given.stop :].equal(batch.ids[:, given.stop :])
     assert bool((seen != batch.ids)[:, given.start : given.stop].any()) == changed
