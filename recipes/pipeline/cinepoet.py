@@ -131,6 +131,16 @@ class CinePoetPipeline:
             f"{config.fps:g} fps, {len(config.tasks)} tasks, on {self.compute.device}, loaded: {loaded})"
         )
 
+    @property
+    def fps(self) -> float:
+        """Pictures per second."""
+        return self.config.fps
+
+    @property
+    def sample_rate(self) -> int:
+        """Samples of sound per second."""
+        return int(self.audio.sample_rate)
+
     @cached_property
     def upscaler(self) -> FilmUpscaler:
         """Super-resolution of films.
@@ -242,9 +252,9 @@ class CinePoetPipeline:
         sounds = [block.audio for block in blocks if block.audio is not None]
         output = Output(
             frames=torch.cat([block.frames for block in blocks], 2),
-            fps=self.config.fps,
+            fps=self.fps,
             audio=torch.cat(sounds, -1) if sounds else None,
-            sample_rate=self.audio.sample_rate,
+            sample_rate=self.sample_rate,
             codes=blocks[0].codes,
             notes=[line for block in blocks for line in block.notes],
             seconds=dict(self.seconds),

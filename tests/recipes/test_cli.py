@@ -253,7 +253,7 @@ def test_models_lists_parts_sizes_and_families(cinepoet: Cinepoet, bundle: Path)
     code, shown, _ = cinepoet("models", bundle)
     assert code == 0
     assert "17 frames of 32x32 at 8 fps, then 64x64" in shown and "Apache-2.0" in shown
-    assert "tasks: unconditional, text_to_image" in shown and "continue_av" in shown
+    assert "tasks: text_to_video, text_to_image" in shown and "continue_av" in shown
     assert "further lengths: 25; aspects: portrait; sources: clean, raw" in shown
     for part in ("visual", "audio", "text", "lm", "superres"):
         assert re.search(rf"^    {part} .*M parameters", shown, re.M), shown
