@@ -35,15 +35,7 @@ OnStep = Callable[[str, int, int], None]
 
 
 def blocks_of(video: Tensor, length: int) -> Iterator[Tensor]:
-    """A film as it would arrive.
-
-    Args:
-        video: (b, 3, t, h, w).
-        length: pictures a block.
-
-    Yields:
-        (b, 3, n, h, w), n at most ``length``.
-    """
+    """A film (b, 3, t, h, w) as it would arrive, at most ``length`` pictures at a time."""
     for start in itertools.count(0, length):
         if start >= video.shape[2]:
             return

@@ -34,33 +34,28 @@ LARP generators:
   cinepoet generate --model hywang66/LARP-L-long-AR --class 23 --out ucf.mp4                 # a published one
   cinepoet generate --model runs/larp_fp/model --video clip.mp4 --out more.mp4               # 5 frames -> 11 more
 """
-# Option to the argument of a pipeline that it becomes, or that it goes with: what a pipeline does not take is refused.
+COMMON = {
+    "command",
+    "run",
+    "started",
+    "out",
+    "model",
+    "device",
+    "threads",
+    "seed",
+    "preview",
+    "profile",
+    "guidance_scale",
+}
+# Option to the argument of a pipeline that it becomes, or that it goes with, where the two have other names.
 BECOMES = {
-    "prompt": "prompt",
-    "task": "task",
-    "image": "image",
-    "audio": "audio",
-    "mask": "mask",
-    "given_frames": "given_frames",
-    "num_frames": "num_frames",
-    "aspect": "aspect",
-    "source": "source",
-    "extensions": "extensions",
     "then": "segments",
     "candidates": "num_candidates",
     "no_upscale": "upscale",
     "no_sound": "sound",
-    "paste_back": "paste_back",
     "feather": "feather_px",
-    "exact_first_frame": "exact_first_frame",
-    "negative_prompt": "negative_prompt",
-    "guidance_interval": "guidance_interval",
-    "lm_weights": "lm_weights",
     "class": "classes",
     "first_frames": "classes",
-    "cfg_steps": "cfg_steps",
-    "num_tokens": "num_tokens",
-    "tokenizer": "tokenizer",
 }
 USUAL = {"task": "auto", "candidates": 1, "feather": 0}  # of options whose absence is neither None nor False
 
@@ -202,9 +197,9 @@ def _check_words(args: argparse.Namespace) -> None:
 def _refuse_foreign(args: argparse.Namespace, pipeline: Any, own: str, other: str) -> None:
     """Options that become arguments which this kind of pipeline does not have."""
     takes = {name for call in (pipeline.__call__, pipeline.from_pretrained) for name in signature(call).parameters}
-    for option, argument in BECOMES.items():
-        value = getattr(args, option)
-        if argument not in takes and value is not None and value is not False and value != USUAL.get(option):
+    for option, value in vars(args).items():
+        foreign = option not in COMMON and BECOMES.get(option, option) not in takes
+        if foreign and value is not None and value is not False and value != USUAL.get(option):
             spelled = "a PROMPT" if option == "prompt" else f"--{option.replace('_', '-')}"
             raise ValueError(f"{spelled} is for {other}, and {args.model} is {own}")
 

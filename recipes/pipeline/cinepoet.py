@@ -12,7 +12,7 @@ Shape letters: b films, c channels, t h w time/height/width, k audio levels, n s
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from llm.sampling import Generators, each_row, film_generators
+from llm.sampling import each_row, film_generators
 from llm.tasks import TASKS, Clip, fitting_tasks, named, nearest_task, slices_of_frames, task_content, task_layout
 from mmtok.conditions.masks import Mask
 from mmtok.conditions.paste import paste_back
@@ -44,8 +44,7 @@ from recipes.pipeline.request import (
 )
 from recipes.pipeline.upscaling import film_upscaler
 from recipes.runtime.device import Compute, choose_compute
-from superres.film import OWN, FilmUpscaler
-from superres.passes import Pass
+from superres.film import FilmUpscaler
 
 
 @dataclass
@@ -91,9 +90,13 @@ class _Tail:
     num_frames: int
 
 
-def _of_parts(name: str, what: str) -> Any:
-    """An attribute of the pipeline that is its parts'."""
-    return property(lambda self: getattr(self.parts, name), lambda self, new: setattr(self.parts, name, new), doc=what)
+def _of(owner: str, name: str, what: str) -> Any:
+    """An attribute of something that the pipeline holds, under the same name."""
+
+    def hand_on(self: CinePoetPipeline, new: Any) -> None:
+        setattr(getattr(self, owner), name, new)
+
+    return property(lambda self: getattr(getattr(self, owner), name), hand_on, doc=what)
 
 
 class CinePoetPipeline:
@@ -107,14 +110,16 @@ class CinePoetPipeline:
         lm_weights: as in ``Parts``.
     """
 
-    visual = _of_parts("visual", "The visual tokenizer that the language model speaks.")
-    audio = _of_parts("audio", "The audio tokenizer.")
-    lm = _of_parts("lm", "The language model.")
-    flow = _of_parts("flow", "Optical flow for stylization; set it to use another estimator.")
-    depth = _of_parts("depth", "Inverse depth for stylization; set it to use another estimator.")
-    fit = _of_parts("fit", "Pictures at the language model's size, as ``Parts.fit``.")
-    embed = _of_parts("embed", "Vectors of prompts, as ``Parts.embed``.")
-    seconds = _of_parts("seconds", "Stage to seconds, of the last call.")
+    visual = _of("parts", "visual", "The visual tokenizer that the language model speaks.")
+    audio = _of("parts", "audio", "The audio tokenizer.")
+    lm = _of("parts", "lm", "The language model.")
+    flow = _of("parts", "flow", "Optical flow for stylization; set it to use another estimator.")
+    depth = _of("parts", "depth", "Inverse depth for stylization; set it to use another estimator.")
+    fit = _of("parts", "fit", "Pictures at the language model's size, as ``Parts.fit``.")
+    embed = _of("parts", "embed", "Vectors of prompts, as ``Parts.embed``.")
+    seconds = _of("parts", "seconds", "Stage to seconds, of the last call.")
+    plan_film = _of("upscaler", "plan_film", "How a film comes to a size, as ``FilmUpscaler.plan_film``.")
+    sharpen_stream = _of("upscaler", "upscale_stream", "A film in blocks, as ``FilmUpscaler.upscale_stream``.")
 
     def __init__(self, bundle: Bundle, compute: Compute | None = None, *, lm_weights: str = "float32"):
         self.parts = Parts(bundle, compute, lm_weights=lm_weights)
@@ -319,31 +324,18 @@ class CinePoetPipeline:
 
     # Films that are there already.
 
-    def upscale(
-        self,
-        video: Tensor,
-        *,
-        prompt: str | None = None,
-        to: int | None = None,
-        aspect: str = OWN,
-        generator: torch.Generator | None = None,
-        notes: list[str] | None = None,
-    ) -> Tensor:
+    def upscale(self, video: Tensor, **options: Any) -> Tensor:
         """Sharpen any film, as ``superres.film.FilmUpscaler.upscale``.
 
         Args:
             video: (3, t, h, w) or (b, 3, t, h, w) in [-1, 1].
-            prompt: what is seen; None or an empty text is no text.
-            to: shorter side of the result, a doubling of the model's size; None is the model's own result.
-            aspect: "own" keeps the film's form; "square" or "portrait" crops it.
-            generator: CPU generator, of which every film takes its own.
-            notes: receives what a user should know, such as a prompt that was cut.
+            options: ``prompt``, ``to``, ``aspect``, ``generator`` and ``notes``.
 
         Returns:
             (b, 3, t, h', w') in [-1, 1].
         """
         self.seconds = {}
-        return self.upscaler.upscale(video, prompt=prompt, to=to, aspect=aspect, generator=generator, notes=notes)
+        return self.upscaler.upscale(video, **options)
 
     @torch.inference_mode()
     def upscale_codes(
@@ -366,34 +358,6 @@ class CinePoetPipeline:
         passes = upscaler.plan_clip((low.shape[-2] * sh, low.shape[-1] * sw))
         draws = film_generators(generator, len(low), 1)
         return upscaler.double(low, self.embed(prompts, []), draws, passes=passes)
-
-    def plan_film(self, size: tuple[int, int], **options: Any) -> tuple[Pass, ...]:
-        """``upscaler.plan_film``.
-
-        Args:
-            size: (h, w) pixels of the film.
-            options: ``to``, ``aspect`` and ``changes``.
-
-        Returns:
-            The passes.
-        """
-        return self.upscaler.plan_film(size, **options)
-
-    def sharpen_stream(
-        self, blocks: Iterable[Tensor], text: Text | None, generator: Generators, **options: Any
-    ) -> Iterator[Tensor]:
-        """``upscaler.upscale_stream``: sharp pictures of a film that arrives in blocks.
-
-        Args:
-            blocks: (b, 3, n, h, w) in [-1, 1] of the size that the passes start from.
-            text: vectors and mask, or None.
-            generator: source of randomness.
-            options: ``on_step``, ``passes`` and ``before``.
-
-        Returns:
-            An iterator of (b, 3, n, h', w') in [-1, 1].
-        """
-        return self.upscaler.upscale_stream(blocks, text, generator, **options)
 
     # Piece by piece.
 
