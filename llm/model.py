@@ -29,7 +29,6 @@ from llm.config import LMConfig
 from llm.int8 import Int8Linear
 from llm.sequence import Layout
 from mmtok.audio.orders import flatten
-from mmtok.contract import AudioTokenizer, VisualTokenizer
 from mmtok.nn.norm import RMSNorm
 from mmtok.pretrained import load_strictly, load_tensors, params_from_config, read_config, resolve_folder, save_module
 from mmtok.vocabulary import Block, Vocabulary
@@ -483,18 +482,6 @@ class PrefixLM(nn.Module):
             As ``llm.compile_layers.compile_each``.
         """
         return compile_each(self.model.layers, backend=backend)
-
-    def check_tokenizers(self, visual: VisualTokenizer, audio: AudioTokenizer | None = None) -> None:
-        """Raise unless these tokenizers speak this model's ids.
-
-        Args:
-            visual: the video tokenizer.
-            audio: the sound tokenizer, or None.
-
-        Raises:
-            ValueError: with every difference.
-        """
-        self.vocabulary.require(visual, audio)
 
     def save_pretrained(self, folder: str | Path, *, dtype: torch.dtype | None = None) -> None:
         """Write config.json and model.safetensors.

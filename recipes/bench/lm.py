@@ -30,12 +30,10 @@ from torch import Tensor, nn
 from llm.batching import Batch
 from llm.config import PRESETS, preset
 from llm.cross_entropy import linear_cross_entropy
-from llm.cuda_graphs import GraphedStepDecoder
 from llm.generate import StepDecoder, generate
 from llm.int8 import Int8Linear
 from llm.loss import prefix_lm_loss
 from llm.model import PrefixLM
-from llm.sequence import Layout
 from llm.tasks import Clip, task_layout
 from mmtok.vocabulary import Block
 from recipes.bench.harness import bandwidth_gb_s, in_fresh_process, machine, median_seconds, one_by_one, tell
@@ -49,7 +47,6 @@ MODES = {
         "ours int8",
         "ours fp16",
         "transformers bf16",
-        "ours bf16 graphs",  # on CUDA
     ),
     "loss": ("plain", "ours", "torch"),
     "train": (
@@ -130,17 +127,6 @@ def step_bytes(model: PrefixLM, block: Block, places: float, batch: int) -> floa
     return layers + len(block) * config.dim * head.element_size() + cache
 
 
-def _graphed(model: PrefixLM, layout: Layout, ids: Tensor, tokens: int) -> None:
-    """Greedy sampling through a CUDA graph."""
-    with torch.inference_mode():
-        decoder, first = GraphedStepDecoder(model, layout, None, len(ids)), layout.prefix_length + 1
-        mask = layout.attention_mask().to(ids.device)[:, :, :first, :first]
-        hidden = decoder.prefill(model.embed(ids, layout)[:, :first], mask)[:, -1]
-        for place in range(first, first + tokens):
-            start, stop = layout.blocks[place].tolist()
-            hidden = decoder.step(start + decoder.logits(hidden, start, stop).argmax(-1))
-
-
 def decode(args: argparse.Namespace) -> tuple[list[dict[str, Any]], str]:
     """All modes in turns, so that a machine that slows down slows all.
 
@@ -171,8 +157,6 @@ def decode(args: argparse.Namespace) -> tuple[list[dict[str, Any]], str]:
         if mode.startswith("transformers"):
             options = {"max_new_tokens": tokens, "do_sample": False, "cache_implementation": "static"}
             works[mode] = partial(plain_model(used).generate, ids[:, :first], **options)
-        elif mode.endswith("graphs"):
-            works[mode] = partial(_graphed, used, layout, ids, tokens)
         else:
             works[mode] = partial(generate, used, layout, ids, known, temperature=0.0)
 
@@ -461,8 +445,6 @@ def main(words: list[str] | None = None) -> int:
     args = parser.parse_args(words)
     if unknown := sorted(set(args.modes or ()) - set(MODES[args.kind])):
         parser.error(f"unknown modes {', '.join(unknown)}; known: {', '.join(MODES[args.kind])}")
-    if args.device == "cpu" and any("graphs" in mode for mode in args.modes or ()):
-        parser.error("CUDA graphs need --device cuda")
     args.batch = args.batch or (2 if args.kind == "loss" else 1)
     if args.case:
         print(json.dumps({"loss": loss_case, "train": train_case}[args.kind](args)))

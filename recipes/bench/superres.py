@@ -337,9 +337,7 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("--grid", default="5,32,32", help="t,h,w high-resolution tokens (5,32,32: 17 frames of 256)")
     parser.add_argument("--steps", type=int, default=24, help="of parallel decoding (24)")
     parser.add_argument("--runs", type=int, default=3, help="timed runs (3)")
-    parser.add_argument(
-        "--precision", default="bf16", choices=("bf16", "fp32"), help="of windows, clip and full (bf16)"
-    )
+    parser.add_argument("--precision", choices=("bf16", "fp32"), help="of windows (fp32), clip and full (bf16)")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--modes", nargs="+", choices=MODES, metavar="MODE", help="default: all but the compiled one")
     parser.add_argument("--plot", type=Path, help="of windows: a picture of the cost per token")
