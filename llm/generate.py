@@ -131,11 +131,7 @@ class StepDecoder:
         return _rms_norm(x, self.model.model.norm.weight, self.eps, self.added)
 
     def fork(self, times: int) -> None:
-        """Go on with every row ``times`` times, next to each other.
-
-        Args:
-            times: copies of each row.
-        """
+        """Go on with every row ``times`` times, next to each other."""
         self.cache = self.cache.fork(times)
         self.bias = None if self.bias is None else self.bias.repeat_interleave(times, dim=0)
         self.batch_size *= times

@@ -56,16 +56,7 @@ def rotary_tables(start: int, stop: int, *, head_dim: int, base: float, device: 
 
 
 def rotate(x: Tensor, cosine: Tensor, signed_sine: Tensor) -> Tensor:
-    """Turn the two halves of every head against each other, as Llama and Qwen do.
-
-    Args:
-        x: (..., n, head_dim).
-        cosine: (n, head_dim).
-        signed_sine: (n, head_dim), negative in the first half.
-
-    Returns:
-        Like ``x``.
-    """
+    """Turn the two halves of every head against each other, as Llama and Qwen do."""
     return x * cosine + x.roll(x.shape[-1] // 2, dims=-1) * signed_sine
 
 

@@ -62,25 +62,11 @@ class Decoding:
             raise ValueError(f"unknown schedule {self.schedule!r}; known: {', '.join(SCHEDULES)}")
 
     def hidden_share(self, step: int) -> float:
-        """Share of the codes that is hidden behind a step.
-
-        Args:
-            step: from 0.
-
-        Returns:
-            1.0 down to 0.0.
-        """
+        """Share of the codes that is hidden behind a step."""
         return float(SCHEDULES[self.schedule](torch.tensor((step + 1) / self.num_steps)))
 
     def temperature_at(self, step: int) -> float:
-        """Temperature of the draws of a step.
-
-        Args:
-            step: from 0.
-
-        Returns:
-            ``temperature`` in the first, ``final_temperature`` in the last.
-        """
+        """Temperature of the draws of a step."""
         if self.final_temperature is None or self.num_steps == 1:
             return self.temperature
         return self.temperature + (self.final_temperature - self.temperature) * step / (self.num_steps - 1)

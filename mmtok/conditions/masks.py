@@ -46,18 +46,7 @@ def task_of_mask(mask: Mask) -> str:
 
 
 def geometry_of(name: str, task: str) -> str:
-    """COMMIT's geometry behind a name.
-
-    Args:
-        name: short, such as "central", or whole, such as "inpaint_central".
-        task: "inpaint" or "outpaint".
-
-    Returns:
-        A key of ``mmtok.conditions.commit_masks.GEOMETRIES``.
-
-    Raises:
-        ValueError: if the task has no such mask, with those it has.
-    """
+    """COMMIT's geometry behind a name."""
     known = NAMES[task]
     if name not in known and name not in known.values():
         raise ValueError(

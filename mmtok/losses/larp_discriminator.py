@@ -129,13 +129,5 @@ class MeanLeCam(LeCam):
         self.steps += 1
 
     def __call__(self, real: Tensor, fake: Tensor) -> Tensor:
-        """The regulariser, unweighted.
-
-        Args:
-            real: (b,) logits of real clips.
-            fake: (b,) logits of reconstructions.
-
-        Returns:
-            Scalar.
-        """
+        """The regulariser, unweighted."""
         return F.relu(real.mean() - self.fake).square() + F.relu(self.real - fake.mean()).square()

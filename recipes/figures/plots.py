@@ -78,3 +78,34 @@ def plot_rates(results: dict[str, dict[str, Any]], path: Path) -> None:
     figure.tight_layout()
     figure.savefig(path, dpi=90)
     plt.close(figure)
+
+
+def plot_costs(sizes: list[int], curves: dict[str, list[float]], path: Path, *, x: str, y: str) -> None:
+    """What growing work costs, on two logarithmic axes.
+
+    Args:
+        sizes: of the work.
+        curves: name to the cost at each size.
+        path: PNG.
+        x: what a size is.
+        y: what a cost is.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+    from matplotlib.ticker import NullFormatter, StrMethodFormatter
+
+    figure, axis = plt.subplots(figsize=(6, 4))
+    for name, costs in curves.items():
+        axis.plot(sizes, costs, marker="o", label=name)
+    axis.set(xscale="log", yscale="log", xlabel=x, ylabel=y)
+    axis.set_xticks(sizes, [f"{n:,}" for n in sizes])
+    axis.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axis.yaxis.set_minor_formatter(StrMethodFormatter("{x:g}"))
+    axis.xaxis.set_minor_formatter(NullFormatter())
+    axis.legend()
+    axis.grid(alpha=0.3)
+    figure.tight_layout()
+    figure.savefig(path, dpi=100)
+    plt.close(figure)
