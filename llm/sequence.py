@@ -222,14 +222,6 @@ class Layout:
                     out[s.level(level)] = torch.tensor([block.start, block.stop])
         return out
 
-    @cached_property
-    def loss_mask(self) -> Tensor:
-        """(n,) bool: True at the places whose *next* id is learned, from the prefix's last place on."""
-        learned = torch.zeros(self.length, dtype=torch.bool)
-        for run in self.runs:
-            learned[run.rows] = True
-        return learned
-
     def attention_mask(self, text_mask: Tensor | None = None) -> Tensor:
         """Who may attend to whom: the prefix to all of itself, the output to the prefix and to what came before.
 

@@ -319,15 +319,15 @@ def load_strictly(
 
 
 class PretrainedModule(nn.Module):
-    """Base of models that are made from a dataclass of sizes and live in a folder of their own.
+    """Base of models that are made from a dataclass of sizes and live in a folder of their own (``Stored``).
 
     Attributes:
-        family: name in ``mmtok.table``.
+        family: name of the kind in config.json.
         params_class: dataclass of the sizes.
         params: the sizes.
     """
 
-    family: ClassVar[str]
+    family: str
     params_class: ClassVar[type]
     params: Any
 
@@ -350,14 +350,25 @@ class PretrainedModule(nn.Module):
                 reset()
         return model
 
+    def _beside(self) -> dict[str, Any]:
+        """What config.json says besides the sizes."""
+        return {}
+
+    def _take(self, config: dict[str, Any], folder: Path) -> None:
+        """Check or take what ``_beside`` wrote."""
+
+    def _tied(self) -> tuple[str, ...]:
+        """Names that share storage with another and are absent from the file."""
+        return ()
+
     def save_pretrained(self, folder: str | Path, *, dtype: torch.dtype | None = None) -> None:
         """Write config.json and model.safetensors.
 
         Args:
             folder: created when absent.
-            dtype: float type on disk, or None to keep the model's.
+            dtype: float type on disk, or None to keep the model's; ``torch.int8`` see ``save_module``.
         """
-        save_module(self, folder, family=self.family, params=self.params, dtype=dtype)
+        save_module(self, folder, family=self.family, params=self.params, dtype=dtype, **self._beside())
 
     @classmethod
     def from_pretrained(cls, name: str | Path) -> Self:
@@ -368,8 +379,18 @@ class PretrainedModule(nn.Module):
 
         Returns:
             The model in eval mode.
+
+        Raises:
+            FileNotFoundError: if it is not there.
+            ValueError: if config or weights do not fit this code.
         """
         folder = resolve_folder(name)
-        model = cls.empty(params_from_config(cls.params_class, read_config(folder, cls.family)["params"]))
-        load_strictly(model, load_tensors(folder))
+        return cls._loaded(read_config(folder, cls.family), folder)
+
+    @classmethod
+    def _loaded(cls, config: dict[str, Any], folder: Path) -> Self:
+        """The model of a folder whose config.json was read."""
+        model = cls.empty(params_from_config(cls.params_class, config["params"]))
+        model._take(config, folder)
+        load_strictly(model, load_tensors(folder), tied=model._tied())
         return model.eval()

@@ -63,26 +63,12 @@ class CosmosParams:
         ).bit_length() - 1
 
     def down_step(self, level: int) -> tuple[bool, bool]:
-        """Whether the encoder halves time and space behind ``level``.
-
-        Args:
-            level: 0 is the finest.
-
-        Returns:
-            Time, space.
-        """
+        """Whether the encoder halves time and space behind ``level``."""
         time, space = self.doublings
         return level < time, level < space
 
     def up_step(self, level: int) -> tuple[bool, bool]:
-        """Whether the decoder doubles time and space behind ``level``.
-
-        Args:
-            level: 0 is the finest.
-
-        Returns:
-            Time, space.
-        """
+        """Whether the decoder doubles time and space behind ``level``."""
         time, space = self.doublings
         above = len(self.channel_multipliers) - 1 - level  # levels done before
         doubles_time = 0 < above < time + 1

@@ -3,7 +3,6 @@ import dataclasses
 import pytest
 import torch
 
-from llm.cuda_graphs import GraphedStepDecoder
 from llm.generate import StepDecoder, generate
 from llm.sampling import guide
 from llm.tasks import TASKS
@@ -73,25 +72,6 @@ def test_steps_give_the_logits_of_one_pass(model, make):
         rows = [decoder.prefill(x[:, :p], mask[:, :, :p, :p])[:, -1]]
         rows += [decoder.step(batch.ids[:, place]) for place in range(p, layout.length)]
     torch.testing.assert_close(model.logits(torch.stack(rows, dim=1)), whole[:, p - 1 :], atol=1e-5, rtol=1e-5)
-
-
-@pytest.mark.parametrize("small", [0, 2**20])
-def test_a_step_that_knows_its_place_as_a_tensor_is_the_same(model, make, monkeypatch, small):
-    monkeypatch.setattr("llm.step_linear.SMALL", small)  # products joined, or left where they are
-    batch = make("text_to_video")
-    layout, p = batch.layout, batch.layout.prefix_length
-    mask = layout.attention_mask(batch.text_mask)[:, :, :p, :p]
-    with torch.inference_mode():
-        x = model.embed(batch.ids, layout, text=batch.text)[:, :p]
-        plain, fixed = (StepDecoder(model, layout, layout.readable(batch.text_mask), 2) for _ in range(2))
-        torch.testing.assert_close(plain.prefill(x, mask), fixed.prefill(x, mask))
-        for place in range(p, p + 6):
-            ids = batch.ids[:, place]
-            expected = plain.step(ids)
-            torch.testing.assert_close(fixed.step_at(ids, torch.tensor([place])), expected, atol=1e-5, rtol=1e-5)
-            fixed.cache.advance(1)
-    with pytest.raises(ValueError, match="CUDA graphs need a model on a CUDA device, this one is on cpu"):
-        GraphedStepDecoder(model, layout, None, 2)
 
 
 @torch.inference_mode()

@@ -252,9 +252,9 @@ def test_a_model_of_another_special_table_is_refused(model, tmp_path):
 
 def test_other_tokenizers_are_refused(model):
     visual = SimpleNamespace(codebook_size=50, num_codebooks=1)
-    model.check_tokenizers(visual, SimpleNamespace(num_codebooks=2, codebook_size=11))
+    model.vocabulary.require(visual, SimpleNamespace(num_codebooks=2, codebook_size=11))
     with pytest.raises(ValueError, match="audio_codes is 12 in the tokenizers, 11 in the model"):
-        model.check_tokenizers(visual, SimpleNamespace(num_codebooks=2, codebook_size=12))
+        model.vocabulary.require(visual, SimpleNamespace(num_codebooks=2, codebook_size=12))
 
 
 def test_errors(model, make, config):

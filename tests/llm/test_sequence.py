@@ -125,17 +125,25 @@ def test_empty_text_slots_are_read_by_nobody():
         layout.attention_mask(torch.ones(1, 2, dtype=torch.bool))
 
 
+def learned(layout):
+    """(n,) bool: True at the places whose next id is learned."""
+    mask = torch.zeros(layout.length, dtype=torch.bool)
+    for run in layout.runs:
+        mask[run.rows] = True
+    return mask
+
+
 def test_loss_is_on_the_last_prefix_place_and_the_output():
     layout = task_layout("text_to_video", VOCABULARY, SOUNDING, text_slots=64)
-    mask = layout.loss_mask
+    mask = learned(layout)
     assert not mask[: layout.prefix_length - 1].any()
     assert mask[layout.prefix_length - 1 : -1].all()
     assert not mask[-1]
     assert layout.stretches[[s.start for s in layout.stretches].index(layout.prefix_length)].name == "<bov_o>"
-    learned = torch.zeros(layout.length, dtype=torch.bool)
+    places = torch.zeros_like(mask)
     for run in layout.runs:
-        learned[run.start - 1 : run.stop - 1] = True
-    assert torch.equal(learned, mask)
+        places[run.start - 1 : run.stop - 1] = True
+    assert torch.equal(places, mask)
 
 
 @pytest.mark.parametrize("order", ORDERS)
@@ -164,7 +172,7 @@ def test_empty_places_of_delayed_levels_are_known_and_not_learned():
     ]
     assert torch.equal(steps, steps.flip(0, 1))  # the levels end as they began
     assert ids[0, audio.start : audio.stop][known[audio.start : audio.stop]].eq(VOCABULARY.pad_id).all()
-    assert torch.equal(layout.loss_mask[audio.start - 1 : audio.stop - 1], ~known[audio.start : audio.stop])
+    assert torch.equal(learned(layout)[audio.start - 1 : audio.stop - 1], ~known[audio.start : audio.stop])
     wrong = ids.clone()
     wrong[0, audio.start + 1] = VOCABULARY.eos_id
     with pytest.raises(ValueError, match="the empty places of delayed levels must hold 0"):
