@@ -6,6 +6,7 @@ import argparse
 from typing import Any
 
 from recipes.bundle.describe import describe_bundle
+from recipes.terminal.report import note
 
 SUMMARY = "list the embedded models, the named sizes and the families"
 EXAMPLES = """\
@@ -21,8 +22,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the lists."""
+    from mmtok.metrics.table import TABLE as METRICS
     from mmtok.pretrained import known_models
     from mmtok.table import TOKENIZERS
+    from recipes.corpora.named import CORPORA
 
     if args.model is not None:
         print(describe_bundle(args.model))
@@ -35,13 +38,21 @@ def run(args: argparse.Namespace) -> int:
     for kind, sizes in named_sizes().items():
         print(f"  {kind:<24}" + ", ".join(f"{name} {count / 1e6:,.1f}" for name, count in sizes.items()))
     print("\nfamilies that mmtok.load can build")
-    plugins = {plugin.name: plugin for plugin in TOKENIZERS.plugins()}
     for name, family in TOKENIZERS.rows().items():
         print(f"  {name:<12} {family.kind:<7} {family.about} ({family.paper})")
         if family.weights:
             print(f"  {'':<12} {'':<7} published weights: {family.weights} ({family.hub or 'cinepoet convert'})")
-        if name in plugins:
-            print(f"  {'':<12} {'':<7} of the package {plugins[name].package}")
+    print("\ncorpora that cinepoet prepare knows by name")
+    for name, corpus in CORPORA.rows().items():
+        print(f"  {name:<12} {corpus.about}")
+    plugins = [plugin for table in (TOKENIZERS, METRICS, CORPORA) for plugin in table.plugins()]
+    if added := [plugin for plugin in plugins if not plugin.fault]:
+        print("\nadded by installed packages")
+        for plugin in added:
+            print(f"  {plugin.name:<12} {plugin.group.partition('.')[2]:<12} {plugin.package}")
+    for plugin in plugins:
+        if plugin.fault:
+            note(plugin.fault)
     return 0
 
 

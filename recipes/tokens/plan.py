@@ -28,11 +28,11 @@ from mmtok.media.container import probe
 from mmtok.media.errors import MediaError
 from mmtok.visual.holistic import is_holistic
 from recipes.corpora.captioned import Film, content_hash, list_films, open_film
+from recipes.corpora.named import SHAPES, find_source
 from recipes.corpora.shapes import ShapesCorpus
 from recipes.runtime.progress import track
 
 MANIFEST_FILE = "manifest.jsonl"
-SHAPES = "shapes"  # the source that is made up
 ASPECTS = ("square", "portrait", "auto")
 PORTRAIT = 28 / 16  # height over width of VideoPoet's portrait films
 _TALL = 1.3  # height over width from which "auto" takes a film for a portrait one
@@ -46,7 +46,7 @@ class PrepareConfig:
     """What is prepared; all that the shards' content depends on beside the tokenizers.
 
     Attributes:
-        source: as of ``list_films``, or "shapes".
+        source: as of ``list_films``, or the name of a corpus such as "shapes".
         captions: listing with the texts of a folder's media, or None.
         uncaptioned: "refuse", "keep" or "skip" films without a text where others have one.
         media_column: of a listing or data set, or None for the first known one.
@@ -312,8 +312,9 @@ def _plan_scenes(config: PrepareConfig, visual: Any) -> CorpusPlan:
 
 
 def _plan_files(config: PrepareConfig, visual: Any, workers: int) -> CorpusPlan:
+    source, corpus = find_source(config.source)
     found = list_films(
-        config.source,
+        source,
         captions=config.captions,
         uncaptioned=config.uncaptioned,
         media_column=config.media_column,
@@ -350,7 +351,7 @@ def _plan_files(config: PrepareConfig, visual: Any, workers: int) -> CorpusPlan:
                 file_size=os.path.getsize(film.where["file"]) if "file" in film.where else None,
                 split=split,
                 licence=film.licence,
-                collection=film.collection or config.collection,
+                collection=film.collection or config.collection or corpus,
                 shard=0,
                 clips=clips,
             )

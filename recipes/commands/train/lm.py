@@ -33,6 +33,7 @@ def run_lm(args: argparse.Namespace) -> int:
     from mmtok.visual.holistic import is_holistic
     from recipes.bundle.assemble import tell_clips
     from recipes.bundle.folder import open_bundle
+    from recipes.bundle.named import chosen_part
     from recipes.runtime.config import load_config
     from recipes.runtime.records import same_data
     from recipes.tokens.lm_batches import clip_kinds, shard_data
@@ -46,10 +47,11 @@ def run_lm(args: argparse.Namespace) -> int:
     if not args.data:
         raise ValueError("lm trains on token shards: --data FOLDER (make one with cinepoet prepare)")
     config: Any = load_config(LMTrainConfig, args.config or _CONFIG, args.changes)
-    tokenizers = open_bundle(args.tokenizers or "tiny")
+    model = args.tokenizers or "tiny"
+    tokenizers = open_bundle(model)
     shards = TokenShards.open(*args.data)
-    visual = mmtok.load(tokenizers.part("visual"))
-    audio = mmtok.load(tokenizers.part("audio")) if shards.info.audio else None
+    visual = mmtok.load(chosen_part("visual", args.visual, model))
+    audio = mmtok.load(chosen_part("audio", args.audio, model)) if shards.info.audio else None
     shards.info.require(visual, audio, where=", ".join(str(folder) for folder in args.data))
     vocabulary = shards.info.vocabulary
     config = replace(config, visual_codes=vocabulary.visual_codes, audio_codes=vocabulary.audio_codes)

@@ -64,6 +64,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="take the tokenizers that --stages leaves from this model; for lm those of its data (default: tiny); for "
         "larp-ar the LARP tokenizer; for superres that of its pictures, alone or of a model (default: tiny)",
     )
+    for part in ("visual", "audio"):
+        parser.add_argument(f"--{part}", metavar="M", help=f"lm: {part} tokenizer of the data (default: --tokenizer's)")
     lm = parser.add_argument_group("lm and superres")
     lm.add_argument("--data", type=Path, nargs="+", metavar="FOLDER", help="lm: token shards of cinepoet prepare")
     lm.add_argument(
