@@ -56,10 +56,6 @@ MODULES = {_module(file): file for file in FILES}
 OWED: dict[str, set[str]] = {
     "recipes.evaluate.mel_kmeans": {"recipes.terminal.options", "recipes.terminal.report"},
     "recipes.evaluate.speech": {"recipes.terminal.options", "recipes.terminal.report"},
-    "recipes.loop.adversary": {"recipes.train.larp", "recipes.train.magvit2", "recipes.train.soundstream"},
-    "recipes.commands.train.tiny": {
-        f"recipes.commands.train.{name}" for name in ("larp", "lm", "soundstream", "superres")
-    },
 }
 
 

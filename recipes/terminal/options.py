@@ -166,3 +166,48 @@ def require_use(args: argparse.Namespace, *, pictures: bool, sound: bool) -> Non
     ):
         if not there and getattr(args, name, None) not in (None, False):
             raise ValueError(f"--{name.replace('_', '-')} needs {kind}, and {args.media or args.decode} gives none")
+
+
+def add_training(parser: argparse.ArgumentParser, *, out: str) -> None:
+    """What every training takes: ``key=value`` words, ``--config``, ``--out``, ``--track`` and ``--device``.
+
+    Args:
+        parser: of the command.
+        out: the usual run folder.
+    """
+    parser.add_argument("changes", nargs="*", metavar="key=value", help="numbers that differ, such as optim.lr=1e-3")
+    parser.add_argument("--config", type=Path, metavar="F.yaml", help="numbers to start from, a file of one's own")
+    parser.add_argument("--out", type=Path, default=Path(out), metavar="FOLDER", help=f"run folder (default: {out})")
+    parser.add_argument(
+        "--track",
+        metavar="NAME",
+        help="report to tensorboard, wandb, trackio, ... too (log.jsonl and curves.png are made always)",
+    )
+    add_device(parser)
+
+
+def add_media(parser: argparse.ArgumentParser, what: str) -> None:
+    """``--media`` and ``--media-list``.
+
+    Args:
+        parser: of the command.
+        what: what the folder is for.
+    """
+    parser.add_argument("--media", type=Path, metavar="FOLDER", help=what)
+    parser.add_argument("--media-list", type=Path, metavar="CSV", help="path,split,licence of the files to use")
+
+
+def check_media(args: argparse.Namespace) -> None:
+    """Refuse a listing without a folder, and a folder that is not there.
+
+    Args:
+        args: with ``media`` and ``media_list``.
+
+    Raises:
+        ValueError: for the former.
+        FileNotFoundError: for the latter.
+    """
+    if args.media_list is not None and args.media is None:
+        raise ValueError("--media-list says which files of --media to use; give --media too")
+    if args.media is not None and not args.media.is_dir():
+        raise FileNotFoundError(f"media folder {args.media} does not exist")
