@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from llm.sequence import Layout
-from llm.tasks import TASKS, Clip, find_task, task_layout
+from llm.tasks import TASKS, Clip, Task, find_task, task_layout
 from mmtok.vocabulary import Vocabulary
 
 
@@ -88,7 +88,7 @@ class Group:
     @property
     def is_image(self) -> bool:
         """True when only one picture is written."""
-        return TASKS[self.task].visual_out == "first"
+        return TASKS[self.task].is_image
 
     def batch_size(self, tokens_per_step: int, multiple: int = 1) -> int:
         """Sequences that hold about ``tokens_per_step`` places.
@@ -103,41 +103,29 @@ class Group:
         return max(1, tokens_per_step // self.layout.length // multiple) * multiple
 
 
-CAPTIONED = ("text_to_image", "text_to_video")
-"""Tasks that make no sense without a caption; the others with a text span leave it empty."""
-
-CONDITIONS: dict[str, tuple[str, ...]] = {
-    "inpaint": ("inpaint", "interpolation", "frame_prediction"),
-    "outpaint": ("outpaint",),
-    "stylize": ("structure",),
-    "stylize_from_image": ("structure",),
-}
-"""Task to what the names of the conditions that it can read begin with."""
-
-
 def _fits(name: str, pool: Pool) -> bool:
     """Whether a task can draw from a pool."""
     task = find_task(name)
     return (
-        (pool.clip.grid[0] > 1 or task.visual_out == "first")
+        (pool.clip.grid[0] > 1 or task.is_image)
         and (pool.clip.audio_frames > 0 or not task.needs_audio)
-        and (pool.captioned or name not in CAPTIONED)
-        and (not task.condition or bool(_conditions(name, pool)))
+        and (pool.captioned or "prompt" not in task.needs)
+        and (not task.condition or bool(_conditions(task, pool)))
     )
 
 
-def _conditions(name: str, pool: Pool) -> list[str]:
-    return [c for c in pool.conditions if c.startswith(CONDITIONS[name])]
+def _conditions(task: Task, pool: Pool) -> list[str]:
+    return [c for c in pool.conditions if c.startswith(task.condition)]
 
 
 def _require_pools(name: str, pools: Sequence[Pool]) -> None:
     task = find_task(name)
     lacks = [
         (task.needs_audio and not any(p.clip.audio_frames for p in pools), "a clip with sound"),
-        (name in CAPTIONED and not any(p.captioned for p in pools), "a clip with a caption"),
+        ("prompt" in task.needs and not any(p.captioned for p in pools), "a clip with a caption"),
         (
-            task.condition and not any(_conditions(name, p) for p in pools),
-            f"a clip with a condition named {'... or '.join(CONDITIONS.get(name, ()))}...",
+            task.condition and not any(_conditions(task, p) for p in pools),
+            f"a clip with a condition named {'... or '.join(task.condition)}...",
         ),
     ]
     what = [text for lacking, text in lacks if lacking] or ["a clip of several slices"]
@@ -202,7 +190,7 @@ def make_groups(
         fitting = [number for number, pool in enumerate(pools) if _fits(name, pool)]
         if not fitting:
             _require_pools(name, pools)
-        if task.visual_in == "past":
+        if task.continues:
             _require_given(name, given, [pools[number] for number in fitting])
         rows = sum(pools[number].rows for number in fitting)
         for number in fitting:
@@ -211,8 +199,8 @@ def make_groups(
             past = tuple(n for n in given or range(1, slices) if n < slices)  # of a shorter clip those that it has
             choices = [
                 (condition, choice)
-                for condition in (_conditions(name, pool) if task.condition else (None,))
-                for choice in (past if task.visual_in == "past" else (None,))
+                for condition in (_conditions(task, pool) if task.condition else (None,))
+                for choice in (past if task.continues else (None,))
             ]
             can_be_silent = pool.clip.audio_frames > 0 and task.audio_out == "whole" and not task.needs_audio
             silent = silent_share if can_be_silent else 0.0
@@ -232,7 +220,7 @@ def make_groups(
                         given=choice,
                         source=source,
                         resolution=pool.resolution,
-                        duration=None if task.visual_out == "first" else pool.duration,
+                        duration=None if task.is_image else pool.duration,
                         audio_order=audio_order,
                     )
                     share = part * weight * pool.rows / rows / len(choices)
@@ -397,12 +385,12 @@ def drop_slices(ids: Tensor, layout: Layout, *, share: float, generator: torch.G
         raise ValueError(f"slice dropout ({share}) must lie in [0, 1]")
     b, out, codes = len(ids), ids.clone(), layout.vocabulary.visual
     chosen = torch.rand(b, 1, generator=generator) < share
-    for segment in layout.segments:
-        if segment.kind != "visual" or segment.start >= layout.prefix_length:
+    for stretch in layout.stretches:
+        if stretch.kind != "visual" or stretch.start >= layout.prefix_length:
             continue
-        _, h, w = segment.shape
-        at = slice(segment.start, segment.stop)
-        hidden = torch.randint(codes.start, codes.stop, (b, segment.length), generator=generator)
+        _, h, w = stretch.shape
+        at = slice(stretch.start, stretch.stop)
+        hidden = torch.randint(codes.start, codes.stop, (b, stretch.length), generator=generator)
         down, right = (torch.randint(side, (b, 1), generator=generator) for side in (h, w))
         place = torch.arange(h * w)
         source = (place // w + down) % h * w + (place % w + right) % w  # (b, h * w)

@@ -112,66 +112,26 @@ class StepDecoder:
         """
         position = self.cache.position
         bias = None if self.bias is None else self.bias[..., : position + 1]
-        x = self.model.embed_ids(ids) + self.positions[position]
-        x = self._layers(x, self.cosine[position], self.sine[position], bias, self.cache.append)
-        self.cache.advance(1)
-        return x
-
-    def step_at(self, ids: Tensor, position: Tensor) -> Tensor:
-        """Run the next place without a shape or address that depends on it, so that a CUDA graph can record it.
-
-        Attention reads the whole cache and closes what is not written; the caller counts places
-        (``KVCache.advance``).
-
-        Args:
-            ids: (b,) ids that stand there.
-            position: (1,) int64, the place, on the model's device.
-
-        Returns:
-            (b, d) as ``step``.
-        """
-        places = torch.arange(self.layout.length, device=ids.device)
-        bias = torch.zeros_like(places, dtype=self.cosine.dtype).masked_fill(places > position, float("-inf"))
-        if self.bias is not None:
-            bias = bias + self.bias
-
-        def append(number: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-            keys, values = self.cache.keys[number], self.cache.values[number]
-            return keys.index_copy_(2, position, k), values.index_copy_(2, position, v)
-
-        x = self.model.embed_ids(ids) + self.positions.index_select(0, position)
-        bias = bias.expand(self.batch_size, 1, 1, -1)
-        return self._layers(x, self.cosine[position], self.sine[position], bias, append)
-
-    def _layers(
-        self,
-        x: Tensor,
-        cosine: Tensor,
-        sine: Tensor,
-        bias: Tensor | None,
-        append: Callable[[int, Tensor, Tensor], tuple[Tensor, Tensor]],
-    ) -> Tensor:
+        cosine, sine = self.cosine[position], self.sine[position]
         b, heads, kv_heads, head_dim = self.batch_size, self.num_heads, self.num_kv_heads, self.head_dim
+        x = self.model.embed_ids(ids) + self.positions[position]
         for number, layer in enumerate(self.layers):
             joined = layer.qkv(_rms_norm(x, layer.norm_in, self.eps, self.added)).view(b, -1, head_dim)
             turned, v = joined.split((heads + kv_heads, kv_heads), dim=1)
             turned = _rms_norm(turned, layer.norm_qk, self.eps, self.added)
             turned = torch.addcmul(turned * cosine, turned.roll(head_dim // 2, -1), sine)
-            k, v = append(number, turned[:, heads:, None], v[:, :, None])
+            k, v = self.cache.append(number, turned[:, heads:, None], v[:, :, None])
             # heads that share keys stand as rows of one small matrix
             q = turned[:, :heads].view(b, kv_heads, heads // kv_heads, head_dim)
             mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
             x = layer.out.plus(x, mixed.reshape(b, -1))
             gate, up = layer.gate_up(_rms_norm(x, layer.norm_mlp, self.eps, self.added)).chunk(2, dim=-1)
             x = layer.down.plus(x, F.silu(gate) * up)
+        self.cache.advance(1)
         return _rms_norm(x, self.model.model.norm.weight, self.eps, self.added)
 
     def fork(self, times: int) -> None:
-        """Go on with every row ``times`` times, next to each other.
-
-        Args:
-            times: copies of each row.
-        """
+        """Go on with every row ``times`` times, next to each other."""
         self.cache = self.cache.fork(times)
         self.bias = None if self.bias is None else self.bias.repeat_interleave(times, dim=0)
         self.batch_size *= times

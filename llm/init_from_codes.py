@@ -18,21 +18,7 @@ from mmtok.vocabulary import Block
 
 
 def projected_rows(vectors: Tensor, dim: int, *, std: float, noise: float, generator: torch.Generator) -> Tensor:
-    """Random projections of standardised vectors.
-
-    Args:
-        vectors: (v, m) one vector a code.
-        dim: width d of the rows.
-        std: standard deviation of the result.
-        noise: share of independent noise in the variance, in [0, 1], which keeps equal vectors apart.
-        generator: source of the projection and the noise.
-
-    Returns:
-        (v, d) float32.
-
-    Raises:
-        ValueError: if ``noise`` lies outside [0, 1].
-    """
+    """Random projections of standardised vectors."""
     if not 0 <= noise <= 1:
         raise ValueError(f"noise ({noise}) must lie in [0, 1]")
     centred = vectors.float() - vectors.float().mean(0)

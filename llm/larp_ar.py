@@ -21,14 +21,7 @@ from llm.sampling import guide, sample
 from mmtok.nn.linear import Linear
 from mmtok.nn.norm import RMSNorm
 from mmtok.nn.transformer import attend, sine_table
-from mmtok.pretrained import (
-    load_strictly,
-    load_tensors,
-    params_from_config,
-    read_config,
-    resolve_folder,
-    save_module,
-)
+from mmtok.pretrained import PretrainedModule, read_config, resolve_folder
 
 
 @dataclass(frozen=True)
@@ -233,18 +226,20 @@ class _ClassTable(nn.Module):
         self.embedding_table = nn.Embedding(num_classes + 1, dim)
 
 
-class LarpAR(nn.Module):
+class LarpAR(PretrainedModule):
     """The generator.
 
     Args:
         config: sizes and options.
     """
 
+    params_class = LarpARConfig
     abs_pe: Tensor
 
     def __init__(self, config: LarpARConfig):
         super().__init__()
-        self.config = config
+        self.config = self.params = config
+        self.family = "larp-ar-fp" if config.frame_prediction else "larp-ar"
         self.classes: tuple[str, ...] = ()  # names of the labels, where they are known
         self.given_frames = 5  # frames that a frame prediction model was trained to start from, 5 as published
         separator = int(config.frame_prediction)
@@ -264,11 +259,6 @@ class LarpAR(nn.Module):
             if weight.ndim > 1:
                 nn.init.normal_(weight, std=0.02)
         nn.init.zeros_(self.output.weight)
-
-    @property
-    def family(self) -> str:
-        """Name in files: "larp-ar" or "larp-ar-fp"."""
-        return "larp-ar-fp" if self.config.frame_prediction else "larp-ar"
 
     def condition_vectors(self, condition: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
         """What stands before the codes.
@@ -443,17 +433,12 @@ class LarpAR(nn.Module):
             x = torch.cat((x, x)) if guided else x
         return torch.stack(ids, 1)
 
-    def save_pretrained(self, folder: str | Path, *, dtype: torch.dtype | None = None) -> None:
-        """Write config.json and model.safetensors.
-
-        Args:
-            folder: created when absent.
-            dtype: float type on disk, or None to keep the model's.
-        """
+    def _beside(self) -> dict[str, Any]:
         named: dict[str, Any] = {"classes": list(self.classes)} if self.classes else {}
-        if self.config.frame_prediction:
-            named["given_frames"] = self.given_frames
-        save_module(self, folder, family=self.family, params=self.config, dtype=dtype, **named)
+        return named | ({"given_frames": self.given_frames} if self.config.frame_prediction else {})
+
+    def _take(self, config: dict[str, Any], folder: Path) -> None:
+        self.classes, self.given_frames = tuple(config.get("classes", ())), int(config.get("given_frames", 5))
 
     @classmethod
     def from_pretrained(cls, name: str | Path) -> LarpAR:
@@ -472,24 +457,7 @@ class LarpAR(nn.Module):
         values = read_config(folder)
         if values["family"] not in ("larp-ar", "larp-ar-fp"):
             raise ValueError(f"{folder} holds a {values['family']!r} model, expected 'larp-ar' or 'larp-ar-fp'")
-        model = cls.empty(params_from_config(LarpARConfig, values["params"]))
-        load_strictly(model, load_tensors(folder))
-        model.classes, model.given_frames = tuple(values.get("classes", ())), int(values.get("given_frames", 5))
-        return model.eval()
-
-    @classmethod
-    def empty(cls, config: LarpARConfig) -> LarpAR:
-        """A model whose weights are memory that nobody wrote, to be loaded into.
-
-        Args:
-            config: sizes.
-
-        Returns:
-            The model on the CPU.
-        """
-        with torch.device("meta"):
-            model = cls(config)
-        return model.to_empty(device="cpu")
+        return cls._loaded(values, folder)
 
 
 def _require_integers(what: str, ids: Tensor) -> None:

@@ -29,9 +29,8 @@ from llm.config import LMConfig
 from llm.int8 import Int8Linear
 from llm.sequence import Layout
 from mmtok.audio.orders import flatten
-from mmtok.contract import AudioTokenizer, VisualTokenizer
 from mmtok.nn.norm import RMSNorm
-from mmtok.pretrained import load_strictly, load_tensors, params_from_config, read_config, resolve_folder, save_module
+from mmtok.pretrained import PretrainedModule
 from mmtok.vocabulary import Block, Vocabulary
 
 FAMILY = "prefix-lm"
@@ -57,16 +56,7 @@ def rotary_tables(start: int, stop: int, *, head_dim: int, base: float, device: 
 
 
 def rotate(x: Tensor, cosine: Tensor, signed_sine: Tensor) -> Tensor:
-    """Turn the two halves of every head against each other, as Llama and Qwen do.
-
-    Args:
-        x: (..., n, head_dim).
-        cosine: (n, head_dim).
-        signed_sine: (n, head_dim), negative in the first half.
-
-    Returns:
-        Like ``x``.
-    """
+    """Turn the two halves of every head against each other, as Llama and Qwen do."""
     return x * cosine + x.roll(x.shape[-1] // 2, dims=-1) * signed_sine
 
 
@@ -270,7 +260,7 @@ class Positions(nn.Module):
         """
         tables = {"visual": (self.time, self.height, self.width), "audio": (self.level, self.frame)}
         pieces = []
-        for s in layout.segments:
+        for s in layout.stretches:
             if s.kind not in tables:
                 pieces.append(self.time.weight.new_zeros(s.length, self.time.embedding_dim))
                 continue
@@ -292,16 +282,18 @@ class Positions(nn.Module):
         return torch.cat(pieces)
 
 
-class PrefixLM(nn.Module):
+class PrefixLM(PretrainedModule):
     """Text vectors, visual and audio tokens in one sequence; see ``llm.sequence`` for its places.
 
     Args:
         config: sizes.
     """
 
+    family, params_class = FAMILY, LMConfig
+
     def __init__(self, config: LMConfig):
         super().__init__()
-        self.config = config
+        self.config = self.params = config
         self.model = Decoder(config)
         self.text_proj = nn.Linear(config.text_dim, config.dim, bias=False)
         self.positions = Positions(
@@ -367,7 +359,7 @@ class PrefixLM(nn.Module):
             expected = (ids.shape[0], slots, self.config.text_dim)
             if tuple(text.shape) != expected:
                 raise ValueError(f"text must have shape {expected}, got {tuple(text.shape)}")
-            at = layout.segment("text")
+            at = layout.stretch("text")
             vectors = self.text_proj(text.to(x.dtype))
             x = torch.cat((x[:, : at.start], vectors, x[:, at.stop :]), dim=1)
         return x + self.positions(layout)
@@ -484,57 +476,25 @@ class PrefixLM(nn.Module):
         """
         return compile_each(self.model.layers, backend=backend)
 
-    def check_tokenizers(self, visual: VisualTokenizer, audio: AudioTokenizer | None = None) -> None:
-        """Raise unless these tokenizers speak this model's ids.
+    @classmethod
+    def empty(cls, params: LMConfig) -> PrefixLM:
+        """A model to be loaded into; initialised, because memory without weights would forget a tied head."""
+        return cls(params)
 
-        Args:
-            visual: the video tokenizer.
-            audio: the sound tokenizer, or None.
-
-        Raises:
-            ValueError: with every difference.
-        """
-        self.vocabulary.require(visual, audio)
-
-    def save_pretrained(self, folder: str | Path, *, dtype: torch.dtype | None = None) -> None:
-        """Write config.json and model.safetensors.
-
-        Args:
-            folder: created when absent.
-            dtype: float type on disk, or None for the model's own; ``torch.int8`` stores int8 matrices.
-
-        Raises:
-            ValueError: if the weights were made int8 in memory.
-        """
+    def _beside(self) -> dict[str, Any]:
         if self.is_quantized:
             raise ValueError(
                 "weights made int8 for sampling are not saved; "
                 "save the float model, with dtype=torch.int8 where the file should be int8"
             )
-        save_module(self, folder, family=FAMILY, params=self.config, dtype=dtype, vocabulary=self.vocabulary.to_json())
+        return {"vocabulary": self.vocabulary.to_json()}
 
-    @classmethod
-    def from_pretrained(cls, name: str | Path) -> PrefixLM:
-        """Load a model written by ``save_pretrained``.
-
-        Args:
-            name: a folder or a hub id.
-
-        Returns:
-            The model, in float32, in evaluation mode.
-
-        Raises:
-            FileNotFoundError: if it is not there.
-            ValueError: if config, vocabulary or weights do not fit this code.
-        """
-        folder = resolve_folder(name)
-        config = read_config(folder, FAMILY)
-        model = cls(params_from_config(LMConfig, config["params"]))
-        if Vocabulary.from_json(config["vocabulary"]) != model.vocabulary:
+    def _take(self, config: dict[str, Any], folder: Path) -> None:
+        if Vocabulary.from_json(config["vocabulary"]) != self.vocabulary:
             raise ValueError(f"{folder} names another vocabulary than its sizes give: {config['vocabulary']}")
-        tied = ("lm_head.weight",) if model.config.tie_embeddings else ()
-        load_strictly(model, load_tensors(folder), tied=tied)
-        return model.eval()
+
+    def _tied(self) -> tuple[str, ...]:
+        return ("lm_head.weight",) if self.config.tie_embeddings else ()
 
 
 def count_weights(config: LMConfig) -> dict[str, int]:

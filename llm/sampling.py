@@ -63,18 +63,7 @@ def guide(conditional: Tensor, unconditional: Tensor, cfg_scale: float) -> Tenso
 
 
 def keep_top_k(logits: Tensor, top_k: int) -> Tensor:
-    """Scores with everything below the ``top_k`` best at minus infinity; ties with the last one stay.
-
-    Args:
-        logits: (b, v).
-        top_k: ids kept, at least 1.
-
-    Returns:
-        (b, v).
-
-    Raises:
-        ValueError: if ``top_k`` is less than 1.
-    """
+    """Scores with everything below the ``top_k`` best at minus infinity; ties with the last one stay."""
     if top_k < 1:
         raise ValueError(f"top_k must be at least 1, got {top_k}; None is off")
     if top_k >= logits.shape[-1]:
@@ -84,20 +73,8 @@ def keep_top_k(logits: Tensor, top_k: int) -> Tensor:
 
 
 def keep_top_p(logits: Tensor, top_p: float) -> Tensor:
-    """Scores with all but the smallest set of best ids of total probability ``top_p`` at minus infinity.
-
-    Source: Holtzman et al. 2020, nucleus sampling.
-
-    Args:
-        logits: (b, v).
-        top_p: in (0, 1]; the best id always stays.
-
-    Returns:
-        (b, v).
-
-    Raises:
-        ValueError: if ``top_p`` is outside (0, 1].
-    """
+    """Scores with all but the smallest set of best ids of total probability ``top_p`` at minus infinity."""
+    # Source: Holtzman et al. 2020, nucleus sampling.
     if not 0 < top_p <= 1:
         raise ValueError(f"top_p must lie in (0, 1], got {top_p}; None is off")
     ordered, order = logits.softmax(-1).sort(dim=-1, descending=True)

@@ -41,7 +41,7 @@ class Span:
 
 
 @dataclass(frozen=True)
-class Segment:
+class Stretch:
     """Consecutive places of one kind.
 
     Attributes:
@@ -132,50 +132,50 @@ class Layout:
 
     Attributes:
         vocabulary: where ids come from.
-        segments: all places in order, without gaps.
+        stretches: all places in order, without gaps.
         prefix_length: places of the bidirectional half; the first output marker stands at this place.
     """
 
     vocabulary: Vocabulary
-    segments: tuple[Segment, ...]
+    stretches: tuple[Stretch, ...]
     prefix_length: int
 
     @cached_property
     def length(self) -> int:
         """Places in all."""
-        return self.segments[-1].stop
+        return self.stretches[-1].stop
 
     @cached_property
     def text_slots(self) -> int:
         """Places reserved for text, 0 when there is no text span."""
-        return sum(s.length for s in self.segments if s.kind == "text")
+        return sum(s.length for s in self.stretches if s.kind == "text")
 
-    def find(self, name: str) -> Segment | None:
-        """The segment of that content, or None.
+    def find(self, name: str) -> Stretch | None:
+        """The stretch of that content, or None.
 
         Args:
             name: such as "visual_out".
 
         Returns:
-            The segment.
+            The stretch.
         """
-        return next((s for s in self.segments if s.name == name), None)
+        return next((s for s in self.stretches if s.name == name), None)
 
-    def segment(self, name: str) -> Segment:
-        """The segment of that content.
+    def stretch(self, name: str) -> Stretch:
+        """The stretch of that content.
 
         Args:
             name: such as "visual_out".
 
         Returns:
-            The segment.
+            The stretch.
 
         Raises:
             ValueError: if the layout has none, with the contents it has.
         """
         found = self.find(name)
         if found is None:
-            known = ", ".join(s.name for s in self.segments if s.kind != "special")
+            known = ", ".join(s.name for s in self.stretches if s.kind != "special")
             raise ValueError(f"this layout has no {name!r}; it has: {known or 'markers only'}")
         return found
 
@@ -183,16 +183,16 @@ class Layout:
     def template(self) -> Tensor:
         """(n,) int64 ids of the markers, and <pad> where content goes."""
         ids = torch.full((self.length,), self.vocabulary.pad_id, dtype=torch.int64)
-        for segment in self.segments:
-            if segment.id is not None:
-                ids[segment.start] = segment.id
+        for stretch in self.stretches:
+            if stretch.id is not None:
+                ids[stretch.start] = stretch.id
         return ids
 
     @cached_property
     def runs(self) -> tuple[Run, ...]:
         """The output half by the block of allowed ids: one audio level is one run, empty places are in none."""
         out = []
-        for s in (s for s in self.segments if s.start >= self.prefix_length):
+        for s in (s for s in self.stretches if s.start >= self.prefix_length):
             if s.kind == "special":
                 out.append(Run("special", s.start, s.stop, self.vocabulary.special))
             elif s.kind == "visual":
@@ -211,7 +211,7 @@ class Layout:
         """
         pad = self.vocabulary.pad_id
         out = torch.tensor([pad, pad + 1]).repeat(self.length, 1)
-        for s in self.segments:
+        for s in self.stretches:
             if s.id is not None:
                 out[s.start] = torch.tensor([s.id, s.id + 1])
             elif s.kind == "visual":
@@ -221,14 +221,6 @@ class Layout:
                     block = self.vocabulary.audio_level(level)
                     out[s.level(level)] = torch.tensor([block.start, block.stop])
         return out
-
-    @cached_property
-    def loss_mask(self) -> Tensor:
-        """(n,) bool: True at the places whose *next* id is learned, from the prefix's last place on."""
-        learned = torch.zeros(self.length, dtype=torch.bool)
-        for run in self.runs:
-            learned[run.rows] = True
-        return learned
 
     def attention_mask(self, text_mask: Tensor | None = None) -> Tensor:
         """Who may attend to whom: the prefix to all of itself, the output to the prefix and to what came before.
@@ -259,7 +251,7 @@ class Layout:
         Raises:
             ValueError: if the number of slots differs from the layout's.
         """
-        text = self.segment("text")
+        text = self.stretch("text")
         if text_mask.shape[1] != text.length:
             raise ValueError(f"text_mask has {text_mask.shape[1]} slots, the layout {text.length}")
         out = text_mask.new_ones(text_mask.shape[0], self.length)
@@ -282,16 +274,16 @@ class Layout:
         Raises:
             ValueError: for missing input, unknown names or shapes that are not the layout's.
         """
-        names = {s.name for s in self.segments if s.kind in ("visual", "audio")}
+        names = {s.name for s in self.stretches if s.kind in ("visual", "audio")}
         unknown = sorted(set(content) - names)
-        inputs = {s.name for s in self.segments if s.name in names and s.stop <= self.prefix_length}
+        inputs = {s.name for s in self.stretches if s.name in names and s.stop <= self.prefix_length}
         missing = sorted(inputs - set(content))
         if unknown or missing:
             raise ValueError(f"content does not fit the layout: unknown {unknown}, missing {missing}")
         device = next((c.device for c in content.values()), torch.device("cpu"))
         ids = self.template.to(device).repeat(batch_size, 1)
         known = torch.ones(self.length, dtype=torch.bool)
-        for s in self.segments:
+        for s in self.stretches:
             if s.name not in names:
                 continue
             known[s.start : s.stop] = ~s.filled
@@ -329,7 +321,7 @@ class Layout:
         Raises:
             ValueError: if there is no such content, or ids of other blocks stand there.
         """
-        s = self.segment(name)
+        s = self.stretch(name)
         part = ids[:, s.start : s.stop]
         if s.kind == "visual":
             return self.vocabulary.ids_to_visual(part, s.shape)
@@ -380,10 +372,10 @@ def build_layout(
         raise ValueError("a layout needs visual_out or audio_out")
     if not ends and audio_out is not None:
         raise ValueError("a layout without end markers cannot hold audio_out behind visual_out")
-    segments: list[Segment] = []
+    stretches: list[Stretch] = []
 
     def put(kind: str, name: str, shape: tuple[int, ...], offset: int = 0, id: int | None = None) -> None:
-        segments.append(Segment(kind, name, segments[-1].stop if segments else 0, shape, offset, id, audio_order))
+        stretches.append(Stretch(kind, name, stretches[-1].stop if stretches else 0, shape, offset, id, audio_order))
 
     def marker(name: str) -> None:
         put("special", name, (1,), id=vocabulary.special_id(name))
@@ -404,7 +396,7 @@ def build_layout(
     for family, index in (("source", source), ("resolution", resolution), ("duration", duration)):
         if index is not None:
             put("special", f"<{family}>", (1,), id=vocabulary.family_id(family, index))
-    prefix_length = segments[-1].stop
+    prefix_length = stretches[-1].stop
     for kind, out in (("visual", visual_out), ("audio", audio_out)):
         if out is not None:
             marker(OUTPUT_MARKERS[kind][0])
@@ -413,4 +405,4 @@ def build_layout(
                 marker(OUTPUT_MARKERS[kind][1])
     if ends:
         marker("<eos>")
-    return Layout(vocabulary, tuple(segments), prefix_length)
+    return Layout(vocabulary, tuple(stretches), prefix_length)

@@ -26,14 +26,7 @@ class Product(ABC):
 
     @abstractmethod
     def __call__(self, x: Tensor) -> Tensor:
-        """Multiply.
-
-        Args:
-            x: (r, i).
-
-        Returns:
-            (r, o).
-        """
+        """Multiply."""
 
     def plus(self, y: Tensor, x: Tensor) -> Tensor:
         """``y`` and the product of ``x``.
@@ -115,16 +108,7 @@ class HeadProduct:
         self.columns = self.weight.t().contiguous() if small and self.weight is not None else None
 
     def __call__(self, x: Tensor, start: int, stop: int) -> Tensor:
-        """Multiply with some rows of the head.
-
-        Args:
-            x: (r, i).
-            start: first row.
-            stop: one past the last row.
-
-        Returns:
-            (r, stop - start).
-        """
+        """Multiply with some rows of the head."""
         if self.int8 is not None:
             return self.int8.rows(x, start, stop)
         if self.columns is not None:

@@ -1,4 +1,4 @@
-"""The table of tasks: what each one reads, what it writes, and how a clip becomes one of its sequences.
+"""The table of tasks: what each is given, reads and writes, and how a clip becomes one of its sequences.
 
 VideoPoet section 4.1. A row names inputs and outputs by the part of the clip that they are; ``task_layout`` turns a
 row and the clip's shape into places, ``task_content`` cuts the same parts out of the clip's codes.
@@ -8,6 +8,7 @@ Shape letters: b batch, t h w grid of visual tokens, k audio levels.
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -16,24 +17,6 @@ from llm.sequence import Layout, Span, build_layout
 from mmtok.vocabulary import Vocabulary
 
 MEDIA = ("image", "video", "audio", "mask")
-# task -> what it must be given, and what it may be given besides, of ``prompt`` and ``MEDIA``
-INPUTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "unconditional": ((), ()),
-    "text_to_image": (("prompt",), ()),
-    "text_to_video": (("prompt",), ()),
-    "image_to_video": (("image",), ("prompt",)),
-    "continue_video": (("video",), ("prompt", "audio")),
-    "inpaint": (("video", "mask"), ("prompt", "audio")),
-    "outpaint": (("video", "mask"), ("prompt", "audio")),
-    "stylize": (("video",), ("prompt", "audio")),
-    "stylize_from_image": (("video", "image"), ("prompt", "audio")),
-    "video_to_audio": (("video",), ("prompt",)),
-    "audio_to_video": (("audio",), ("prompt",)),
-    "continue_av": (("video", "audio"), ("prompt",)),
-}
-PAINTING = ("inpaint", "outpaint")
-STYLIZING = ("stylize", "stylize_from_image")
-CONTINUING = ("continue_video", "continue_av")
 
 
 @dataclass(frozen=True)
@@ -51,34 +34,84 @@ class Clip:
 
 @dataclass(frozen=True)
 class Task:
-    """One row of the table.
+    """One row of the table: all that the project knows of a task.
 
     Attributes:
         value: the <task> id, one per distinct kind of output.
-        text: True when there is a text span; its slots stay empty when no caption is given.
+        needs: what it must be given, of "prompt" and ``MEDIA``.
+        may: what it may be given besides.
+        auto: True for the task that is meant where just this is given and no task is named.
         visual_in: "none", "first" (slice 0: an image), "past" (the given slices) or "whole".
-        condition: True for a second clip of codes in the visual input: masked pixels, or flow and depth.
+        keeps_first: True when the first slice of the output stays the image's.
+        masks: family of the masks that say what is painted, of ``mmtok.conditions.masks.NAMES``; "" for no mask.
+        condition: what the names of the conditions begin with that it can read as a second clip in its visual input:
+            masked pixels, or flow and depth; () for none.
         audio_in: "none", "past" (frames that sound during the given slices) or "whole".
         visual_out: "none", "first", "future" (all but the given slices) or "whole".
         audio_out: "none", "future" or "whole".
-        needs_audio: True when the task makes no sense for a clip without sound.
         ends: False leaves the end markers out.
+        weight: share of the steps of training where nothing else is said.
+        judged_by: what measures it, a name of ``recipes.evaluate.tasks.MEASURES``; "" is measured elsewhere.
     """
 
     value: str
-    text: bool = True
+    needs: tuple[str, ...] = ()
+    may: tuple[str, ...] = ("prompt",)
+    auto: bool = False
     visual_in: str = "none"
-    condition: bool = False
+    keeps_first: bool = False
+    masks: str = ""
+    condition: tuple[str, ...] = ()
     audio_in: str = "none"
     visual_out: str = "whole"
     audio_out: str = "none"
-    needs_audio: bool = False
     ends: bool = True
+    weight: float = 0.0
+    judged_by: str = ""
+
+    def takes(self, name: str) -> bool:
+        """Whether it can be given something of "prompt" and ``MEDIA``."""
+        return name in self.needs or name in self.may
+
+    @property
+    def media(self) -> tuple[str, ...]:
+        """What it must be given besides a text."""
+        return tuple(name for name in MEDIA if name in self.needs)
+
+    @property
+    def text(self) -> bool:
+        """Whether there is a text span; its slots stay empty when no caption is given."""
+        return self.takes("prompt")
 
     @property
     def is_image(self) -> bool:
         """Whether one picture is all that is written."""
         return self.visual_out == "first"
+
+    @property
+    def continues(self) -> bool:
+        """Whether it goes on from the end of a clip."""
+        return self.visual_in == "past"
+
+    @property
+    def stylizes(self) -> bool:
+        """Whether it reads how a clip moves, and not its pixels."""
+        return bool(self.condition) and not self.masks
+
+    @property
+    def keeps_pictures(self) -> bool:
+        """Whether the pictures stay as they were given, and a sound is made for them."""
+        return self.visual_out == "none"
+
+    @property
+    def needs_audio(self) -> bool:
+        """Whether it makes no sense for a clip without sound."""
+        return "audio" in self.needs or self.keeps_pictures
+
+    @property
+    def must_sound(self) -> bool:
+        """Whether nothing is left of it without the sound that it writes."""
+        return self.needs_audio and self.audio_out != "none"
 
     @property
     def cuts(self) -> bool:
@@ -87,27 +120,114 @@ class Task:
 
 
 TASKS: dict[str, Task] = {
-    "unconditional": Task("generate_video", text=False, audio_out="whole"),
-    "text_to_image": Task("generate_video", visual_out="first", ends=False),
-    "text_to_video": Task("generate_video", audio_out="whole"),
+    "text_to_video": Task("generate_video", ("prompt",), (), auto=True, audio_out="whole", weight=0.55),
+    "text_to_image": Task("generate_video", ("prompt",), (), visual_out="first", ends=False, weight=0.05),
+    "unconditional": Task("generate_video", (), (), auto=True, audio_out="whole", weight=0.05),
     # whole-clip output, so that it shares its value with text to video; a generator keeps the first slice
-    "image_to_video": Task("generate_video", visual_in="first", audio_out="whole"),
-    "continue_video": Task("continue_video", visual_in="past", visual_out="future"),
-    "inpaint": Task("paint", condition=True),
-    "outpaint": Task("paint", condition=True),
-    "stylize": Task("stylize", condition=True),
-    "stylize_from_image": Task("stylize", visual_in="first", condition=True),
-    "video_to_audio": Task("generate_audio", visual_in="whole", visual_out="none", audio_out="whole", needs_audio=True),
-    "audio_to_video": Task("generate_video", audio_in="whole", needs_audio=True),
+    "image_to_video": Task(
+        "generate_video", ("image",), auto=True, visual_in="first", keeps_first=True, audio_out="whole", weight=0.1
+    ),
+    "continue_video": Task(
+        "continue_video",
+        ("video",),
+        ("prompt", "audio"),
+        auto=True,
+        visual_in="past",
+        visual_out="future",
+        weight=0.1,
+        judged_by="go_on",
+    ),
+    "inpaint": Task(
+        "paint",
+        ("video", "mask"),
+        ("prompt", "audio"),
+        auto=True,
+        masks="inpaint",
+        condition=("inpaint", "interpolation", "frame_prediction"),
+        judged_by="paint",
+    ),
+    "outpaint": Task(
+        "paint",
+        ("video", "mask"),
+        ("prompt", "audio"),
+        auto=True,
+        masks="outpaint",
+        condition=("outpaint",),
+        judged_by="paint",
+    ),
+    "stylize": Task("stylize", ("video",), ("prompt", "audio"), condition=("structure",), judged_by="stylize"),
+    "stylize_from_image": Task(
+        "stylize", ("video", "image"), ("prompt", "audio"), auto=True, visual_in="first", condition=("structure",)
+    ),
+    "video_to_audio": Task(
+        "generate_audio",
+        ("video",),
+        visual_in="whole",
+        visual_out="none",
+        audio_out="whole",
+        weight=0.1,
+        judged_by="hear",
+    ),
+    "audio_to_video": Task("generate_video", ("audio",), auto=True, audio_in="whole", weight=0.05, judged_by="see"),
     "continue_av": Task(
         "continue_av",
+        ("video", "audio"),
+        auto=True,
         visual_in="past",
         audio_in="past",
         visual_out="future",
         audio_out="future",
-        needs_audio=True,
+        judged_by="go_on",
     ),
 }
+FIRST_TASKS = (  # what bundles know that were written before they said so
+    "unconditional",
+    "text_to_image",
+    "text_to_video",
+    "image_to_video",
+    "continue_video",
+    "video_to_audio",
+    "audio_to_video",
+)
+
+
+def default_weights() -> dict[str, float]:
+    """Task to share of the steps of training, of those that have one where nothing else is said."""
+    return {name: task.weight for name, task in TASKS.items() if task.weight}
+
+
+def named(**columns: object) -> list[str]:
+    """Tasks whose columns or properties have these values, such as ``named(continues=True)``, in the table's order."""
+    return [name for name, task in TASKS.items() if all(getattr(task, key) == value for key, value in columns.items())]
+
+
+def fitting_tasks(given: Collection[str]) -> list[str]:
+    """Tasks that may be meant where just this is given and no task is named.
+
+    Args:
+        given: of "prompt" and ``MEDIA``.
+
+    Returns:
+        Their names, in the table's order; [] where no task takes all of it.
+    """
+    return [
+        name
+        for name, task in TASKS.items()
+        if task.auto and set(task.needs) <= set(given) and all(task.takes(what) for what in given)
+    ]
+
+
+def nearest_task(names: Sequence[str], known: Collection[str]) -> str:
+    """The task among several that makes most of what is given, of those that a model knows if there are any.
+
+    Args:
+        names: of ``fitting_tasks``, at least one.
+        known: tasks that the model was trained on.
+
+    Returns:
+        The name.
+    """
+    return max([name for name in names if name in known] or names[:1], key=lambda name: len(TASKS[name].needs))
 
 
 def find_task(name: str) -> Task:
@@ -184,7 +304,7 @@ def _check(name: str, clip: Clip, given: int | None) -> tuple[Task, int]:
     task = find_task(name)
     if task.needs_audio and not clip.audio_frames:
         raise ValueError(f"{name} needs a clip with sound")
-    if task.visual_in != "past":
+    if not task.continues:
         if given is not None:
             raise ValueError(f"{name} takes no given slices, got given={given}")
         return task, 1

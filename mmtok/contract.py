@@ -1,13 +1,17 @@
-"""What every tokenizer and text encoder of cinepoet promises.
+"""What every tokenizer and text encoder of cinepoet promises: all of it on this page.
 
+``VisualTokenizer``, ``AudioTokenizer`` and ``TextEncoder`` say what each must have; ``Streaming``, ``HasCodeVectors``
+and ``NeedsSize`` what some offer besides, asked for by ``isinstance``. The classes are ``typing.Protocol``: a tokenizer
+needs no base class, only these attributes and methods. ``mmtok.testing`` proves the promises on one's own tokenizer.
 Shape letters: b batch, c channels, t h w time/height/width, k codebooks, n sequence, d width.
-The classes are ``typing.Protocol``: a tokenizer needs no base class, only these attributes and methods.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Protocol, runtime_checkable
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -22,7 +26,10 @@ class VisualTokenizer(Protocol):
         num_codebooks: parallel codebooks, 1 for every family so far.
         stride: pixels (frames) per token, ordered time, height, width.
         fps: pictures per second the tokenizer was trained on.
-        is_causal: True when codes of slice i depend on frames up to slice i only.
+        is_causal: True when codes of slice i depend on frames up to slice i only, and its pictures on slices up to
+            i + 1, so that a decoder may look one slice ahead. Programs cut and carry on films by it.
+
+    Wrong shapes, types, ranges and codes raise ValueError (``require_video``, ``check_codes``).
     """
 
     codebook_size: int
@@ -76,6 +83,64 @@ class AudioTokenizer(Protocol):
 
 
 @runtime_checkable
+class Streaming(Protocol):
+    """Media that arrive in chunks, in memory that does not grow with their length; visual or audio.
+
+    Both give exactly what ``encode`` and ``decode`` give of the whole, so a tokenizer that streams is causal; a visual
+    one says so by ``is_causal``, and refuses to stream where that is False. Chunks of video have 1 + a multiple of the
+    temporal stride of frames first, then multiples of it; chunks of sound have any length.
+    """
+
+    def encode_stream(self, chunks: Iterable[Tensor]) -> Iterator[Tensor]:
+        """Codes as soon as their input is there; together those of the whole."""
+        ...
+
+    def decode_stream(self, chunks: Iterable[Tensor]) -> Iterator[Tensor]:
+        """Media of chunks of codes, together those of the whole; a decoder may look ahead and answer later."""
+        ...
+
+
+@runtime_checkable
+class HasCodeVectors(Protocol):
+    """What codes mean, so that a model over them need not learn it from nothing."""
+
+    def code_vectors(self) -> Tensor | list[Tensor]:
+        """(codebook_size, width) float32; of sound one a level."""
+        ...
+
+
+@runtime_checkable
+class NeedsSize(Protocol):
+    """Codes about a whole clip, with one axis of tokens and no grid, that do not tell the clip's size (LARP's).
+
+    Attributes:
+        needs_size: True; False takes the promise back.
+        clip_size: (t, h, w) of the clips it was trained on, which ``decode`` takes when it is told none.
+    """
+
+    needs_size: bool
+    clip_size: tuple[int, int, int]
+
+    def decode(self, codes: Tensor, *, size: tuple[int, int, int] | None = None) -> Tensor:
+        """(b, k, n) int64 to (b, 3, *size) in [-1, 1]."""
+        ...
+
+
+@runtime_checkable
+class Stored(Protocol):
+    """A model that lives in a folder of its own: config.json and model.safetensors, never a pickle."""
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write it; the folder is created when absent."""
+        ...
+
+    @classmethod
+    def from_pretrained(cls, name: str | Path) -> Any:
+        """Load it strictly, from a folder or a hub id, in evaluation mode."""
+        ...
+
+
+@runtime_checkable
 class TextEncoder(Protocol):
     """Frozen text embeddings.
 
@@ -90,6 +155,44 @@ class TextEncoder(Protocol):
     def encode(self, texts: list[str]) -> tuple[Tensor, Tensor]:
         """Embeddings (b, n, dim) float32 and mask (b, n) bool, True where a token is; n <= max_length."""
         ...
+
+
+def needs_size(tokenizer: Any) -> bool:
+    """Whether codes do not tell the size of their clip.
+
+    Args:
+        tokenizer: a ``VisualTokenizer``.
+
+    Returns:
+        True for tokenizers without a grid.
+    """
+    return isinstance(tokenizer, NeedsSize) and tokenizer.needs_size
+
+
+def family_name(tokenizer: Any) -> str:
+    """What kind of tokenizer it is.
+
+    Args:
+        tokenizer: any.
+
+    Returns:
+        Its ``family``, a key of ``mmtok.table.FAMILIES``, or the name of its class where it has none.
+    """
+    return str(getattr(tokenizer, "family", type(tokenizer).__name__))
+
+
+def declared_sizes(tokenizer: Any) -> dict[str, Any]:
+    """The numbers that say which codes a tokenizer makes.
+
+    Args:
+        tokenizer: a ``VisualTokenizer`` or ``AudioTokenizer``.
+
+    Returns:
+        Plain values, as JSON holds them, of what its kind declares.
+    """
+    names = ("codebook_size", "num_codebooks", "stride", "fps", "sample_rate", "hop_length")
+    sizes = {name: getattr(tokenizer, name) for name in names if hasattr(tokenizer, name)}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in sizes.items()}
 
 
 def require_video(video: Tensor) -> None:
@@ -179,8 +282,8 @@ def decode_clip(tokenizer: VisualTokenizer, codes: Tensor, size: tuple[int, int,
     Returns:
         (b, 3, t, h, w) in [-1, 1].
     """
-    if getattr(tokenizer, "needs_size", False):
-        return tokenizer.decode(codes, size=size)  # type: ignore[call-arg]
+    if isinstance(tokenizer, NeedsSize) and tokenizer.needs_size:
+        return tokenizer.decode(codes, size=size)
     return tokenizer.decode(codes)
 
 

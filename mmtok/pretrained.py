@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
@@ -16,40 +18,99 @@ from safetensors.torch import load_file
 from torch import nn
 
 from mmtok.files import write_json, write_tensors
+from mmtok.plugins import entry_points
+from mmtok.table import MODELS
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 P = TypeVar("P")
+BUNDLE_FILE = "cinepoet.json"  # marks the folder of a whole model, which holds its parts in folders of these names
+PARTS = ("visual", "audio", "text", "lm", "superres")
+OPTIONAL_PARTS = ("superres_visual", "superres2")
+_MODELS_GROUP = "cinepoet.models"
 # what we read of a hub repository; never pickles
-_WANTED = ["*.json", "*.safetensors", "*.model", "*.md"]
+_WANTED = ("*.json", "*.safetensors", "*.model", "*.md")
 ROW_SCALE = "::row_scale"  # suffix of the scales beside an int8 matrix
 _SHARD_NAME = re.compile(r"model-\d+-of-(\d+)\.safetensors")
 _KEPT = (torch.float16, torch.bfloat16, torch.float32)
 
 
-def resolve_folder(name: str | Path) -> Path:
-    """The local folder of a model given by folder or hub id.
+def known_models() -> list[str]:
+    """Whole models that have a name of their own, embedded ones and those of installed packages.
+
+    Returns:
+        Their names, sorted.
+    """
+    return sorted({*MODELS, *(point.name for point in entry_points(_MODELS_GROUP))})
+
+
+def _model_folder(name: str) -> Path | None:
+    """Where a whole model of that name lies, or None."""
+    package = MODELS.get(name) or next((p.value for p in entry_points(_MODELS_GROUP) if p.name == name), None)
+    if package is None:
+        return None
+    try:
+        spec = importlib.util.find_spec(package)
+    except ImportError as fault:
+        raise FileNotFoundError(f"the model {name} should lie in the package {package} ({fault})") from fault
+    places = list(spec.submodule_search_locations or ()) if spec is not None else []
+    if not places:
+        raise FileNotFoundError(f"the model {name} should lie in the package {package}, which is not there")
+    return Path(places[0])
+
+
+def _split_part(name: str, depth: int) -> tuple[str, str]:
+    """A name of ``depth`` words and the part of a whole model behind it, "" without."""
+    whole, _, part = name.rpartition("/")
+    return (whole, part) if part in (*PARTS, *OPTIONAL_PARTS) and whole.count("/") == depth - 1 else (name, "")
+
+
+def resolve_folder(name: str | Path, *, revision: str | None = None, wanted: Sequence[str] = _WANTED) -> Path:
+    """The local folder of a model, or of a part of a whole model.
 
     Args:
-        name: a folder, or a hub id such as ``"google/t5-v1_1-xl"``.
+        name: a name of ``known_models()`` such as "tiny" (which goes before a folder of that name: ``./tiny``), a
+            folder, a hub id such as "google/t5-v1_1-xl", or a part of one of these: "tiny/audio", "owner/model/audio".
+        revision: of a hub id, or None for the newest.
+        wanted: patterns of the files of a hub repository that are fetched.
 
     Returns:
         A folder that exists.
 
     Raises:
-        FileNotFoundError: if it is neither a folder nor a reachable hub repository.
+        FileNotFoundError: if there is no such thing, with the known names.
+        ValueError: if it is a file, or a revision is asked for of something that is not on the hub.
     """
-    folder = Path(name)
-    if folder.is_dir():
-        return folder
-    if folder.is_absolute() or str(name).count("/") != 1 or str(name).startswith("."):
-        raise FileNotFoundError(f"{name} is not a folder")
-    try:
-        return Path(snapshot_download(str(name), allow_patterns=_WANTED))
-    except (OSError, HFValidationError, ValueError) as fault:
-        reason = str(fault).splitlines()[0] if str(fault) else type(fault).__name__
-        raise FileNotFoundError(f"{name} is neither a folder nor a reachable hub repository ({reason})") from fault
+    text, folder = str(name), Path(name)
+    whole, part = _split_part(text, 1)
+    hub_id, hub_part = _split_part(text, 2)
+    found = None if "/" in whole else _model_folder(whole)
+    if found is not None:
+        folder, text = found / part, whole
+    elif folder.is_dir():
+        part = ""
+    elif folder.is_file():
+        raise ValueError(f"{name} is a file; cinepoet convert makes a folder of published weights")
+    elif folder.is_absolute() or hub_id.count("/") != 1 or hub_id.startswith("."):
+        raise FileNotFoundError(f"unknown model {text!r}: it is not a folder; known: {', '.join(known_models())}")
+    else:
+        try:
+            folder = Path(snapshot_download(hub_id, revision=revision, allow_patterns=list(wanted))) / hub_part
+        except (OSError, HFValidationError, ValueError) as fault:
+            reason = str(fault).splitlines()[0] if str(fault) else type(fault).__name__
+            asked = f"{name} at revision {revision}" if revision else text
+            known = ", ".join(known_models())
+            raise FileNotFoundError(
+                f"unknown model {asked!r}: it is neither a folder nor a reachable hub repository ({reason}); "
+                f"known: {known}"
+            ) from fault
+        part, revision = hub_part, None
+    if part and not folder.is_dir():
+        raise FileNotFoundError(f"the model {folder.parent} has no {part} part")
+    if revision is not None:
+        raise ValueError(f"revision {revision!r} is a choice for hub ids, and {name} is a folder")
+    return folder
 
 
 def read_config(folder: Path, family: str | None = None) -> dict[str, Any]:
@@ -258,15 +319,15 @@ def load_strictly(
 
 
 class PretrainedModule(nn.Module):
-    """Base of models that are made from a dataclass of sizes and live in a folder of their own.
+    """Base of models that are made from a dataclass of sizes and live in a folder of their own (``Stored``).
 
     Attributes:
-        family: name in ``mmtok.table``.
+        family: name of the kind in config.json.
         params_class: dataclass of the sizes.
         params: the sizes.
     """
 
-    family: ClassVar[str]
+    family: str
     params_class: ClassVar[type]
     params: Any
 
@@ -289,14 +350,25 @@ class PretrainedModule(nn.Module):
                 reset()
         return model
 
+    def _beside(self) -> dict[str, Any]:
+        """What config.json says besides the sizes."""
+        return {}
+
+    def _take(self, config: dict[str, Any], folder: Path) -> None:
+        """Check or take what ``_beside`` wrote."""
+
+    def _tied(self) -> tuple[str, ...]:
+        """Names that share storage with another and are absent from the file."""
+        return ()
+
     def save_pretrained(self, folder: str | Path, *, dtype: torch.dtype | None = None) -> None:
         """Write config.json and model.safetensors.
 
         Args:
             folder: created when absent.
-            dtype: float type on disk, or None to keep the model's.
+            dtype: float type on disk, or None to keep the model's; ``torch.int8`` see ``save_module``.
         """
-        save_module(self, folder, family=self.family, params=self.params, dtype=dtype)
+        save_module(self, folder, family=self.family, params=self.params, dtype=dtype, **self._beside())
 
     @classmethod
     def from_pretrained(cls, name: str | Path) -> Self:
@@ -307,8 +379,18 @@ class PretrainedModule(nn.Module):
 
         Returns:
             The model in eval mode.
+
+        Raises:
+            FileNotFoundError: if it is not there.
+            ValueError: if config or weights do not fit this code.
         """
         folder = resolve_folder(name)
-        model = cls.empty(params_from_config(cls.params_class, read_config(folder, cls.family)["params"]))
-        load_strictly(model, load_tensors(folder))
+        return cls._loaded(read_config(folder, cls.family), folder)
+
+    @classmethod
+    def _loaded(cls, config: dict[str, Any], folder: Path) -> Self:
+        """The model of a folder whose config.json was read."""
+        model = cls.empty(params_from_config(cls.params_class, config["params"]))
+        model._take(config, folder)
+        load_strictly(model, load_tensors(folder), tied=model._tied())
         return model.eval()

@@ -1,8 +1,31 @@
-"""The one table of families: what ``mmtok.load`` can build, and where."""
+"""The one table of families: what ``mmtok.load`` can build, and where; packages may add rows (docs/plugins.md)."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import importlib
+from dataclasses import dataclass, field
+from typing import Any
+
+from mmtok.plugins import Table
+
+
+@dataclass(frozen=True)
+class Published:
+    """Weights as others publish them, that a family's converter reads.
+
+    Attributes:
+        name: what ``cinepoet convert --family`` calls them.
+        module: has ``from_upstream(tensors, config)``.
+        marks: names of weights that only these have; one of them is enough.
+        options: further arguments of ``from_upstream``.
+        averaged: whether ``from_upstream`` takes ``ema``, for files that hold a running average beside the weights.
+    """
+
+    name: str
+    module: str
+    marks: tuple[str, ...]
+    options: dict[str, Any] = field(default_factory=dict)
+    averaged: bool = False
 
 
 @dataclass(frozen=True)
@@ -11,12 +34,16 @@ class Family:
 
     Attributes:
         kind: "visual", "audio" or "text".
-        module: module that defines the class.
+        module: module that defines the class, and ``PRESETS`` (name to params) where its sizes have names.
         name: the class; it has ``from_pretrained(folder_or_hub_id)``.
         about: one line for ``cinepoet models``.
         paper: where it comes from.
         weights: licence of the published weights, "" where there are none but ours.
         hub: ids of published weights that load as they are, "" where they are converted.
+        published: what ``cinepoet convert`` turns into it.
+
+    Raises:
+        ValueError: for an unknown kind.
     """
 
     kind: str
@@ -26,7 +53,30 @@ class Family:
     paper: str
     weights: str = ""
     hub: str = ""
+    published: tuple[Published, ...] = ()
 
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ValueError(f"kind must be one of {', '.join(KINDS)}, got {self.kind!r}")
+
+    def load_class(self) -> Any:
+        """The class; its module is imported.
+
+        Returns:
+            It.
+        """
+        return getattr(importlib.import_module(self.module), self.name)
+
+    def presets(self) -> dict[str, Any]:
+        """Named sizes; the module is imported.
+
+        Returns:
+            Name to params, from which the class is built; empty where sizes have no names.
+        """
+        return dict(getattr(importlib.import_module(self.module), "PRESETS", {}))
+
+
+KINDS = {"visual": "a visual tokenizer", "audio": "an audio tokenizer", "text": "a text encoder"}
 
 FAMILIES: dict[str, Family] = {
     "magvit2": Family(
@@ -36,6 +86,22 @@ FAMILIES: dict[str, Family] = {
         "causal 3-D CNN with lookup-free quantization",
         "arXiv 2310.05737",
         "Open-MAGVIT2's: Apache-2.0",
+        published=(
+            Published(
+                "open-magvit2-video",
+                "mmtok.convert.open_magvit2",
+                ("encoder.conv_out.conv_1.weight",),
+                {"video": True},
+                True,
+            ),
+            Published(
+                "open-magvit2-image",
+                "mmtok.convert.open_magvit2",
+                ("decoder.adaptive.0.gamma.weight",),
+                {"video": False},
+                True,
+            ),
+        ),
     ),
     "cosmos-dv": Family(
         "visual",
@@ -44,6 +110,13 @@ FAMILIES: dict[str, Family] = {
         "factorised causal CNN on a Haar packet with scalar quantization",
         "NVIDIA/Cosmos-Tokenizer",
         "NVIDIA Open Model License",
+        published=(
+            Published(
+                "cosmos-dv",
+                "mmtok.convert.cosmos",
+                ("encoder.conv_in.0.conv3d.weight", "network.encoder.conv_in.0.conv3d.weight"),
+            ),
+        ),
     ),
     "vidtok-fsq": Family(
         "visual",
@@ -52,6 +125,9 @@ FAMILIES: dict[str, Family] = {
         "causal CNN over space and time in turn with scalar quantization",
         "arXiv 2412.13061",
         "MIT",
+        published=(
+            Published("vidtok-fsq", "mmtok.convert.vidtok", ("encoder.down_temporal.0.block.0.conv1.conv.weight",)),
+        ),
     ),
     "larp": Family(
         "visual",
@@ -60,6 +136,7 @@ FAMILIES: dict[str, Family] = {
         "holistic tokens of a ViT with stochastic vector quantization and a learned prior",
         "arXiv 2410.21264",
         "MIT",
+        published=(Published("larp", "mmtok.convert.larp", ("encoder_latent_query_embed",)),),
     ),
     "soundstream": Family(
         "audio", "mmtok.audio.soundstream", "SoundStream", "causal CNN with residual quantization", "arXiv 2107.03312"
@@ -72,6 +149,7 @@ FAMILIES: dict[str, Family] = {
         "arXiv 2210.13438",
         "CC-BY-NC 4.0",
         "facebook/encodec_24khz, facebook/encodec_32khz",
+        published=(Published("encodec", "mmtok.convert.encodec", ("quantizer.vq.layers.0._codebook.embed",)),),
     ),
     "dac": Family(
         "audio",
@@ -93,3 +171,9 @@ FAMILIES: dict[str, Family] = {
     ),
     "t5": Family("text", "mmtok.text.t5", "T5TextEncoder", "frozen T5 encoder", "arXiv 1910.10683", "Apache-2.0"),
 }
+
+TOKENIZERS = Table("the tokenizer", ("cinepoet.tokenizers", "cinepoet.audio"), Family, FAMILIES)
+
+# Whole models that mmtok.load and every command know by name, and the package whose folder holds their files; others
+# add theirs as entry points of the group cinepoet.models.
+MODELS = {"tiny": "recipes.pretrained.tiny"}

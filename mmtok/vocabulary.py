@@ -177,11 +177,6 @@ class Vocabulary:
         return SPECIAL_IDS["<pad>"]
 
     @property
-    def mask_id(self) -> int:
-        """Id of <mask>."""
-        return SPECIAL_IDS["<mask>"]
-
-    @property
     def bos_id(self) -> int:
         """Id of <bos>."""
         return SPECIAL_IDS["<bos>"]

@@ -1,4 +1,7 @@
-"""The command line ``cinepoet``: one parser, one table of commands, one place for errors.
+"""The command line ``cinepoet``: one parser, tables of commands, one place for errors.
+
+A command is a module with ``SUMMARY``, ``EXAMPLES``, ``add_arguments(parser)`` and ``run(args)``. A module with
+``COMMANDS`` in place of the last two is a table of more commands, as ``train`` is; each has options of its own.
 
 A mistake of the user is one line on standard error and exit code 2; Ctrl-C is exit code 130. Modules of commands are
 light, and what they need is imported when they run, so that help takes a moment only.
@@ -24,13 +27,14 @@ COMMANDS = {
     "prepare": "recipes.commands.prepare",
     "upscale": "recipes.commands.upscale",
     "embed": "recipes.commands.embed",
-    "train": "recipes.commands.train.tiny",
+    "train": "recipes.commands.train",
     "evaluate": "recipes.commands.evaluate",
     "convert": "recipes.commands.convert",
     "assemble": "recipes.commands.assemble",
     "models": "recipes.commands.models",
     "doctor": "recipes.commands.doctor",
 }
+RENAMED = {"--tokenizers": "--tokenizer", "evaluate shapes": "evaluate prompts"}  # as they were spelled once
 USER_ERRORS = (
     ValueError,
     OSError,
@@ -47,8 +51,12 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, *args: object, **kwargs: object):
         super().__init__(*args, **{"allow_abbrev": False, **kwargs})  # type: ignore[arg-type]
-        self.commands: dict[str, Parser] = {}
-        self.renamed: dict[str, str] = {}  # what a command was called before
+        self.commands: dict[str, Parser] = {}  # by name, where this is a table of commands
+
+    @property
+    def options(self) -> list[str]:
+        """All spellings that the command takes."""
+        return [option for action in self._actions for option in action.option_strings]
 
     def error(self, message: str) -> NoReturn:
         """Raise.
@@ -62,8 +70,7 @@ class Parser(argparse.ArgumentParser):
         choice = re.match(r"argument \S+: invalid choice: '(.*?)' \(choose from (.*)\)", message)
         if choice:
             known = re.findall(r"[\w-]+", choice[2])
-            message = f"unknown {'command' if self.commands else 'choice'} {choice[1]!r}"
-            message += _nearest(choice[1], known) or f"; known: {', '.join(known)}"
+            message = f"unknown choice {choice[1]!r}{_known(choice[1], known)}"
         raise UsageError(f"{message} (see {self.prog} --help)")
 
 
@@ -72,32 +79,15 @@ def _nearest(word: str, known: Sequence[str]) -> str:
     return f"; did you mean {near[0]}?" if near else ""
 
 
-def _add_commands(parser: Parser, table: dict[str, str], package: str | None = None) -> None:
-    """A parser for each module of a table; a module with ``COMMANDS`` is a table itself."""
-    choices = parser.add_subparsers(metavar="COMMAND", parser_class=Parser, required=package is not None)
-    for name, where in table.items():
-        module = importlib.import_module(where, package)
-        command = choices.add_parser(
-            name,
-            help=module.SUMMARY,
-            description=module.SUMMARY[0].upper() + module.SUMMARY[1:] + ".",
-            epilog=f"examples:\n{module.EXAMPLES}",
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
-        parser.commands[name] = command
-        if hasattr(module, "COMMANDS"):
-            command.renamed = getattr(module, "RENAMED", {})
-            _add_commands(command, module.COMMANDS, module.__name__)
-        else:
-            module.add_arguments(command)
-            command.set_defaults(run=module.run)
+def _known(word: str, known: Sequence[str]) -> str:
+    return _nearest(word, known) or f"; known: {', '.join(known)}"
 
 
 def build_parser() -> Parser:
     """The parser of all commands.
 
     Returns:
-        The parser, whose namespaces hold ``run``, the command's function; ``commands`` has the parser of each command.
+        The parser, whose namespaces hold ``run``, the command's function, and ``words``, the command's name.
     """
     from importlib import metadata
 
@@ -111,27 +101,65 @@ def build_parser() -> Parser:
     except metadata.PackageNotFoundError:
         version = "not installed"
     parser.add_argument("--version", action="version", version=f"cinepoet {version}")
-    _add_commands(parser, COMMANDS)
+    _add_commands(parser, COMMANDS, package=None)
     return parser
+
+
+def _add_commands(parser: Parser, table: dict[str, str], *, package: str | None) -> None:
+    """Fill a parser with the commands of a table, and theirs with those of tables in it."""
+    parsers = parser.add_subparsers(metavar="COMMAND", parser_class=Parser)
+    for name, place in table.items():
+        module = importlib.import_module(place, package)
+        command = parser.commands[name] = parsers.add_parser(
+            name,
+            help=module.SUMMARY,
+            description=module.SUMMARY[0].upper() + module.SUMMARY[1:] + ".",
+            epilog=f"examples:\n{module.EXAMPLES}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        if hasattr(module, "COMMANDS"):
+            _add_commands(command, module.COMMANDS, package=module.__name__)
+        else:
+            module.add_arguments(command)
+            command.set_defaults(run=module.run, words=command.prog.split()[1:])
+
+
+def _find_command(parser: Parser, words: list[str]) -> tuple[Parser, list[str]]:
+    """The command that words name, and the words behind its name.
+
+    Mistakes are told here: argparse would complain first about something that a misspelt option left out.
+    """
+    table, command = parser, parser
+    while command.commands and words and not words[0].startswith("-"):
+        name, *words = words
+        if name not in command.commands:
+            what = f"{command.prog} {name}".removeprefix("cinepoet ")
+            if what in RENAMED:
+                raise UsageError(f"{what} is now {RENAMED[what]}")
+            known = _known(name, list(command.commands))
+            raise UsageError(f"unknown command {what!r}{known} (see {command.prog} --help)")
+        table, command = command, command.commands[name]
+    for option in (w.partition("=")[0] for w in words):
+        if option == "--":
+            break
+        if option.startswith("--") and option not in command.options:
+            if RENAMED.get(option) in command.options:
+                raise UsageError(f"{option} is now {RENAMED[option]}")
+            others = [c.prog for c in table.commands.values() if option in c.options] if table is not parser else []
+            hint = f"; {' and '.join(others)} {'has' if len(others) == 1 else 'have'} it" if others else ""
+            hint = hint or _nearest(option, command.options)
+            raise UsageError(f"unknown option {option}{hint} (see {command.prog} --help)")
+    return command, words
 
 
 def _parse(words: list[str]) -> argparse.Namespace:
     parser = build_parser()
-    command, rest = parser, list(words)
-    while rest and rest[0] in command.commands:
-        command = command.commands[rest.pop(0)]
-    if not rest and command.commands:
-        command.print_help()
+    if not words:
+        parser.print_help()
         raise SystemExit(0)
-    if rest and rest[0] in command.renamed:
-        raise UsageError(f"{command.prog} {rest[0]} is now {command.prog} {command.renamed[rest[0]]}")
-    if not command.commands:  # before argparse complains about something that a misspelt option left out
-        options = [o for action in command._actions for o in action.option_strings]
-        for word in (w.partition("=")[0] for w in rest):
-            if word == "--":
-                break
-            if word.startswith("--") and word not in options:
-                raise UsageError(f"unknown option {word}{_nearest(word, options)} (see {command.prog} --help)")
+    command, rest = _find_command(parser, words)
+    if command.commands and not {"-h", "--help", "--version"} & set(rest):
+        raise UsageError(f"{command.prog} needs one of {', '.join(command.commands)} (see {command.prog} --help)")
     args, unknown = parser.parse_known_args(words)
     if unknown and hasattr(args, "changes"):  # argparse gives up on key=value words that stand behind an option
         args.changes = [*args.changes, *(w for w in unknown if "=" in w and not w.startswith("-"))]

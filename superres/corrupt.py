@@ -43,15 +43,7 @@ def mask_ratio(progress: Tensor) -> Tensor:
 
 
 def draw_mask(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-    """Hide a random subset of each sample, its size drawn by the cosine schedule; at least one position.
-
-    Args:
-        shape: (b, t, h, w).
-        generator: source of the draws.
-
-    Returns:
-        Bool of ``shape``, True where hidden.
-    """
+    """Hide a random subset of each sample, its size drawn by the cosine schedule; at least one position."""
     batch, count = shape[0], math.prod(shape[1:])
     ratio = mask_ratio(torch.rand(batch, 1, generator=generator, device=generator.device))
     hidden = (ratio * count).ceil().clamp(1, count)
@@ -60,20 +52,7 @@ def draw_mask(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
 
 
 def add_noise(low: Tensor, codebook_size: int, generator: torch.Generator, *, max_rate: float) -> Tensor:
-    """Replace whole codes by uniformly random ones, at a rate drawn per sample from U(0, max_rate).
-
-    Args:
-        low: (b, t, h, w) codes.
-        codebook_size: replacements are drawn from 0 to here.
-        generator: source of the draws.
-        max_rate: largest rate, in [0, 1].
-
-    Returns:
-        Codes of the same shape and device.
-
-    Raises:
-        ValueError: if ``max_rate`` lies outside [0, 1].
-    """
+    """Replace whole codes by uniformly random ones, at a rate drawn per sample from U(0, max_rate)."""
     if not 0 <= max_rate <= 1:
         raise ValueError(f"max_rate must lie in [0, 1], got {max_rate}")
     where = generator.device

@@ -18,7 +18,6 @@ import dataclasses
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import cast
 
 import torch
@@ -29,7 +28,7 @@ from torch.utils.checkpoint import checkpoint
 
 from llm.compile_layers import compile_each
 from mmtok.nn.norm import RMSNorm
-from mmtok.pretrained import load_strictly, load_tensors, params_from_config, read_config, resolve_folder, save_module
+from mmtok.pretrained import PretrainedModule
 from superres.config import SuperResConfig
 from superres.windows import Size, Windows, fit_window, low_size, merge_windows, partition, windows_for
 
@@ -278,7 +277,7 @@ class SuperResContext:
     underneath: Tensor | None
 
 
-class SuperResTransformer(nn.Module):
+class SuperResTransformer(PretrainedModule):
     """Masked high-resolution codes, low-resolution codes and text to logits of every high-resolution code's factors.
 
     Args:
@@ -288,9 +287,11 @@ class SuperResTransformer(nn.Module):
         recompute: True computes each layer again for its gradients instead of keeping what is inside it.
     """
 
+    family, params_class = FAMILY, SuperResConfig
+
     def __init__(self, config: SuperResConfig):
         super().__init__()
-        self.config = config
+        self.config = self.params = config
         self.recompute = False
         # The replacement vector of ``embed`` stands for a masked code, that of ``low_embed`` for a dropped condition.
         self.embed = CodeEmbedding(config.factor_sizes, grid=config.grid, dim=config.dim)
@@ -501,27 +502,3 @@ class SuperResTransformer(nn.Module):
             own[name] = tensor.clone()
         other.load_state_dict(own)
         return other.to(self.null_text)
-
-    def save_pretrained(self, folder: str | Path, *, dtype: torch.dtype | None = None) -> None:
-        """Write config.json and model.safetensors.
-
-        Args:
-            folder: created when absent.
-            dtype: float type on disk, or None to keep the model's.
-        """
-        save_module(self, folder, family=FAMILY, params=self.config, dtype=dtype)
-
-    @classmethod
-    def from_pretrained(cls, name: str | Path) -> SuperResTransformer:
-        """The model stored in a folder or hub repository, in eval mode.
-
-        Args:
-            name: a folder, or a hub id.
-
-        Returns:
-            The model, float32 on the CPU.
-        """
-        folder = resolve_folder(name)
-        model = cls(params_from_config(SuperResConfig, read_config(folder, FAMILY)["params"]))
-        load_strictly(model, load_tensors(folder))
-        return model.eval()

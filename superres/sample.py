@@ -62,25 +62,11 @@ class Decoding:
             raise ValueError(f"unknown schedule {self.schedule!r}; known: {', '.join(SCHEDULES)}")
 
     def hidden_share(self, step: int) -> float:
-        """Share of the codes that is hidden behind a step.
-
-        Args:
-            step: from 0.
-
-        Returns:
-            1.0 down to 0.0.
-        """
+        """Share of the codes that is hidden behind a step."""
         return float(SCHEDULES[self.schedule](torch.tensor((step + 1) / self.num_steps)))
 
     def temperature_at(self, step: int) -> float:
-        """Temperature of the draws of a step.
-
-        Args:
-            step: from 0.
-
-        Returns:
-            ``temperature`` in the first, ``final_temperature`` in the last.
-        """
+        """Temperature of the draws of a step."""
         if self.final_temperature is None or self.num_steps == 1:
             return self.temperature
         return self.temperature + (self.final_temperature - self.temperature) * step / (self.num_steps - 1)
@@ -109,42 +95,15 @@ def guidance_terms(text_scale: float, low_scale: float, *, has_text: bool) -> di
 
 def guided_logits(
     model: SuperResTransformer,
-    codes: Tensor,
-    masked: Tensor,
     low: Tensor,
     text: Tensor | None = None,
     text_mask: Tensor | None = None,
     *,
     text_scale: float = 4.0,
     low_scale: float = 1.0,
-) -> tuple[Tensor, ...]:
-    """Logits under guidance; all passes run as one batch.
-
-    Args:
-        model: the transformer.
-        codes: (b, t, h, w) high-resolution codes, ignored under the mask.
-        masked: (b, t, h, w) bool, True where hidden.
-        low: (b, t, h / 2, w / 2) low-resolution codes.
-        text: (b, n, d) text embeddings, or None.
-        text_mask: (b, n) bool, or None for everywhere.
-        text_scale: strength of the text, 1.0 is neutral.
-        low_scale: strength of the low-resolution codes, 1.0 is neutral.
-
-    Returns:
-        (b, t, h, w, size) float32, one tensor a factor.
-    """
-    return _guided(model, low, text, text_mask, text_scale, low_scale)(codes, masked)
-
-
-def _guided(
-    model: SuperResTransformer,
-    low: Tensor,
-    text: Tensor | None,
-    text_mask: Tensor | None,
-    text_scale: float,
-    low_scale: float,
 ) -> Callable[[Tensor, Tensor], tuple[Tensor, ...]]:
-    """The guided logits as a function of codes and mask; what stays the same in every step is laid out once."""
+    """Logits under guidance as a function of (codes, masked): one (b, t, h, w, size) float32 tensor a factor."""
+    # what is the same in every step is laid out once, and all passes of a step run as one batch
     terms = guidance_terms(text_scale, low_scale, has_text=text is not None)
     passes, weights = len(terms), tuple(terms.values())
     kept = torch.tensor(list(terms), device=low.device).repeat_interleave(len(low), dim=0)  # (passes * b, 2)
@@ -250,7 +209,7 @@ def sample(
         codes, masked = torch.where(pinned_mask, pinned, codes), ~pinned_mask
     at_start = masked.flatten(1).sum(1, keepdim=True)  # (b, 1)
 
-    logits_of = _guided(model, low, text, text_mask, text_scale, low_scale)
+    logits_of = guided_logits(model, low, text, text_mask, text_scale=text_scale, low_scale=low_scale)
     for step in range(num_steps):
         logits = logits_of(codes, masked)
         warmth = settings.temperature_at(step)

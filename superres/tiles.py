@@ -43,19 +43,7 @@ class TileCut:
 
 
 def cut_axis(side: int, *, most: int, windows: tuple[int, ...]) -> TileCut:
-    """Tiles of one axis, as large as the model takes them.
-
-    Args:
-        side: tokens of the axis, even.
-        most: tokens of the model's own axis.
-        windows: its windows' extents along that axis.
-
-    Returns:
-        The tiles; one where everything fits.
-
-    Raises:
-        ValueError: if ``side`` is odd or not positive.
-    """
+    """Tiles of one axis, as large as the model takes them."""
     if side < 2 or side % 2:
         raise ValueError(f"{side} tokens cannot be doubled from half as many; a side must be even")
     fitting = range(min(side, most) // 2 * 2, 0, -2)

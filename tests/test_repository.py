@@ -5,9 +5,12 @@ import functools
 import re
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import pytest
+
+import mmtok
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("mmtok", "llm", "superres", "recipes")
@@ -50,14 +53,7 @@ def _module(file: Path) -> str:
 
 MODULES = {_module(file): file for file in FILES}
 # what is still to be settled; only ever shorter
-OWED: dict[str, set[str]] = {
-    "recipes.loop.adversary": {"recipes.train.larp", "recipes.train.magvit2", "recipes.train.soundstream"},
-    "recipes.commands.generate": {"recipes.commands.generate_larp"},
-    "recipes.commands.train.tiny": {
-        f"recipes.commands.train.{name}" for name in ("larp", "lm", "soundstream", "superres")
-    },
-    "recipes.commands.generate_larp": {"recipes.commands.generate"},
-}
+OWED: dict[str, set[str]] = {}
 
 
 @functools.cache
@@ -201,6 +197,39 @@ def test_docstrings_say_what_others_need(file: Path):
             assert sorted(_documented(doc)) == sorted(names), f"{file.name}:{node.lineno} {node.name}"
 
 
+PROMISES = "mmtok.contract"  # the one page that may ask an object what it has
+# what other libraries' objects may have: torch's DTensor, a parser's words
+ASKED_OF_OTHERS = {"full_tensor", "changes"}
+
+
+def _asked(file: Path) -> set[tuple[str, str]]:
+    """What a file asks objects for by name: ("hasattr" or "getattr" with a default, the attribute)."""
+    calls = [node for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.Call)]
+    found = {(ast.unparse(c.func), c.args[1]) for c in calls if len(c.args) == 2 + (ast.unparse(c.func) == "getattr")}
+    return {(how, ast.unparse(name).strip("'")) for how, name in found if how in ("hasattr", "getattr")}
+
+
+def _promised() -> set[str]:
+    """Attributes and methods of every protocol in mmtok/contract.py."""
+    names: set[str] = set()
+    for owner in ast.parse(MODULES[PROMISES].read_text()).body:
+        for node in owner.body if isinstance(owner, ast.ClassDef) else ():
+            if isinstance(node, ast.FunctionDef):
+                names.add(node.name)
+            elif isinstance(node, ast.AnnAssign):
+                names.add(ast.unparse(node.target))
+    return names
+
+
+@pytest.mark.parametrize("module", [m for m in MODULES if m != PROMISES])
+def test_promises_are_asked_for_on_one_page(module: str):
+    """``isinstance(x, Streaming)`` instead of ``hasattr(x, "encode_stream")``: what may be missing is written down once."""
+    promised = _promised() | {"family", "tokenizer"}
+    wrong = {how_name for how_name in _asked(MODULES[module]) if how_name[1] in promised}
+    wrong |= {(how, name) for how, name in _asked(MODULES[module]) if how == "hasattr" and name not in ASKED_OF_OTHERS}
+    assert not wrong, f"{module} asks by {sorted(wrong)}; mmtok/contract.py has a Protocol or a function for it"
+
+
 def test_imported_llm_is_ours():
     code = "import llm, mmtok, superres, recipes; print(llm.__file__)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
@@ -218,6 +247,32 @@ def test_no_pickles_are_shipped():
         f.name for f in (ROOT / "recipes" / "pretrained").rglob("*") if f.suffix in (".pt", ".bin", ".ckpt", ".pkl")
     ]
     assert shipped == []
+
+
+def test_every_package_says_that_it_is_typed():
+    assert '[tool.setuptools.package-data]\n"*" = ["py.typed"]\n' in (ROOT / "pyproject.toml").read_text()
+    assert all((ROOT / package / "py.typed").is_file() for package in PACKAGES)
+
+
+def test_tab_finds_what_is_not_imported_yet():
+    code = (
+        "import sys, mmtok, recipes; assert 'torch' not in sys.modules;"
+        "assert {'load', '__version__'} <= set(dir(mmtok)), dir(mmtok);"
+        "assert {'CinePoetPipeline', 'TokenShards', '__version__'} <= set(dir(recipes)), dir(recipes);"
+        "assert 'torch' not in sys.modules; assert mmtok.__version__ == recipes.__version__; print(mmtok.__version__)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
+    assert re.fullmatch(r"\d+\.\d+.*|unknown", done.stdout.strip())
+
+
+def test_the_version_is_unknown_where_nothing_is_installed(monkeypatch: pytest.MonkeyPatch):
+    def missing(name: str) -> str:
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "version", missing)
+    assert mmtok.__version__ == "unknown"
+    monkeypatch.setattr(metadata, "version", lambda name: f"{name} 7")
+    assert mmtok.__version__ == "cinepoet 7"
 
 
 def test_short_names_are_lazy_and_right():

@@ -11,17 +11,7 @@ from mmtok.convert.names import fill
 
 
 def config_from_upstream(config: dict[str, Any]) -> LarpARConfig:
-    """Our sizes.
-
-    Args:
-        config: the published config.json; absent fields have upstream's defaults.
-
-    Returns:
-        The config.
-
-    Raises:
-        ValueError: for options that we do not have.
-    """
+    """Our sizes."""
     for key, wanted in (("attn_dropout_p", 0.0), ("model_type", "class_cond")):
         if config.get(key, wanted) != wanted:
             raise ValueError(f"LARP generators with {key}={config[key]!r} are not supported; known: {wanted!r}")

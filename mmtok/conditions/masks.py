@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mmtok.conditions.commit_masks import COUNTED, Condition, hide, make_condition, require_part
 
-# task -> short name -> geometry of mmtok.conditions.commit
+# family -> short name -> geometry of mmtok.conditions.commit_masks
 NAMES: dict[str, dict[str, str]] = {
     "inpaint": {
         "central": "inpaint_central",
@@ -33,55 +33,48 @@ Mask = str | Sequence[float] | Tensor
 is made anew."""
 
 
-def task_of_mask(mask: Mask) -> str:
-    """The painting task that a mask means: that of its name; "inpaint" for a box or a picture.
-
-    Args:
-        mask: see ``Mask``.
-
-    Returns:
-        "inpaint" or "outpaint".
-    """
-    return "outpaint" if isinstance(mask, str) and mask.removeprefix("outpaint_") != mask else "inpaint"
+def family_of(mask: Mask | None) -> str:
+    """The family of masks that a mask belongs to: "outpaint" where its name begins so, else "inpaint"."""
+    return next((f for f in FILLS if isinstance(mask, str) and mask.startswith(f"{f}_")), "inpaint")
 
 
-def geometry_of(name: str, task: str) -> str:
+def geometry_of(name: str, family: str) -> str:
     """COMMIT's geometry behind a name.
 
     Args:
         name: short, such as "central", or whole, such as "inpaint_central".
-        task: "inpaint" or "outpaint".
+        family: a key of ``NAMES``.
 
     Returns:
         A key of ``mmtok.conditions.commit_masks.GEOMETRIES``.
 
     Raises:
-        ValueError: if the task has no such mask, with those it has.
+        ValueError: if the family has no such mask, with those it has.
     """
-    known = NAMES[task]
+    known = NAMES[family]
     if name not in known and name not in known.values():
         raise ValueError(
-            f"task {task} has no mask {name!r}; it has: {', '.join(known)}, a box of four shares, or a picture"
+            f"task {family} has no mask {name!r}; it has: {', '.join(known)}, a box of four shares, or a picture"
         )
     return known.get(name, name)
 
 
-def check_mask(mask: Mask, task: str, *, given_frames: int | None = None) -> None:
+def check_mask(mask: Mask, family: str, *, given_frames: int | None = None) -> None:
     """Everything about a mask that shows before there is a clip.
 
     Args:
         mask: see ``Mask``.
-        task: "inpaint" or "outpaint".
+        family: a key of ``NAMES``.
         given_frames: pictures that a mask along time leaves visible, or None.
 
     Raises:
         ValueError: for an unknown name, a box outside the picture, a tensor of another form or with NaN, a number of
             frames where the mask has none, or a mask that hides everything or nothing.
     """
-    if given_frames is not None and not (isinstance(mask, str) and geometry_of(mask, task) in COUNTED):
+    if given_frames is not None and not (isinstance(mask, str) and geometry_of(mask, family) in COUNTED):
         raise ValueError(f"given frames go with the masks {' and '.join(COUNTED)}")
     if isinstance(mask, str):
-        geometry_of(mask, task)
+        geometry_of(mask, family)
     elif isinstance(mask, Tensor):
         _hidden(mask)
     else:
@@ -116,7 +109,7 @@ def _box(box: Sequence[float], height: int, width: int) -> Tensor:
 
 def make_mask(
     mask: Mask,
-    task: str,
+    family: str,
     video: Tensor,
     *,
     given_size: tuple[int, int],
@@ -128,7 +121,7 @@ def make_mask(
 
     Args:
         mask: see ``Mask``.
-        task: "inpaint" or "outpaint".
+        family: a key of ``NAMES``.
         video: (b, 3, t, h, w) in [-1, 1], the clip as the language model's tokenizer takes it.
         given_size: (h, w) of the film before it was brought to that size; a mask of that size is brought along.
         fit: what brought it.
@@ -142,13 +135,13 @@ def make_mask(
         ValueError: as of ``check_mask``, for a mask of another size than the film's, or one that hides everything once
             it covers whole tokens.
     """
-    check_mask(mask, task, given_frames=given_frames)
+    check_mask(mask, family, given_frames=given_frames)
     t, h, w = video.shape[2:]
     if isinstance(mask, str):
-        geometry = geometry_of(mask, task)
+        geometry = geometry_of(mask, family)
         return make_condition(video, geometry, stride=stride, frames=given_frames)
     if not isinstance(mask, Tensor):
-        return hide(video, _box(mask, h, w), fill=FILLS[task], stride=stride, latent_exact=True)
+        return hide(video, _box(mask, h, w), fill=FILLS[family], stride=stride, latent_exact=True)
     hidden = _hidden(mask)
     if tuple(hidden.shape[-2:]) not in (given_size, (h, w)):
         raise ValueError(f"the mask has {tuple(hidden.shape[-2:])} pixels (h, w), the film {given_size}")
@@ -159,5 +152,5 @@ def make_mask(
         signed = (2 * pictures.float() - 1).expand(3, -1, -1, -1)
         pictures = fit(signed)[0, 0] > 0
     return hide(
-        video, pictures[0] if hidden.ndim == 2 else pictures, fill=FILLS[task], stride=stride, latent_exact=True
+        video, pictures[0] if hidden.ndim == 2 else pictures, fill=FILLS[family], stride=stride, latent_exact=True
     )

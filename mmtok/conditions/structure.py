@@ -107,14 +107,7 @@ class OpenCVFlow:
         self._dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM) if method == "dis" else None
 
     def __call__(self, frames: Tensor) -> Tensor:
-        """Flow of each frame to the next.
-
-        Args:
-            frames: (t, 3, h, w) in [-1, 1].
-
-        Returns:
-            (t - 1, 2, h, w) pixels, x first, on the device of ``frames``.
-        """
+        """Flow of each frame to the next."""
         weights = frames.new_tensor([0.299, 0.587, 0.114]).view(3, 1, 1)  # BT.601 luma
         grey = ((frames * weights).sum(1) + 1).mul(127.5).round().clamp(0, 255).byte().cpu().numpy()
         ways = []
@@ -166,14 +159,7 @@ class DepthAnything:
 
     @torch.inference_mode()
     def __call__(self, frames: Tensor) -> Tensor:
-        """Inverse depth of every frame.
-
-        Args:
-            frames: (t, 3, h, w) in [-1, 1].
-
-        Returns:
-            (t, h, w) float32, larger is nearer, on the device of ``frames``.
-        """
+        """Inverse depth of every frame."""
         h, w = frames.shape[2:]
         patch, scale = 14, self.side / min(h, w)
         size = [max(patch, round(n * scale / patch) * patch) for n in (h, w)]

@@ -10,43 +10,28 @@ import contextlib
 import importlib
 import json
 from collections.abc import Container, Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from mmtok.pretrained import read_names
+from mmtok.table import TOKENIZERS, Published
 
 
-@dataclass(frozen=True)
-class _Upstream:
-    """Where a published family is built, and how its weights are known.
+def known_families() -> list[str]:
+    """What ``from_upstream`` can build.
 
-    Attributes:
-        module: in this package, with ``from_upstream(tensors, config)``.
-        marks: names that only this family has; one of them is enough.
-        family: what it becomes, a key of ``mmtok.table.FAMILIES``.
-        options: further arguments of ``from_upstream``.
+    Returns:
+        Names, sorted.
     """
-
-    module: str
-    marks: tuple[str, ...]
-    family: str
-    options: dict[str, Any] = field(default_factory=dict)
+    return sorted(known.name for _, known in _published())
 
 
-_UPSTREAM = {
-    "cosmos-dv": _Upstream(
-        "cosmos", ("encoder.conv_in.0.conv3d.weight", "network.encoder.conv_in.0.conv3d.weight"), "cosmos-dv"
-    ),
-    "encodec": _Upstream("encodec", ("quantizer.vq.layers.0._codebook.embed",), "encodec"),
-    "larp": _Upstream("larp", ("encoder_latent_query_embed",), "larp"),
-    "open-magvit2-video": _Upstream("open_magvit2", ("encoder.conv_out.conv_1.weight",), "magvit2", {"video": True}),
-    "open-magvit2-image": _Upstream("open_magvit2", ("decoder.adaptive.0.gamma.weight",), "magvit2", {"video": False}),
-    "vidtok-fsq": _Upstream("vidtok", ("encoder.down_temporal.0.block.0.conv1.conv.weight",), "vidtok-fsq"),
-}
-FAMILIES = tuple(sorted(_UPSTREAM))
+def _published() -> Iterator[tuple[str, Published]]:
+    """Every kind of published weights, with the family that it becomes."""
+    for name, family in TOKENIZERS.rows().items():
+        yield from ((name, known) for known in family.published)
 
 
 def identify(state_dict: Container[str]) -> str | None:
@@ -56,9 +41,9 @@ def identify(state_dict: Container[str]) -> str | None:
         state_dict: published names, or a table with them as keys.
 
     Returns:
-        One of ``FAMILIES``, or None.
+        One of ``known_families()``, or None.
     """
-    return next((family for family, known in _UPSTREAM.items() if any(m in state_dict for m in known.marks)), None)
+    return next((known.name for _, known in _published() if any(m in state_dict for m in known.marks)), None)
 
 
 def from_upstream(
@@ -67,7 +52,7 @@ def from_upstream(
     """Build our module from published weights.
 
     Args:
-        family: one of ``FAMILIES``.
+        family: one of ``known_families()``.
         state_dict: published name to tensor.
         config: the upstream constructor's arguments; None reads the sizes off the shapes.
         ema: take the running average of the weights where the file has one beside them (Open-MAGVIT2).
@@ -80,14 +65,14 @@ def from_upstream(
     """
     if family in ("larp-ar", "larp-ar-fp"):
         raise ValueError(f"{family} is a generator, not a tokenizer: llm.convert.from_upstream builds it")
-    if family not in _UPSTREAM:
-        raise ValueError(f"unknown family {family!r}; known: {', '.join(FAMILIES)}")
+    upstream = next((known for _, known in _published() if known.name == family), None)
+    if upstream is None:
+        raise ValueError(f"unknown family {family!r}; known: {', '.join(known_families())}")
     found = identify(state_dict)
     if found not in (None, family):
         raise ValueError(f"these weights are {found}, not {family}")
-    upstream = _UPSTREAM[family]
-    build = importlib.import_module(f"mmtok.convert.{upstream.module}").from_upstream
-    options = upstream.options | ({"ema": ema} if upstream.module == "open_magvit2" else {})
+    build = importlib.import_module(upstream.module).from_upstream
+    options = upstream.options | ({"ema": ema} if upstream.averaged else {})
     with told_config(family):
         return build(dict(state_dict), config, **options)
 
@@ -120,10 +105,10 @@ def published_family(folder: Path) -> str | None:
         folder: as upstream ships it: model.safetensors under published names, with a config.json of upstream's or none.
 
     Returns:
-        A key of ``mmtok.table.FAMILIES``, or None if the folder holds something else.
+        A family's name, or None if the folder holds something else.
     """
-    found = identify(read_names(folder))
-    return None if found is None else _UPSTREAM[found].family
+    names = read_names(folder)
+    return next((family for family, known in _published() if any(mark in names for mark in known.marks)), None)
 
 
 def load_published(folder: Path) -> Any:
@@ -143,6 +128,6 @@ def load_published(folder: Path) -> Any:
     tensors = read_checkpoint(folder / "model.safetensors")
     found = identify(tensors)
     if found is None:
-        raise ValueError(f"{folder} holds weights of no family known here; known: {', '.join(FAMILIES)}")
+        raise ValueError(f"{folder} holds weights of no family known here; known: {', '.join(known_families())}")
     config = folder / "config.json"
     return from_upstream(found, tensors, json.loads(config.read_text()) if config.is_file() else None)

@@ -97,18 +97,7 @@ class _Reader(pickle.Unpickler):
         self.storages: dict[str, Tensor] = {}
 
     def find_class(self, module: str, name: str) -> Any:
-        """What a word of the pickle means.
-
-        Args:
-            module: where upstream imports it from.
-            name: the word.
-
-        Returns:
-            A harmless stand-in.
-
-        Raises:
-            pickle.UnpicklingError: for every other word.
-        """
+        """What a word of the pickle means."""
         if (module, name) == ("collections", "OrderedDict"):
             return collections.OrderedDict
         if module == "torch" and name in _STORAGES:
@@ -124,17 +113,7 @@ class _Reader(pickle.Unpickler):
         raise pickle.UnpicklingError(f"it asks to run {module}.{name}")
 
     def persistent_load(self, pid: Any) -> _Stored:
-        """A storage of the archive, to be read when it is known whether it is wanted.
-
-        Args:
-            pid: ("storage", type, key, device, length).
-
-        Returns:
-            Where it lies.
-
-        Raises:
-            pickle.UnpicklingError: for another kind of reference.
-        """
+        """A storage of the archive, to be read when it is known whether it is wanted."""
         if not (isinstance(pid, tuple) and len(pid) >= 5 and pid[0] == "storage" and isinstance(pid[1], torch.dtype)):
             raise pickle.UnpicklingError(f"unknown reference {str(pid)[:60]!r}")
         return _Stored(functools.partial(self._read_storage, pid[1], str(pid[2]), int(pid[4])))

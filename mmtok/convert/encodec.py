@@ -120,7 +120,7 @@ def from_package(model: Any, *, num_codebooks: int | None = None) -> Encodec:
         ValueError: as ``from_upstream``.
     """
     first = model.encoder.model[0]
-    up = next(layer for layer in model.decoder.model if hasattr(layer, "trim_right_ratio"))
+    up = next(layer for layer in model.decoder.model if "trim_right_ratio" in vars(layer))
     settings = {
         "sample_rate": model.sample_rate,
         "target_bandwidths": model.target_bandwidths,

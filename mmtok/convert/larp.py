@@ -46,17 +46,7 @@ def _only(config: dict[str, Any], key: str, *wanted: Any) -> None:
 
 
 def prior_from_upstream(config: dict[str, Any] | None) -> LarpPriorParams | None:
-    """Sizes and training of the prior.
-
-    Args:
-        config: ``prior_model`` of the upstream config.
-
-    Returns:
-        The params, or None where it has none.
-
-    Raises:
-        ValueError: for an unknown prior.
-    """
+    """Sizes and training of the prior."""
     if config is None or _is_absent(config.get("name")):
         return None
     if dims := config.get("gptc_dims"):

@@ -17,7 +17,6 @@ from mmtok.features.arrays import read_arrays
 from mmtok.pretrained import load_strictly
 
 SIZE = 227
-FEATURES = 512  # of the last pooled layer
 _WIDTHS = {  # squeeze, expand
     "fire2": (16, 64),
     "fire3": (16, 64),

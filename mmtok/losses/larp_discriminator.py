@@ -13,8 +13,6 @@ from torch import Tensor, nn
 from mmtok.losses.visual_discriminators import LeCam
 from mmtok.nn.transformer import Transformer, sine_table_3d
 
-LECAM_WEIGHT = 1e-3  # written down upstream; the code applies it twice, so 1e-6 is what trained the published model
-
 
 class TransformerDiscriminator(nn.Module):
     """Patches with a fixed table, a class token in front of them without one, and a linear answer.
@@ -131,13 +129,5 @@ class MeanLeCam(LeCam):
         self.steps += 1
 
     def __call__(self, real: Tensor, fake: Tensor) -> Tensor:
-        """The regulariser, unweighted.
-
-        Args:
-            real: (b,) logits of real clips.
-            fake: (b,) logits of reconstructions.
-
-        Returns:
-            Scalar.
-        """
+        """The regulariser, unweighted."""
         return F.relu(real.mean() - self.fake).square() + F.relu(self.real - fake.mean()).square()

@@ -28,17 +28,8 @@ class ReconstructionLosses:
 
 
 def edge_loss(reconstruction: Tensor, video: Tensor) -> Tensor:
-    """How far the differences between neighbours are off, along width, height and (for clips) time.
-
-    Pixel errors alone reward blur; differences reward edges that are sharp and motion that is steady.
-
-    Args:
-        reconstruction: (b, c, t, h, w).
-        video: the same shape.
-
-    Returns:
-        Scalar, the mean over the axes of the mean absolute errors.
-    """
+    """How far the differences between neighbours are off, along width, height and (for clips) time."""
+    # Pixel errors alone reward blur; differences reward edges that are sharp and motion that is steady.
     error = reconstruction.float() - video.float()
     axes = [axis for axis in (2, 3, 4) if error.shape[axis] > 1]
     terms = [error.diff(dim=axis).abs().mean() for axis in axes]

@@ -19,15 +19,7 @@ from torch import Tensor, nn
 
 
 def blur_pool(x: Tensor, stride: tuple[int, int, int]) -> Tensor:
-    """Smooth with (1, 2, 1) / 4 along every axis, then keep every ``stride``-th value.
-
-    Args:
-        x: (b, c, t, h, w).
-        stride: kept steps, ordered time, height, width; an axis of length 1 is left alone.
-
-    Returns:
-        (b, c, ceil(t / st), ceil(h / sh), ceil(w / sw)); edges are reflected.
-    """
+    """Smooth with (1, 2, 1) / 4 along every axis, then keep every ``stride``-th value."""
     for axis, step in zip((2, 3, 4), stride, strict=True):
         length = x.shape[axis]
         if length == 1:
@@ -189,15 +181,7 @@ class LeCam:
         self.steps += 1
 
     def __call__(self, real: Tensor, fake: Tensor) -> Tensor:
-        """The regulariser; call ``update`` first.
-
-        Args:
-            real: (b,) logits of real clips.
-            fake: (b,) logits of reconstructions.
-
-        Returns:
-            Scalar; weigh it (0.001 in O2-MAGVIT2).
-        """
+        """The regulariser; call ``update`` first."""
         return F.relu(real.float() - self.fake).square().mean() + F.relu(self.real - fake.float()).square().mean()
 
     def state_dict(self) -> dict[str, Any]:

@@ -65,16 +65,7 @@ def contact_sheet(frames: Tensor, columns: int | None = None, *, fps: float = 8.
 
 
 def waveform_image(audio: Tensor, *, width: int = 640, height: int = 64) -> Image.Image:
-    """Lowest to highest sample of every column; full height is [-1, 1].
-
-    Args:
-        audio: (n,), (1, n) or (2, n) float in [-1, 1]; channels are averaged.
-        width: pixels.
-        height: pixels.
-
-    Returns:
-        The picture.
-    """
+    """Lowest to highest sample of every column; full height is [-1, 1]."""
     mono = as_sound(audio).mean(dim=0).numpy()
     image = Image.new("RGB", (width, height), (255, 255, 255))
     draw = ImageDraw.Draw(image)

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from torch import Tensor
 
+from mmtok.plugins import Table
+
 if TYPE_CHECKING:
     from typing_extensions import Self
 
@@ -118,6 +120,8 @@ METRICS: dict[str, Row] = {
     ),
 }
 
+TABLE = Table("the metric", ("cinepoet.metrics",), Row, METRICS)  # packages may add rows (docs/plugins.md)
+
 
 @dataclass(frozen=True)
 class Metrics:
@@ -150,7 +154,7 @@ def make_metrics(of: str, *, without: Collection[str] = (), **given: Any) -> Met
     """
     ready: dict[str, Metric] = {}
     left_out: dict[str, str] = {}
-    for name, row in METRICS.items():
+    for name, row in TABLE.rows().items():
         if row.of != of or name in without:
             continue
         absent = row.package and importlib.util.find_spec(row.package) is None
@@ -171,7 +175,7 @@ def title_of(name: str) -> str:
     Returns:
         Such as "PSNR, dB (more is better)"; the name with spaces for what is no metric.
     """
-    row = METRICS.get(name)
+    row = TABLE.rows().get(name)
     if row is None:
         return name.replace("_", " ")
     unit = f", {row.unit}" if row.unit else ""

@@ -72,21 +72,9 @@ class CausalConv3d(nn.Conv3d):
 
 
 def depth_to_space(x: Tensor, factor: tuple[int, int, int]) -> Tensor:
-    """Move channel blocks into time, height and width.
-
-    Channels are ordered time block, height block, width block, channel (the block of time outermost). The work is done
-    in the channels-last layout, where whole channel runs are moved, and the result has that layout.
-
-    Args:
-        x: (b, ft * fh * fw * c, t, h, w).
-        factor: (ft, fh, fw).
-
-    Returns:
-        (b, c, t * ft, h * fh, w * fw).
-
-    Raises:
-        ValueError: if the channels are not a multiple of the product of the factors.
-    """
+    """Move channel blocks into time, height and width."""
+    # Channels are ordered time block, height block, width block, channel (the block of time outermost). The work is
+    # done in the channels-last layout, where whole channel runs are moved, and the result has that layout.
     b, channels, t, h, w = x.shape
     ft, fh, fw = factor
     if channels % (ft * fh * fw):

@@ -12,44 +12,18 @@ from torch import Tensor, nn
 
 
 def hz_to_mel(hz: Tensor) -> Tensor:
-    """Slaney's mel scale: linear below 1 kHz, logarithmic above.
-
-    Args:
-        hz: frequencies.
-
-    Returns:
-        Mels, same shape.
-    """
+    """Slaney's mel scale: linear below 1 kHz, logarithmic above."""
     linear = hz * 3 / 200
     return torch.where(hz < 1000, linear, 15 + 27 * torch.log(hz.clamp(min=1) / 1000) / math.log(6.4))
 
 
 def mel_to_hz(mel: Tensor) -> Tensor:
-    """Inverse of ``hz_to_mel``.
-
-    Args:
-        mel: mels.
-
-    Returns:
-        Frequencies in Hz, same shape.
-    """
+    """Inverse of ``hz_to_mel``."""
     return torch.where(mel < 15, mel * 200 / 3, 1000 * torch.exp((mel - 15) * math.log(6.4) / 27))
 
 
 def mel_filters(*, sample_rate: int, n_fft: int, num_mels: int) -> Tensor:
-    """Triangular filters of peak 1, evenly spaced in mel from 0 to the Nyquist frequency.
-
-    Args:
-        sample_rate: Hz.
-        n_fft: length of the transform.
-        num_mels: bands.
-
-    Returns:
-        (m, f) float32 with f = n_fft // 2 + 1.
-
-    Raises:
-        ValueError: if a band would hold no frequency bin.
-    """
+    """Triangular filters of peak 1, evenly spaced in mel from 0 to the Nyquist frequency."""
     bins = torch.linspace(0, sample_rate / 2, n_fft // 2 + 1, dtype=torch.float64)  # (f,)
     top = hz_to_mel(torch.tensor(sample_rate / 2, dtype=torch.float64))
     edges = mel_to_hz(torch.linspace(0, 1, num_mels + 2, dtype=torch.float64) * top).unsqueeze(1)  # (m + 2, 1)

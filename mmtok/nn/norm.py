@@ -16,20 +16,8 @@ from mmtok.nn.streaming import is_first
 
 
 def frame_group_norm(x: Tensor, groups: int, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
-    """Group norm with the statistics of each frame by itself.
-
-    Frames are folded into the batch; in the channels-last layout this is a view and nothing is copied.
-
-    Args:
-        x: (b, c, t, h, w).
-        groups: number of channel groups.
-        weight: (c,) or None.
-        bias: (c,) or None.
-        eps: added to the variance.
-
-    Returns:
-        (b, c, t, h, w).
-    """
+    """Group norm with the statistics of each frame by itself."""
+    # Frames are folded into the batch; in the channels-last layout this is a view and nothing is copied.
     b, t = x.shape[0], x.shape[2]
     frames = x.transpose(1, 2).flatten(0, 1)  # (b * t, c, h, w)
     return F.group_norm(frames, groups, weight, bias, eps).unflatten(0, (b, t)).transpose(1, 2)

@@ -18,20 +18,9 @@ from mmtok.nn.streaming import is_first
 
 
 def haar_matrix(patch_size: tuple[int, int, int]) -> Tensor:
-    """The Haar packet of one patch as a matrix.
-
-    Row order is Cosmos': the last round's band is outermost, and within a round LLL, LLH, ... HHH with letters t, h, w
-    (an axis that has fewer rounds than the others lacks its letter in the later ones). Columns go by t, h, w.
-
-    Args:
-        patch_size: powers of two, ordered time, height, width.
-
-    Returns:
-        (n, n) with n the voxels of a patch, entries +-1/n; the inverse is ``n * matrix.T``.
-
-    Raises:
-        ValueError: if a size is not a power of two.
-    """
+    """The Haar packet of one patch as a matrix."""
+    # Row order is Cosmos': the last round's band is outermost, and within a round LLL, LLH, ... HHH with letters t, h,
+    # w (an axis that has fewer rounds than the others lacks its letter in the later ones). Columns go by t, h, w.
     if any(p < 1 or p & (p - 1) for p in patch_size):
         raise ValueError(f"patch_size {patch_size} must be powers of two")
     rounds = [p.bit_length() - 1 for p in patch_size]
@@ -46,17 +35,9 @@ def haar_matrix(patch_size: tuple[int, int, int]) -> Tensor:
 
 
 def band_sizes(patch_size: tuple[int, int, int]) -> Tensor:
-    """Typical size of each band's coefficients in clips of pictures: smaller the more axes vary, and how often.
-
-    Args:
-        patch_size: powers of two, ordered time, height, width.
-
-    Returns:
-        (bands,) float32 in the order of ``haar_matrix``: 0.5 for the mean, then 0.06, 0.024 ... down to 0.005.
-
-    Source: ours, a rule close to the root mean squares measured on corpus shapes and real clips at 64 pixels (0.52 for
-    the mean, 0.03 to 0.08 for bands of one difference, 0.01 to 0.03 for two, 0.005 to 0.01 for more).
-    """
+    """Typical size of each band's coefficients in clips of pictures: smaller the more axes vary, and how often."""
+    # Source: ours, a rule close to the root mean squares measured on corpus shapes and real clips at 64 pixels (0.52
+    # for the mean, 0.03 to 0.08 for bands of one difference, 0.01 to 0.03 for two, 0.005 to 0.01 for more).
     axes = sum(p.bit_length() - 1 for p in patch_size)
     differences = torch.tensor([sum(band) for band in itertools.product((0, 1), repeat=axes)])
     return torch.where(differences == 0, 0.5, (0.15 * 0.4**differences).clamp(min=0.005))

@@ -34,14 +34,6 @@ class Stream:
         self.seen: set[nn.Module] = set()
         self.last = False
 
-    def num_bytes(self) -> int:
-        """Memory held.
-
-        Returns:
-            Bytes of all kept tensors.
-        """
-        return sum(t.numel() * t.element_size() for t in self.kept.values())
-
 
 _current: ContextVar[Stream | None] = ContextVar("stream", default=None)
 

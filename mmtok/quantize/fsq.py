@@ -19,15 +19,7 @@ def _per_channel(values: list[float], like: Tensor) -> Tensor:
 
 
 def fsq_bound(latents: Tensor, levels: tuple[int, ...]) -> Tensor:
-    """Squash each channel so that rounding it gives exactly its number of levels.
-
-    Args:
-        latents: (b, d, *grid).
-        levels: levels of each channel, at least 2.
-
-    Returns:
-        The same shape, float32; channel i lies in [-(L - 1) / 2, (L - 1) / 2], shifted by a half for even L.
-    """
+    """Squash each channel so that rounding it gives exactly its number of levels."""
     half = [(n - 1) * (1 + 1e-3) / 2 for n in levels]
     offset = [0.0 if n % 2 else 0.5 for n in levels]
     shift = [math.atanh(o / h) for o, h in zip(offset, half, strict=True)]

@@ -100,15 +100,7 @@ def _bit_table(p: Tensor) -> Tensor:
 
 
 def average_distribution(latents: Tensor, *, temperature: float) -> Tensor:
-    """How the soft assignments of all tokens, averaged, spread over the codes.
-
-    Args:
-        latents: (n, d) float32.
-        temperature: of the affinities.
-
-    Returns:
-        (2^d,) that sums to one; averaged over replicas when torch.distributed runs.
-    """
+    """How the soft assignments of all tokens, averaged, spread over the codes."""
     n, bits = latents.shape
     p = torch.sigmoid(latents * (4 / temperature))
     low, high = _bit_table(p[:, : bits // 2]), _bit_table(p[:, bits // 2 :])

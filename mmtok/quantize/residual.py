@@ -110,15 +110,7 @@ def nearest_codes(vectors: Tensor, codebook: Tensor) -> Tensor:
 
 
 def random_rows(vectors: Tensor, count: int) -> Tensor:
-    """``count`` rows drawn from the global CPU generator, without repetition while there are enough.
-
-    Args:
-        vectors: (n, d).
-        count: rows wanted.
-
-    Returns:
-        (count, d).
-    """
+    """``count`` rows drawn from the global CPU generator, without repetition while there are enough."""
     if count == 0:
         return vectors[:0]
     n = vectors.shape[0]
@@ -127,16 +119,7 @@ def random_rows(vectors: Tensor, count: int) -> Tensor:
 
 
 def kmeans(vectors: Tensor, num_codes: int, iterations: int) -> Tensor:
-    """Lloyd's algorithm from random rows; an emptied cluster restarts at a random row.
-
-    Args:
-        vectors: (n, d) float32; when n < num_codes the surplus codes are rows again, moved by 1 % of their spread.
-        num_codes: clusters.
-        iterations: rounds; 0 returns the random rows.
-
-    Returns:
-        (num_codes, d).
-    """
+    """Lloyd's algorithm from random rows; an emptied cluster restarts at a random row."""
     count = min(num_codes, vectors.shape[0])
     centres = random_rows(vectors, count)
     for _ in range(iterations):
@@ -173,11 +156,7 @@ class Codebook(nn.Module):
         self.register_load_state_dict_post_hook(_restart_means)
 
     def restart_means(self, count: float = 1.0) -> None:
-        """Take the present codes as learned.
-
-        Args:
-            count: running count that every code starts with.
-        """
+        """Take the present codes as learned."""
         self.running_sum.copy_(self.codes * count)
         self.running_count.fill_(count)
         self.started.fill_(True)

@@ -21,8 +21,6 @@ from typing import Any
 
 import sentencepiece
 import torch
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HFValidationError
 from safetensors import SafetensorError, safe_open
 from tokenizers import Tokenizer
 from torch import Tensor, nn
@@ -35,7 +33,7 @@ PAD_ID, EOS_ID, UNKNOWN_ID = 0, 1, 2  # of every published T5
 _TIED = "encoder.embed_tokens.weight"  # the same tensor as shared.weight
 _VOCABULARIES = ("spiece.model", "tokenizer.json")
 _SPACE = "\u2581"  # how sentencepiece writes a space
-_HUB_FILES = ["config.json", "model*.safetensors", *_VOCABULARIES]
+_HUB_FILES = ("config.json", "model*.safetensors", *_VOCABULARIES)
 _SHAPING = (  # config keys that change the vectors without changing a weight's shape
     "num_heads",
     "relative_attention_max_distance",
@@ -215,17 +213,9 @@ class TextTokenizer:
 
 def _fetch(name: str | Path, revision: str | None = None) -> Path:
     """``resolve_folder`` that leaves TensorFlow, Flax and pickled files of a hub repository where they are."""
-    if Path(name).is_dir() or Path(name).is_absolute() or str(name).count("/") != 1 or str(name).startswith("."):
-        folder = resolve_folder(name)
-        if revision not in (None, _origin_of(folder)[1]):
-            raise ValueError(f"revision {revision!r} is a choice for hub ids, and {name} is a folder")
-        return folder
-    try:
-        return Path(snapshot_download(str(name), revision=revision, allow_patterns=_HUB_FILES))
-    except (OSError, HFValidationError, ValueError) as fault:
-        reason = str(fault).splitlines()[0] if str(fault) else type(fault).__name__
-        asked = f"{name} at revision {revision}" if revision else f"{name}"
-        raise FileNotFoundError(f"{asked} is neither a folder nor a reachable hub repository ({reason})") from fault
+    if Path(name).is_dir() and revision == _origin_of(Path(name))[1]:
+        revision = None  # a snapshot of that very commit
+    return resolve_folder(name, revision=revision, wanted=_HUB_FILES)
 
 
 def _origin_of(folder: Path) -> tuple[str, str | None]:

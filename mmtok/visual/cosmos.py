@@ -63,26 +63,12 @@ class CosmosParams:
         ).bit_length() - 1
 
     def down_step(self, level: int) -> tuple[bool, bool]:
-        """Whether the encoder halves time and space behind ``level``.
-
-        Args:
-            level: 0 is the finest.
-
-        Returns:
-            Time, space.
-        """
+        """Whether the encoder halves time and space behind ``level``."""
         time, space = self.doublings
         return level < time, level < space
 
     def up_step(self, level: int) -> tuple[bool, bool]:
-        """Whether the decoder doubles time and space behind ``level``.
-
-        Args:
-            level: 0 is the finest.
-
-        Returns:
-            Time, space.
-        """
+        """Whether the decoder doubles time and space behind ``level``."""
         time, space = self.doublings
         above = len(self.channel_multipliers) - 1 - level  # levels done before
         doubles_time = 0 < above < time + 1
@@ -291,10 +277,7 @@ class Level(nn.Module):
     ):
         super().__init__()
         self.block = nn.ModuleList(ResBlock(in_channels if j == 0 else width, width) for j in range(num_blocks))
-        if downsample is not None:
-            self.downsample = downsample
-        if upsample is not None:
-            self.upsample = upsample
+        self.downsample, self.upsample = downsample, upsample
 
     def forward(self, x: Tensor) -> Tensor:
         """Refine, then resize.
@@ -307,9 +290,9 @@ class Level(nn.Module):
         """
         for block in self.block:
             x = block(x)
-        for step in ("downsample", "upsample"):
-            if hasattr(self, step):
-                x = getattr(self, step)(x)
+        for step in (self.downsample, self.upsample):
+            if step is not None:
+                x = step(x)
         return x
 
 

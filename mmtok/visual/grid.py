@@ -76,14 +76,7 @@ class GridTokenizer(PretrainedModule):
         raise NotImplementedError
 
     def video_of(self, codes: Tensor) -> Tensor:
-        """Pixels without checks, not clamped.
-
-        Args:
-            codes: (b, 1, t, h, w) int64.
-
-        Returns:
-            (b, 3, t', h', w') float32.
-        """
+        """Pixels without checks, not clamped."""
         raise NotImplementedError
 
     def to_network(self, x: Tensor) -> Tensor:

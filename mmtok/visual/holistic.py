@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from mmtok.contract import decode_clip
+from mmtok.contract import decode_clip, needs_size
 
 
 class TokensAsGrid(nn.Module):
@@ -101,7 +101,7 @@ def as_grid(tokenizer: Any, size: tuple[int, int, int]) -> Any:
     Returns:
         A tokenizer whose codes have three axes.
     """
-    return TokensAsGrid(tokenizer, size) if getattr(tokenizer, "needs_size", False) else tokenizer
+    return TokensAsGrid(tokenizer, size) if needs_size(tokenizer) else tokenizer
 
 
 def is_holistic(tokenizer: Any) -> bool:

@@ -205,6 +205,7 @@ class Larp(PretrainedModule):
         self.params = params
         self.codebook_size, self.fps = params.codebook_size, params.fps
         pt, p = params.temporal_patch_size, params.patch_size
+        self.clip_size = (params.num_frames, params.size, params.size)
         self.stride = (pt, p, p)
         wide, narrow = params.encoder_dim, params.decoder_dim
         self.patch_embed = nn.Conv3d(3, wide, self.stride, stride=self.stride)
@@ -309,15 +310,7 @@ class Larp(PretrainedModule):
     # The two halves
 
     def encode_queries(self, video: Tensor, num_tokens: int | None = None) -> Tensor:
-        """The queries' outputs before the bottleneck.
-
-        Args:
-            video: (b, 3, t, h, w) in [-1, 1].
-            num_tokens: how many of the queries take part, the first ones; None for all.
-
-        Returns:
-            (b, n, d).
-        """
+        """The queries' outputs before the bottleneck."""
         n = self._count(num_tokens)
         grid = self._patches_of(*video.shape[2:])
         patches = self.patch_embed(((video + 1) / 2).to(self.patch_embed.weight.dtype))
@@ -330,14 +323,7 @@ class Larp(PretrainedModule):
         return self.encoder(torch.cat((patches, queries), 1), keep=n)  # type: ignore[no-any-return]
 
     def to_latents(self, outputs: Tensor) -> Tensor:
-        """Latents as they meet the codebook.
-
-        Args:
-            outputs: (b, n, d) of ``encode_queries``.
-
-        Returns:
-            (b, n, c) float32, of unit length where the codebook is normalised.
-        """
+        """Latents as they meet the codebook."""
         z = self.code_norm(self.to_code(outputs)).float()
         return F.normalize(z, dim=-1) if self.params.normalized else z
 
@@ -390,8 +376,7 @@ class Larp(PretrainedModule):
         Returns:
             (b, 3, t, h, w) in the contract's [-1, 1], not clamped.
         """
-        params = self.params
-        t, h, w = self._patches_of(*(size or (params.num_frames, params.size, params.size)))
+        t, h, w = self._patches_of(*(size or self.clip_size))
         tokens = self.from_code(latents.to(self.from_code.weight.dtype)) + self.token_table[:, : latents.shape[1]]
         asks = self.patch_queries((t, h, w))
         if self.token_type is not None:

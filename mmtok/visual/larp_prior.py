@@ -183,14 +183,7 @@ class LarpPrior(nn.Module):
         return F.normalize(torch.cat((latents[:, :1], self.head(self.ln_f(x))), 1), dim=-1)
 
     def sampled_share(self, progress: float) -> float:
-        """Share of sampled places in the later rounds.
-
-        Args:
-            progress: of the training, 0 to 1.
-
-        Returns:
-            In [0, ``max_sampled_share``].
-        """
+        """Share of sampled places in the later rounds."""
         most, ramp = self.params.max_sampled_share, self.params.ramp
         return most * min(1.0, max(0.0, progress) / ramp) if ramp else most
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmtok.contract import decode_clip
+from mmtok.contract import Streaming, decode_clip
 from mmtok.visual.grid import pad_frames, repeat_last_frame
 
 
@@ -95,7 +95,7 @@ def _fits(tokenizer: Any, num_frames: int) -> bool:
 
 
 def _require_streams(tokenizer: Any) -> None:
-    if not (tokenizer.is_causal and hasattr(tokenizer, "encode_stream")):
+    if not (tokenizer.is_causal and isinstance(tokenizer, Streaming)):
         raise ValueError("this tokenizer cannot carry its state from clip to clip (it looks ahead, or works in tiles)")
 
 

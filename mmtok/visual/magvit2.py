@@ -437,14 +437,7 @@ class Magvit2(GridTokenizer):
 
 
 def image_params(params: Magvit2Params) -> Magvit2Params:
-    """Sizes of the image model that ``inflate`` turns into a video model of ``params``.
-
-    Args:
-        params: a video model's sizes.
-
-    Returns:
-        The same with temporal kernels of 1 and no halving of time.
-    """
+    """Sizes of the image model that ``inflate`` turns into a video model of ``params``."""
     still = (False,) * len(params.temporal_downsample)
     return dataclasses.replace(params, temporal_kernel=1, temporal_downsample=still)
 

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmtok.contract import require_video
+from mmtok.contract import needs_size, require_video
 from mmtok.visual.grid import pad_frames
 
 
@@ -73,7 +73,7 @@ class TiledTokenizer:
     """
 
     def __init__(self, tokenizer: Any, *, tile: int = 256, overlap: int = 64):
-        if getattr(tokenizer, "needs_size", False):
+        if needs_size(tokenizer):
             raise ValueError("tiles cut a grid of tokens, and this tokenizer's tokens are about the whole clip")
         self.tokenizer, self.tile, self.overlap = tokenizer, tile, overlap
         self.codebook_size, self.num_codebooks = tokenizer.codebook_size, tokenizer.num_codebooks

@@ -328,19 +328,16 @@ class Level(nn.Module):
             ResBlock(in_channels if j == 0 else width, width, kernel_size, repeat_first=repeat_first)
             for j in range(num_blocks)
         )
-        if downsample is not None:
-            self.downsample = downsample
-        if upsample is not None:
-            self.upsample = upsample
+        self.downsample, self.upsample = downsample, upsample
 
 
-def _run_levels(x: Tensor, space: Level, time: Level, step: str) -> Tensor:
-    """A level: blocks over space and time in turn, then both steps."""
+def _run_levels(x: Tensor, space: Level, time: Level) -> Tensor:
+    """A level: blocks over space and time in turn, then the steps of both."""
     for over_space, over_time in zip(space.block, time.block, strict=True):
         x = over_time(over_space(x))
-    for level in (space, time):
-        if hasattr(level, step):
-            x = getattr(level, step)(x)
+    for step in (space.downsample, time.downsample, space.upsample, time.upsample):
+        if step is not None:
+            x = step(x)
     return x
 
 
@@ -379,7 +376,7 @@ class Encoder(nn.Module):
         """
         x = self.conv_in(x)
         for space, time in zip(self.down, self.down_temporal, strict=True):
-            x = _run_levels(x, space, time, "downsample")  # type: ignore[arg-type]
+            x = _run_levels(x, space, time)  # type: ignore[arg-type]
         return self.conv_out(F.silu(self.norm_out(self.mid(x))))
 
 
@@ -420,7 +417,7 @@ class Decoder(nn.Module):
         """
         x = self.mid(self.conv_in(z))
         for i in reversed(range(len(self.up))):
-            x = _run_levels(x, self.up[i], self.up_temporal[i], "upsample")  # type: ignore[arg-type]
+            x = _run_levels(x, self.up[i], self.up_temporal[i])  # type: ignore[arg-type]
         return self.conv_out(F.silu(self.norm_out(x)))
 
 

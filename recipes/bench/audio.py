@@ -11,7 +11,6 @@ Random weights (seed 0), noise as sound, one thread unless told otherwise, each 
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import sys
 import time
@@ -24,9 +23,17 @@ from torch import Tensor
 
 import mmtok  # noqa: F401  (lets encodec import beside any torchaudio)
 from mmtok.audio.soundstream import SoundStream, build_soundstream
-from recipes.bench.harness import in_fresh_process, machine, median_seconds, one_by_one, tell
-from recipes.runtime.memory import forget_peak, peak_gb
-from recipes.runtime.progress import track
+from recipes.bench.harness import (
+    Measured,
+    alone,
+    bench_parser,
+    compared,
+    forget_peak,
+    median_seconds,
+    one_by_one,
+    peak_gb,
+    run_bench,
+)
 
 MODES = ("encodec fp32", "ours fp32", "ours bf16", "ours fp32 compiled", "ours bf16 compiled")
 KINDS = ("speed", "stream", "memory")
@@ -86,14 +93,7 @@ def _encodec(device: torch.device) -> Any:
 
 @torch.inference_mode()
 def speed_case(args: argparse.Namespace) -> dict[str, Any]:
-    """One mode; what it made goes to ``args.keep``.
-
-    Args:
-        args: preset, case, seconds, runs, keep, device.
-
-    Returns:
-        Real-time factors.
-    """
+    """One mode; what it made goes to ``args.keep``."""
     device = torch.device(args.device)
     model: Any = _encodec(device) if "encodec" in args.case else make(args.preset, args.case, device)
     sound = noise(args.seconds, model.sample_rate, device)
@@ -103,65 +103,41 @@ def speed_case(args: argparse.Namespace) -> dict[str, Any]:
     if isinstance(model, SoundStream):
         torch.save({"codes": codes.cpu(), "sound": model.decode(codes[:, :, :50]).cpu()}, args.keep)
     return {
+        "case": args.case,
         "encode x real time": args.seconds / encode_s,
         "decode x real time": args.seconds / decode_s,
         "encoder M": _millions(model.encoder),
         "decoder M": _millions(model.decoder),
-        "machine": machine(device),
     }
 
 
-def speed(args: argparse.Namespace) -> tuple[list[dict[str, Any]], str]:
-    """All modes.
-
-    Args:
-        args: preset, modes, seconds, runs, threads, device, scratch.
-
-    Returns:
-        Rows, and the machine.
-    """
-    rows: list[dict[str, Any]] = []
-    where = ""
-    exact: dict[str, Tensor] | None = None
-    for mode in track(args.modes or MODES[:3], title="speed"):
-        file = args.scratch / f"{mode}.pt"
-        words = ["--seconds", str(args.seconds), "--runs", str(args.runs), "--keep", str(file)]
-        row = _case("speed", mode, args, words)
-        where = row.pop("machine")
-        rows.append({"case": mode} | row)
+def speed(args: argparse.Namespace) -> Measured:
+    """All modes."""
+    rows, kept, where = compared(args, args.modes or MODES[:3], title="speed")
+    exact = next((made["codes"] for made in kept if made is not None), None)
+    for row, made in zip(rows, kept, strict=True):
         for half in ("encode", "decode"):
-            rows[-1][f"{half} per weight"] = row[f"{half} x real time"] * row[f"{half}r M"]
-            rows[-1][f"{half} ratio"] = rows[-1][f"{half} per weight"] / rows[0][f"{half} per weight"]
-        rows[-1]["same codes %"] = ""
-        if file.exists():
-            made = torch.load(file, weights_only=True)
-            exact = made if exact is None else exact
-            same = (made["codes"] == exact["codes"]).float().mean((0, 2))
-            rows[-1]["same codes %"] = " ".join(f"{100 * float(share):.1f}" for share in same)
+            row[f"{half} per weight"] = row[f"{half} x real time"] * row[f"{half}r M"]
+            row[f"{half} ratio"] = row[f"{half} per weight"] / rows[0][f"{half} per weight"]
+        same = [] if made is None else (made["codes"] == exact).float().mean((0, 2)).tolist()
+        row["same codes %"] = " ".join(f"{100 * share:.1f}" for share in same)
     return rows, where
 
 
 @torch.inference_mode()
 def stream_case(args: argparse.Namespace) -> dict[str, Any]:
-    """Sound frame by frame.
-
-    Args:
-        args: preset, case, seconds, device.
-
-    Returns:
-        Milliseconds a frame.
-    """
+    """Sound frame by frame."""
     device = torch.device(args.device)
     model = make(args.preset, args.case, device)
     frames = noise(args.seconds, model.sample_rate, device).split(model.hop_length, -1)
     codes, encode_s = _timed(model.encode_stream(frames), device)
     _, decode_s = _timed(model.decode_stream(codes), device)
-    row: dict[str, Any] = {"ms of sound": 1000 * model.hop_length / model.sample_rate}
+    row: dict[str, Any] = {"case": args.case, "ms of sound": 1000 * model.hop_length / model.sample_rate}
     for name, times in (("encode", encode_s), ("decode", decode_s)):
         ordered = sorted(times[5:])  # the first ones warm up
         row[f"{name} ms"] = 1000 * statistics.median(ordered)
         row[f"{name} ms, 95 %"] = 1000 * ordered[int(0.95 * len(ordered))]
-    return row | {"machine": machine(device)}
+    return row
 
 
 def _timed(stream: Any, device: torch.device) -> tuple[list[Tensor], list[float]]:
@@ -179,86 +155,39 @@ def _timed(stream: Any, device: torch.device) -> tuple[list[Tensor], list[float]
         pieces.append(piece)
 
 
-def stream(args: argparse.Namespace) -> tuple[list[dict[str, Any]], str]:
-    """All of our modes.
-
-    Args:
-        args: preset, modes, seconds, threads, device.
-
-    Returns:
-        Rows, and the machine.
-    """
-
-    def measure(mode: str) -> dict[str, Any]:
-        return {"case": mode} | _case("stream", mode, args, ["--seconds", str(args.seconds)])
-
-    return one_by_one(args.modes or MODES[1:3], measure, title="stream")
+def stream(args: argparse.Namespace) -> Measured:
+    """All of our modes."""
+    return one_by_one(args.modes or MODES[1:3], lambda mode: alone(args, case=mode), title="stream")
 
 
 @torch.inference_mode()
 def memory_case(args: argparse.Namespace) -> dict[str, Any]:
-    """One length.
-
-    Args:
-        args: preset, case, seconds, device.
-
-    Returns:
-        Peaks in 10^9 bytes, and what the sound itself takes.
-    """
+    """One length."""
     device = torch.device(args.device)
     model = make(args.preset, args.case, device)
     sound = noise(args.seconds, model.sample_rate, device)
-    forget_peak()
+    forget_peak(device)
     codes = model.encode(sound)
-    encode_gb = peak_gb()
-    forget_peak()
+    encode_gb = peak_gb(device)
+    forget_peak(device)
     model.decode(codes)
     return {
         "seconds": args.seconds,
         "sound GB": sound.numel() * 4 / 1e9,
         "encode peak GB": encode_gb,
-        "decode peak GB": peak_gb(),
-        "machine": machine(device),
+        "decode peak GB": peak_gb(device),
     }
 
 
-def memory(args: argparse.Namespace) -> tuple[list[dict[str, Any]], str]:
-    """All lengths.
-
-    Args:
-        args: preset, modes, lengths, threads, device.
-
-    Returns:
-        Rows, and the machine.
-    """
+def memory(args: argparse.Namespace) -> Measured:
+    """All lengths."""
     mode = (args.modes or MODES[1:2])[0]
-
-    def measure(seconds: float) -> dict[str, Any]:
-        return _case("memory", mode, args, ["--seconds", str(seconds)])
-
-    return one_by_one(args.lengths, measure, title="memory")
-
-
-def _case(kind: str, mode: str, args: argparse.Namespace, words: list[str]) -> dict[str, Any]:
-    shared = ["--preset", args.preset, "--threads", str(args.threads), "--device", args.device]
-    return in_fresh_process("recipes.bench.audio", [kind, "--case", mode, *shared, *words])
+    return one_by_one(args.lengths, lambda length: alone(args, case=mode, seconds=length), title="memory")
 
 
 def main(words: list[str] | None = None) -> int:
-    """Run one kind and print its table.
-
-    Args:
-        words: of the command line, or None for the process' own.
-
-    Returns:
-        The exit code.
-    """
-    import tempfile
-
-    parser = argparse.ArgumentParser(
-        prog="python -m recipes.bench.audio", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("kind", choices=KINDS)
+    """Run one kind of ``words``, or of the process' own command line, and print its table."""
+    parser = bench_parser("audio", __doc__, KINDS)
     parser.add_argument("--preset", default="soundstream-16k", metavar="NAME")
     parser.add_argument("--modes", nargs="+", choices=MODES, metavar="MODE", help=f"of {', '.join(MODES)}")
     parser.add_argument("--seconds", type=float, default=4.0, help="of sound (speed, stream)")
@@ -267,21 +196,11 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--out", type=Path, metavar="F.json", help="also write the rows there")
-    for hidden in ("--case", "--keep"):
-        parser.add_argument(hidden, help=argparse.SUPPRESS)
     args = parser.parse_args(words)
-    if args.case:
-        torch.set_num_threads(args.threads)
-        case = {"speed": speed_case, "stream": stream_case, "memory": memory_case}[args.kind]
-        print(json.dumps(case(args)))
-        return 0
     if args.kind != "speed" and "encodec fp32" in (args.modes or ()):
         parser.error("encodec fp32 is a mode of speed only")
-    with tempfile.TemporaryDirectory() as scratch:
-        args.scratch = Path(scratch)
-        rows, where = {"speed": speed, "stream": stream, "memory": memory}[args.kind](args)
-    tell(where, rows, args.out)
-    return 0
+    cases = {"speed": speed_case, "stream": stream_case, "memory": memory_case}
+    return run_bench(args, {"speed": speed, "stream": stream, "memory": memory}, cases)
 
 
 if __name__ == "__main__":

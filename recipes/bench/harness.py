@@ -1,15 +1,23 @@
-"""Cases measured one after another, each in a fresh process, so that no case warms or fills memory for the next."""
+"""What all benchmarks share: kinds and cases, times, peaks, the table and its file.
+
+A ``main`` makes a parser with ``bench_parser``, adds its options and hands both to ``run_bench``. A kind is a function
+of the options that gives rows and what they were measured on. ``alone`` runs one case of it in a process of its own,
+so that no case warms or fills memory for the next, with all options as they are but for those that are changed.
+"""
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import platform
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Iterable, Sequence
+from argparse import Namespace
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,9 +25,148 @@ import torch
 
 from mmtok.files import write_atomically
 from recipes.figures.tables import table
+from recipes.runtime import memory
 from recipes.runtime.progress import track
 
 T = TypeVar("T")
+Rows = list[dict[str, Any]]
+Measured = tuple[Rows, str]  # rows of the table, and what they were measured on
+
+
+def bench_parser(name: str, description: str | None, kinds: Sequence[str] = ()) -> argparse.ArgumentParser:
+    """The parser of a benchmark, with the hidden options of ``alone``.
+
+    Args:
+        name: of the module in recipes/bench.
+        description: above the options.
+        kinds: what can be measured, the first word; none for a benchmark of one kind.
+
+    Returns:
+        The parser; the benchmark adds its own options.
+    """
+    module = f"recipes.bench.{name}"
+    style = argparse.RawDescriptionHelpFormatter if kinds else argparse.HelpFormatter
+    parser = argparse.ArgumentParser(prog=f"python -m {module}", description=description, formatter_class=style)
+    parser.set_defaults(module=module, kind=None)
+    if kinds:
+        parser.add_argument("kind", choices=kinds)
+    for hidden in ("--case", "--keep", "--reference", "--given"):
+        parser.add_argument(hidden, help=argparse.SUPPRESS)
+    return parser
+
+
+def run_bench(
+    args: Namespace,
+    run: Mapping[Any, Callable[[Namespace], Measured]],
+    case: Mapping[Any, Callable[[Namespace], dict[str, Any]]],
+    *,
+    told: str = "{where}",
+    key: str = "machine",
+) -> int:
+    """Run a kind and print its table, or one case and print it as JSON.
+
+    Args:
+        args: of ``bench_parser``'s parser.
+        run: kind to what measures it.
+        case: kind to what measures one case of it.
+        told: the line above the table; "{where}" stands for what ``run`` says.
+        key: what that line is called in the file.
+
+    Returns:
+        The exit code: 2 where the machine cannot do it.
+    """
+    if args.given is not None:
+        vars(args).update(json.loads(args.given))
+    if args.case is not None:
+        print(json.dumps(case[args.kind](args) | {"machine": machine(torch.device(args.device))}))
+        return 0
+    try:
+        rows, where = run[args.kind](args)
+    except ValueError as fault:
+        print(fault, file=sys.stderr)
+        return 2
+    line = told.format(where=where)
+    print(f"{line}\n\n{table(rows)}")
+    if args.out is not None:
+        write_atomically(args.out, json.dumps({key: line, "rows": rows}, indent=1) + "\n")
+    return 0
+
+
+def alone(args: Namespace, **changes: Any) -> dict[str, Any]:
+    """Measure one case in a fresh process.
+
+    Args:
+        args: of the kind; all of them are handed on.
+        changes: those that differ, ``case`` among them.
+
+    Returns:
+        Its row.
+    """
+    values = vars(args) | {"given": None, "out": None} | changes
+    given = {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
+    return in_fresh_process(args.module, [*([args.kind] if args.kind else []), "--given", json.dumps(given)])
+
+
+def one_by_one(cases: Iterable[T], measure: Callable[[T], dict[str, Any]], *, title: str) -> Measured:
+    """Measure cases behind a progress bar.
+
+    Args:
+        cases: of one kind.
+        measure: gives a row whose "machine" says what it was measured on.
+        title: shown beside the bar.
+
+    Returns:
+        Rows without their "machine", and the machine.
+    """
+    rows = [measure(case) for case in track(list(cases), title=title)]
+    machines = [row.pop("machine") for row in rows]
+    return rows, machines[-1]
+
+
+def compared(args: Namespace, modes: Sequence[str], *, title: str) -> tuple[Rows, list[Any], str]:
+    """Measure modes of one thing, each of which may keep tensors to be compared.
+
+    Args:
+        args: of the kind; a case finds in ``keep`` where its tensors go and in ``reference`` the first mode's.
+        modes: the cases.
+        title: shown beside the bar.
+
+    Returns:
+        Rows, what each mode kept (None where it kept nothing), and the machine.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        files = {mode: Path(folder) / f"{number}.pt" for number, mode in enumerate(modes)}
+        first = files[modes[0]]
+
+        def measure(mode: str) -> dict[str, Any]:
+            return alone(args, case=mode, keep=files[mode], reference=first if first.exists() else None)
+
+        rows, where = one_by_one(modes, measure, title=title)
+        kept = [torch.load(file, weights_only=True) if file.exists() else None for file in files.values()]
+    return rows, kept, where
+
+
+def forget_peak(device: torch.device) -> None:
+    """Begin a measurement of memory.
+
+    Args:
+        device: whose memory counts.
+    """
+    memory.forget_peak()
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+def peak_gb(device: torch.device) -> float:
+    """Most memory since ``forget_peak``: of the process, on CUDA of the device.
+
+    Args:
+        device: whose memory counts.
+
+    Returns:
+        10^9 bytes.
+    """
+    return torch.cuda.max_memory_allocated(device) / 1e9 if device.type == "cuda" else memory.peak_gb()
 
 
 def median_seconds(work: Callable[[], Any], *, runs: int, device: torch.device, warm_up: bool = True) -> float:
@@ -100,35 +247,3 @@ def machine(device: torch.device) -> str:
         names = [x.split(":", 1)[1].strip() for x in info.read_text().splitlines() if x.startswith("model name")]
         chip = names[0] if names else chip
     return f"{chip}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, torch {torch.__version__}"
-
-
-def one_by_one(
-    cases: Iterable[T], measure: Callable[[T], dict[str, Any]], *, title: str
-) -> tuple[list[dict[str, Any]], str]:
-    """Measure cases behind a progress bar.
-
-    Args:
-        cases: of one kind.
-        measure: gives a row whose "machine" says what it was measured on.
-        title: shown beside the bar.
-
-    Returns:
-        Rows without their "machine", and the machine.
-    """
-    rows = [measure(case) for case in track(list(cases), title=title)]
-    machines = [row.pop("machine") for row in rows]
-    return rows, machines[-1]
-
-
-def tell(told: str, rows: Sequence[dict[str, Any]], out: Path | None, *, key: str = "machine") -> None:
-    """Print a benchmark's table, and keep its rows where that is wanted.
-
-    Args:
-        told: the line above the table.
-        rows: of the table.
-        out: JSON file, or None.
-        key: what the line is called in it.
-    """
-    print(f"{told}\n\n{table(rows)}")
-    if out is not None:
-        write_atomically(out, json.dumps({key: told, "rows": list(rows)}, indent=1) + "\n")

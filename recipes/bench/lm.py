@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import json
 import statistics
 import sys
 import tempfile
@@ -30,16 +29,24 @@ from torch import Tensor, nn
 from llm.batching import Batch
 from llm.config import PRESETS, preset
 from llm.cross_entropy import linear_cross_entropy
-from llm.cuda_graphs import GraphedStepDecoder
 from llm.generate import StepDecoder, generate
 from llm.int8 import Int8Linear
 from llm.loss import prefix_lm_loss
 from llm.model import PrefixLM
-from llm.sequence import Layout
 from llm.tasks import Clip, task_layout
 from mmtok.vocabulary import Block
-from recipes.bench.harness import bandwidth_gb_s, in_fresh_process, machine, median_seconds, one_by_one, tell
-from recipes.runtime.memory import forget_peak, peak_gb
+from recipes.bench.harness import (
+    Measured,
+    alone,
+    bandwidth_gb_s,
+    bench_parser,
+    forget_peak,
+    machine,
+    median_seconds,
+    one_by_one,
+    peak_gb,
+    run_bench,
+)
 
 MODES = {
     "decode": (
@@ -49,7 +56,6 @@ MODES = {
         "ours int8",
         "ours fp16",
         "transformers bf16",
-        "ours bf16 graphs",  # on CUDA
     ),
     "loss": ("plain", "ours", "torch"),
     "train": (
@@ -68,14 +74,7 @@ USUAL_DECODING = MODES["decode"][:5]
 
 
 def plain_model(model: PrefixLM) -> Any:
-    """transformers' Qwen3 over the very tensors of a model, without its positions and text projection.
-
-    Args:
-        model: the language model.
-
-    Returns:
-        A ``Qwen3ForCausalLM`` in evaluation mode.
-    """
+    """transformers' Qwen3 over the very tensors of a model, without its positions and text projection."""
     import mmtok.compat
 
     mmtok.compat.make_importable()
@@ -93,16 +92,7 @@ def plain_model(model: PrefixLM) -> Any:
 
 
 def make_model(size: str, device: torch.device, **changes: Any) -> PrefixLM:
-    """A model with random weights and without position vectors, which transformers' form does not have.
-
-    Args:
-        size: a key of ``PRESETS``.
-        device: where it goes.
-        changes: fields of the config that differ.
-
-    Returns:
-        The model, float32.
-    """
+    """A model with random weights and without position vectors, which transformers' form does not have."""
     torch.manual_seed(0)
     model = PrefixLM(preset(size, **changes)).to(device)
     with torch.no_grad():
@@ -112,17 +102,7 @@ def make_model(size: str, device: torch.device, **changes: Any) -> PrefixLM:
 
 
 def step_bytes(model: PrefixLM, block: Block, places: float, batch: int) -> float:
-    """What a step of sampling must read: all layers, a block of the head, keys and values.
-
-    Args:
-        model: the language model.
-        block: ids that are scored.
-        places: in the cache, on average.
-        batch: sequences.
-
-    Returns:
-        Bytes.
-    """
+    """What a step of sampling must read: all layers, a block of the head, keys and values."""
     layers = sum(w.numel() * w.element_size() for w in model.model.layers.state_dict().values())
     head = model.lm_head.codes if isinstance(model.lm_head, Int8Linear) else model.lm_head.weight
     config, table = model.config, model.model.embed_tokens.weight
@@ -130,32 +110,14 @@ def step_bytes(model: PrefixLM, block: Block, places: float, batch: int) -> floa
     return layers + len(block) * config.dim * head.element_size() + cache
 
 
-def _graphed(model: PrefixLM, layout: Layout, ids: Tensor, tokens: int) -> None:
-    """Greedy sampling through a CUDA graph."""
-    with torch.inference_mode():
-        decoder, first = GraphedStepDecoder(model, layout, None, len(ids)), layout.prefix_length + 1
-        mask = layout.attention_mask().to(ids.device)[:, :, :first, :first]
-        hidden = decoder.prefill(model.embed(ids, layout)[:, :first], mask)[:, -1]
-        for place in range(first, first + tokens):
-            start, stop = layout.blocks[place].tolist()
-            hidden = decoder.step(start + decoder.logits(hidden, start, stop).argmax(-1))
-
-
-def decode(args: argparse.Namespace) -> tuple[list[dict[str, Any]], str]:
-    """All modes in turns, so that a machine that slows down slows all.
-
-    Args:
-        args: size, modes, tokens, batch, runs, device.
-
-    Returns:
-        Rows, and the machine.
-    """
+def decode(args: argparse.Namespace) -> Measured:
+    """All modes in turns, so that a machine that slows down slows all."""
     device = torch.device(args.device)
     model = make_model(args.size, device).eval()
     grid = model.config.max_grid
     layout = task_layout("unconditional", model.vocabulary, Clip((grid[0], 16, 16)), text_slots=0)
-    first = layout.segment("visual_out").start
-    tokens = min(args.tokens or (256 if args.size == "tiny" else 32), layout.segment("visual_out").length)
+    first = layout.stretch("visual_out").start
+    tokens = min(args.tokens or (256 if args.size == "tiny" else 32), layout.stretch("visual_out").length)
     known = torch.ones(layout.length, dtype=torch.bool)
     known[first : first + tokens] = False
     ids = layout.template.repeat(args.batch, 1).to(device)
@@ -171,8 +133,6 @@ def decode(args: argparse.Namespace) -> tuple[list[dict[str, Any]], str]:
         if mode.startswith("transformers"):
             options = {"max_new_tokens": tokens, "do_sample": False, "cache_implementation": "static"}
             works[mode] = partial(plain_model(used).generate, ids[:, :first], **options)
-        elif mode.endswith("graphs"):
-            works[mode] = partial(_graphed, used, layout, ids, tokens)
         else:
             works[mode] = partial(generate, used, layout, ids, known, temperature=0.0)
 
@@ -208,26 +168,8 @@ def decode(args: argparse.Namespace) -> tuple[list[dict[str, Any]], str]:
     return rows, f"{machine(device)}; {args.size}, batch {args.batch}, {tokens} visual tokens, in turns"
 
 
-def _peak_gb(device: torch.device) -> float:
-    return torch.cuda.max_memory_allocated(device) / 1e9 if device.type == "cuda" else peak_gb()
-
-
-def _forget_peak(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-    else:
-        forget_peak()
-
-
 def loss_case(args: argparse.Namespace) -> dict[str, Any]:
-    """One form, forwards and backwards.
-
-    Args:
-        args: case, batch, length, dim, vocabulary, precision, runs, device.
-
-    Returns:
-        Seconds and memory.
-    """
+    """One form, forwards and backwards."""
     device = torch.device(args.device)
     torch.manual_seed(0)
     m, v = args.batch * args.length, args.vocabulary
@@ -249,33 +191,26 @@ def loss_case(args: argparse.Namespace) -> dict[str, Any]:
             loss = total()
         loss.backward()
 
-    _forget_peak(device)
-    before = _peak_gb(device)
+    forget_peak(device)
+    before = peak_gb(device)
     step()
     gradients = (head.numel() + rows.numel()) * 4 / 1e9
-    extra = _peak_gb(device) - before - gradients
+    extra = peak_gb(device) - before - gradients
     assert head.grad is not None, "the step has run"
     norm = float(head.grad.norm())
     seconds = median_seconds(step, runs=args.runs, device=device, warm_up=False)
-    return {"s": seconds, "extra GB": extra, "gradient norm": norm, "machine": machine(device)}
+    return {"case": args.case, "s": seconds, "extra GB": extra, "gradient norm": norm}
 
 
 def train_case(args: argparse.Namespace) -> dict[str, Any]:
-    """One form of a training step of text to video, AdamW included.
-
-    Args:
-        args: case, size, side, batch, precision, runs, device.
-
-    Returns:
-        Seconds and memory.
-    """
+    """One form of a training step of text to video, AdamW included."""
     device = torch.device(args.device)
     model = make_model(args.size, device, **({"visual_factors": 2} if "halved" in args.case else {}))
     config = model.config
     clip = Clip((min(5, config.max_grid[0]), args.side, args.side))
     layout = task_layout("text_to_video", model.vocabulary, clip, text_slots=config.text_slots)
     ids = layout.template.repeat(args.batch, 1)
-    at = layout.segment("visual_out")
+    at = layout.stretch("visual_out")
     ids[:, at.start : at.stop] = torch.randint(256, model.vocabulary.visual.stop, (args.batch, at.length))
     ids = ids.to(device)
     text = torch.randn(args.batch, config.text_slots, config.text_dim, device=device)
@@ -299,27 +234,15 @@ def train_case(args: argparse.Namespace) -> dict[str, Any]:
         optimizer.zero_grad(set_to_none=True)
 
     step()  # makes the optimizer's state
-    _forget_peak(device)
+    forget_peak(device)
     seconds = median_seconds(step, runs=args.runs, device=device, warm_up=False)
-    return {"s": seconds, "tokens/s": ids.numel() / seconds, "peak GB": _peak_gb(device), "machine": machine(device)}
+    return {"case": args.case, "s": seconds, "tokens/s": ids.numel() / seconds, "peak GB": peak_gb(device)}
 
 
-def compare(args: argparse.Namespace) -> tuple[list[dict[str, Any]], str]:
-    """The cases of ``loss`` or ``train``, each in a process of its own, beside the first.
-
-    Args:
-        args: as of the case.
-
-    Returns:
-        Rows, and the machine.
-    """
-    given = ("size", "side", "batch", "length", "dim", "vocabulary", "precision", "runs", "device")
-    words = [args.kind] + [w for name in given for w in (f"--{name}", str(getattr(args, name)))]
-    rows, where = one_by_one(
-        args.modes or MODES[args.kind],
-        lambda mode: {"case": mode} | in_fresh_process("recipes.bench.lm", [*words, "--case", mode]),
-        title=args.kind,
-    )
+def compare(args: argparse.Namespace) -> Measured:
+    """The cases of ``loss`` or ``train``, each in a process of its own, beside the first."""
+    modes = args.modes or MODES[args.kind]
+    rows, where = one_by_one(modes, lambda mode: alone(args, case=mode), title=args.kind)
     memory = "extra GB" if args.kind == "loss" else "peak GB"
     for row in rows:
         row["time x"], row["memory x"] = rows[0]["s"] / row["s"], rows[0][memory] / row[memory]
@@ -329,15 +252,7 @@ def compare(args: argparse.Namespace) -> tuple[list[dict[str, Any]], str]:
 
 @torch.inference_mode()
 def step_scores(model: PrefixLM, batch: Batch) -> tuple[Tensor, Tensor]:
-    """Loss and best id at every output place, through prefix and steps as in sampling.
-
-    Args:
-        model: the language model.
-        batch: complete sequences.
-
-    Returns:
-        Nats (b, m) float32 and ids (b, m) of the m places that are sampled.
-    """
+    """Loss and best id at every output place, through prefix and steps as in sampling."""
     layout, p = batch.layout, batch.layout.prefix_length
     readable = None if batch.text_mask is None else layout.readable(batch.text_mask)
     decoder = StepDecoder(model, layout, readable, len(batch.ids))
@@ -355,18 +270,10 @@ def step_scores(model: PrefixLM, batch: Batch) -> tuple[Tensor, Tensor]:
     return torch.stack(nats, dim=1), torch.stack(best, dim=1)
 
 
-def quality(args: argparse.Namespace) -> tuple[list[dict[str, Any]], str]:
-    """A bundle's language model on scenes that no training saw.
-
-    Matrices that were stored as int8, as those of embedded models, lose nothing more by ``int8``: what is left is the
-    rounding of what they are multiplied with. ``--lm`` measures a model whose file has floats.
-
-    Args:
-        args: model, lm, scenes, modes.
-
-    Returns:
-        Rows, and what was measured.
-    """
+def quality(args: argparse.Namespace) -> Measured:
+    """A bundle's language model on scenes that no training saw."""
+    # Matrices that were stored as int8, as those of embedded models, lose nothing more by ``int8``: what is left is the
+    # rounding of what they are multiplied with. ``--lm`` measures a model whose file has floats.
     import mmtok
     from llm.batching import make_groups
     from recipes.bundle.folder import open_bundle
@@ -430,18 +337,8 @@ def quality(args: argparse.Namespace) -> tuple[list[dict[str, Any]], str]:
 
 
 def main(words: list[str] | None = None) -> int:
-    """Run one kind and print its table.
-
-    Args:
-        words: of the command line, or None for the process' own.
-
-    Returns:
-        The exit code.
-    """
-    parser = argparse.ArgumentParser(
-        prog="python -m recipes.bench.lm", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("kind", choices=KINDS)
+    """Run one kind of ``words``, or of the process' own command line, and print its table."""
+    parser = bench_parser("lm", __doc__, KINDS)
     parser.add_argument("--size", choices=tuple(PRESETS), default="tiny", help="decode, train")
     parser.add_argument("--model", default="tiny", metavar="BUNDLE", help="quality: embedded name or folder")
     parser.add_argument("--lm", type=Path, metavar="FOLDER", help="quality: language model in place of the bundle's")
@@ -457,20 +354,12 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--out", type=Path, metavar="F.json", help="also write the rows there")
-    parser.add_argument("--case", help=argparse.SUPPRESS)
     args = parser.parse_args(words)
     if unknown := sorted(set(args.modes or ()) - set(MODES[args.kind])):
         parser.error(f"unknown modes {', '.join(unknown)}; known: {', '.join(MODES[args.kind])}")
-    if args.device == "cpu" and any("graphs" in mode for mode in args.modes or ()):
-        parser.error("CUDA graphs need --device cuda")
     args.batch = args.batch or (2 if args.kind == "loss" else 1)
-    if args.case:
-        print(json.dumps({"loss": loss_case, "train": train_case}[args.kind](args)))
-        return 0
-    kinds = {"decode": decode, "loss": compare, "train": compare, "quality": quality}
-    rows, told = kinds[args.kind](args)
-    tell(told, rows, args.out)
-    return 0
+    run = {"decode": decode, "loss": compare, "train": compare, "quality": quality}
+    return run_bench(args, run, {"loss": loss_case, "train": train_case})
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ Each case runs in its own process on random weights (seed 0): speed does not dep
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -19,8 +18,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from recipes.bench.harness import in_fresh_process, machine, median_seconds, one_by_one, tell
-from recipes.runtime.memory import forget_peak, peak_gb
+from recipes.bench.harness import (
+    Measured,
+    alone,
+    bench_parser,
+    compared,
+    forget_peak,
+    median_seconds,
+    one_by_one,
+    peak_gb,
+    run_bench,
+)
+from recipes.figures.plots import plot_costs
 from superres.config import PRESETS, preset
 from superres.model import AxisLayer, SuperResTransformer
 from superres.sample import sample
@@ -88,14 +97,7 @@ def _precision(name: str, device: torch.device) -> Any:
 
 @torch.inference_mode()
 def windows_case(args: argparse.Namespace) -> dict[str, Any]:
-    """One layer of one axis on one grid, in windows or over the whole grid.
-
-    Args:
-        args: preset, grid, case (an axis of ``AXES``, or "full"), runs, device.
-
-    Returns:
-        Seconds and peak.
-    """
+    """One layer of one axis on one grid, in windows or over the whole grid."""
     device, grid = torch.device(args.device), _grid(args.grid)
     config = preset(args.preset, grid=grid)
     torch.manual_seed(0)
@@ -110,32 +112,17 @@ def windows_case(args: argparse.Namespace) -> dict[str, Any]:
         def run() -> Tensor:
             return merge_windows(layer(partition(x, window), *context, mask), window, grid)
 
-        forget_peak()
+        forget_peak(device)
         seconds = median_seconds(run, runs=args.runs, device=device)
     tokens = torch.Size(grid).numel()
     row = {"grid": str(grid), "tokens": tokens, "attention": args.case, "tokens a window": torch.Size(window).numel()}
-    return row | {"s": seconds, "us a token": 1e6 * seconds / tokens, "peak GB": peak_gb(), "machine": machine(device)}
+    return row | {"s": seconds, "us a token": 1e6 * seconds / tokens, "peak GB": peak_gb(device)}
 
 
-def windows(args: argparse.Namespace) -> tuple[list[dict[str, Any]], str]:
-    """All grids, each axis and the whole grid.
-
-    Args:
-        args: preset, precision, runs, device, plot.
-
-    Returns:
-        Rows, and the machine.
-    """
+def windows(args: argparse.Namespace) -> Measured:
+    """All grids, each axis and the whole grid."""
     cases = [(grid, case) for grid in GRIDS for case in (*AXES, "full")]
-
-    def measure(case: tuple[Size, str]) -> dict[str, Any]:
-        grid = ",".join(map(str, case[0]))
-        words = ["windows", "--case", case[1], "--grid", grid, "--preset", args.preset, "--runs", str(args.runs)]
-        return in_fresh_process(
-            "recipes.bench.superres", [*words, "--device", args.device, "--precision", args.precision]
-        )
-
-    rows, where = one_by_one(cases, measure, title="windows")
+    rows, where = one_by_one(cases, lambda one: alone(args, case=one[1], grid=_told(one[0])), title="windows")
     if args.plot is not None:
         draw(rows, args.plot)
     return rows, where
@@ -148,41 +135,19 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
         rows: of ``windows``.
         path: picture to write.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-    from matplotlib.ticker import NullFormatter, StrMethodFormatter
-
     tokens = sorted({row["tokens"] for row in rows})
-    figure, axis = plt.subplots(figsize=(6, 4))
+    curves = {}
     for name, kinds in (("in windows, mean of the three axes", AXES), ("over the whole grid", ("full",))):
         costs = [
             [row["us a token"] for row in rows if row["tokens"] == n and row["attention"] in kinds] for n in tokens
         ]
-        axis.plot(tokens, [sum(cost) / len(cost) for cost in costs], marker="o", label=name)
-    axis.set(xscale="log", yscale="log", xlabel="tokens of the grid", ylabel="microseconds a token and layer")
-    axis.set_xticks(tokens, [f"{n:,}" for n in tokens])
-    axis.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-    axis.yaxis.set_minor_formatter(StrMethodFormatter("{x:g}"))
-    axis.xaxis.set_minor_formatter(NullFormatter())
-    axis.legend()
-    axis.grid(alpha=0.3)
-    figure.tight_layout()
-    figure.savefig(path, dpi=100)
-    plt.close(figure)
+        curves[name] = [sum(cost) / len(cost) for cost in costs]
+    plot_costs(tokens, curves, path, x="tokens of the grid", y="microseconds a token and layer")
 
 
 @torch.inference_mode()
 def modes_case(args: argparse.Namespace) -> dict[str, Any]:
-    """One forward pass of two clips, as guidance by the text takes it.
-
-    Args:
-        args: preset, grid, case (of ``MODES``), runs, device, keep.
-
-    Returns:
-        Seconds and peak; the logits go to ``keep``.
-    """
+    """One forward pass of two clips, as guidance by the text takes it."""
     device = torch.device(args.device)
     dtype = torch.bfloat16 if "bf16 weights" in args.case else torch.float32
     model = make(args.preset, _grid(args.grid), device, dtype)
@@ -196,36 +161,17 @@ def modes_case(args: argparse.Namespace) -> dict[str, Any]:
             run = lambda: model.decode(codes, masked, context)  # noqa: E731
         else:
             run = lambda: model(codes, masked, given["low"], given["text"])  # noqa: E731
-        forget_peak()
+        forget_peak(device)
         seconds = median_seconds(run, runs=args.runs, device=device)
         torch.save([logits.float().cpu() for logits in run()], args.keep)
-    return {"mode": args.case, "s": seconds, "peak GB": peak_gb(), "machine": machine(device)}
+    return {"mode": args.case, "s": seconds, "peak GB": peak_gb(device)}
 
 
-def modes(args: argparse.Namespace) -> tuple[list[dict[str, Any]], str]:
-    """All modes, with what each changes in the logits.
-
-    Args:
-        args: preset, grid, runs, device, modes.
-
-    Returns:
-        Rows, and the machine.
-    """
-    import tempfile
-
+def modes(args: argparse.Namespace) -> Measured:
+    """All modes, with what each changes in the logits."""
     chosen = args.modes or [mode for mode in MODES if not mode.endswith("compiled")]
     chosen = [MODES[0], *(mode for mode in chosen if mode != MODES[0])]  # the reference always runs
-
-    rows: list[dict[str, Any]] = []
-    with tempfile.TemporaryDirectory() as folder:
-
-        def measure(mode: str) -> dict[str, Any]:
-            words = ["modes", "--case", mode, "--grid", args.grid, "--preset", args.preset, "--runs", str(args.runs)]
-            keep = str(Path(folder) / f"{chosen.index(mode)}.pt")
-            return in_fresh_process("recipes.bench.superres", [*words, "--device", args.device, "--keep", keep])
-
-        rows, where = one_by_one(chosen, measure, title="modes")
-        kept = [torch.load(Path(folder) / f"{i}.pt", weights_only=True) for i in range(len(chosen))]
+    rows, kept, where = compared(args, chosen, title="modes")
     for row, logits in zip(rows, kept, strict=True):
         row["x"] = rows[0]["s"] / row["s"]
         pairs = zip(logits, kept[0], strict=True)
@@ -236,14 +182,7 @@ def modes(args: argparse.Namespace) -> tuple[list[dict[str, Any]], str]:
 
 @torch.inference_mode()
 def clip_case(args: argparse.Namespace) -> dict[str, Any]:
-    """One pass of parallel decoding of one clip.
-
-    Args:
-        args: preset, grid, case (of ``GUIDANCE``), steps, runs, device, precision.
-
-    Returns:
-        Seconds and peak.
-    """
+    """One pass of parallel decoding of one clip."""
     device = torch.device(args.device)
     model = make(args.preset, _grid(args.grid), device, torch.bfloat16 if args.precision == "bf16" else torch.float32)
     given = inputs(model, 1, device)
@@ -261,56 +200,31 @@ def clip_case(args: argparse.Namespace) -> dict[str, Any]:
         )
 
     with _precision(args.precision, device):
-        forget_peak()
+        forget_peak(device)
         seconds = median_seconds(run, runs=args.runs, device=device, warm_up=device.type == "cuda")
-    peak = torch.cuda.max_memory_allocated(device) / 1e9 if device.type == "cuda" else peak_gb()
     row = {"preset": args.preset, "grid": args.grid, "guidance": args.case, "steps": args.steps}
-    return row | {"s a clip": seconds, "peak GB": peak, "machine": machine(device)}
+    return row | {"s a clip": seconds, "peak GB": peak_gb(device)}
 
 
-def _clip_words(args: argparse.Namespace, *, name: str, grid: str, case: str) -> list[str]:
-    words = ["clip", "--case", case, "--grid", grid, "--preset", name, "--runs", str(args.runs)]
-    return [*words, "--device", args.device, "--precision", args.precision, "--steps", str(args.steps)]
+def clip(args: argparse.Namespace) -> Measured:
+    """All kinds of guidance at one size."""
+    return one_by_one(GUIDANCE, lambda case: alone(args, case=case), title="clip")
 
 
-def clip(args: argparse.Namespace) -> tuple[list[dict[str, Any]], str]:
-    """All kinds of guidance at one size.
-
-    Args:
-        args: preset, grid, steps, runs, device, precision.
-
-    Returns:
-        Rows, and the machine.
-    """
-
-    def measure(case: str) -> dict[str, Any]:
-        words = _clip_words(args, name=args.preset, grid=args.grid, case=case)
-        return in_fresh_process("recipes.bench.superres", words)
-
-    return one_by_one(GUIDANCE, measure, title="clip")
-
-
-def full(args: argparse.Namespace) -> tuple[list[dict[str, Any]], str]:
-    """Both published stages with their own guidance.
-
-    Args:
-        args: steps, runs, device, precision.
-
-    Returns:
-        Rows, and the machine with the published figure.
-
-    Raises:
-        ValueError: without a GPU.
-    """
+def full(args: argparse.Namespace) -> Measured:
+    """Both published stages with their own guidance."""
     if not args.device.startswith("cuda") or not torch.cuda.is_available():
         raise ValueError(NO_GPU)
 
     def measure(name: str) -> dict[str, Any]:
-        grid = ",".join(map(str, PRESETS[name]["grid"]))
-        return in_fresh_process("recipes.bench.superres", _clip_words(args, name=name, grid=grid, case=STAGES[name]))
+        return alone(args, kind="clip", case=STAGES[name], preset=name, grid=_told(PRESETS[name]["grid"]))
 
     rows, where = one_by_one(STAGES, measure, title="full sizes")
     return rows, f"{where}; {PUBLISHED}"
+
+
+def _told(grid: Any) -> str:
+    return ",".join(map(str, grid))
 
 
 def _grid(text: str) -> Size:
@@ -323,45 +237,24 @@ CASE = {"windows": windows_case, "modes": modes_case, "clip": clip_case}
 
 
 def main(words: list[str] | None = None) -> int:
-    """Run one kind and print its table.
-
-    Args:
-        words: of the command line, or None for the process' own.
-
-    Returns:
-        The exit code: 2 where the machine cannot do it.
-    """
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("kind", choices=KINDS)
+    """Run one kind and print its table."""
+    parser = bench_parser("superres", __doc__, KINDS)
     parser.add_argument("--preset", default="tiny", choices=sorted(PRESETS), help="widths and depth (tiny)")
     parser.add_argument("--grid", default="5,32,32", help="t,h,w high-resolution tokens (5,32,32: 17 frames of 256)")
     parser.add_argument("--steps", type=int, default=24, help="of parallel decoding (24)")
     parser.add_argument("--runs", type=int, default=3, help="timed runs (3)")
-    parser.add_argument(
-        "--precision", default="bf16", choices=("bf16", "fp32"), help="of windows, clip and full (bf16)"
-    )
+    parser.add_argument("--precision", choices=("bf16", "fp32"), help="of windows (fp32), clip and full (bf16)")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--modes", nargs="+", choices=MODES, metavar="MODE", help="default: all but the compiled one")
     parser.add_argument("--plot", type=Path, help="of windows: a picture of the cost per token")
     parser.add_argument("--out", type=Path, help="a JSON file for the figures")
-    for inner in ("--case", "--keep"):
-        parser.add_argument(inner, help=argparse.SUPPRESS)
     args = parser.parse_args(words)
     # On a CPU only the fused kernel, in float32, attends over 35,840 tokens without 5 GB of scores.
     args.precision = args.precision or ("fp32" if args.kind == "windows" else "bf16")
     if args.plot is not None and args.kind != "windows":
         parser.error("--plot belongs to windows")
-    if args.case is not None:
-        print(json.dumps(CASE[args.kind](args)))
-        return 0
-    try:
-        rows, where = RUN[args.kind](args)
-    except ValueError as fault:
-        print(fault, file=sys.stderr)
-        return 2
-    told = f"{args.kind}: {'published sizes' if args.kind == 'full' else args.preset}; {where}"
-    tell(told, rows, args.out, key="protocol")
-    return 0
+    told = f"{args.kind}: {'published sizes' if args.kind == 'full' else args.preset}; {{where}}"
+    return run_bench(args, RUN, CASE, told=told, key="protocol")
 
 
 if __name__ == "__main__":

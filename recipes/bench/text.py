@@ -21,27 +21,16 @@ import torch
 from safetensors.torch import save_file
 
 import mmtok  # noqa: F401  (lets transformers import beside any torchaudio)
+from mmtok.pretrained import resolve_folder
 from mmtok.text.t5 import PUBLISHED, T5TextEncoder, empty_encoder, published_config
-from recipes.bench.harness import in_fresh_process, machine, median_seconds, one_by_one, tell
-from recipes.bundle.folder import EMBEDDED
+from recipes.bench.harness import Measured, alone, bench_parser, median_seconds, one_by_one, run_bench
 from recipes.runtime.memory import forget_peak, peak_gb
 
-_VOCABULARY = EMBEDDED / "tiny" / "text" / "spiece.model"
 _SHARD_BYTES = 512 << 20
 
 
 def save_random(folder: Path, size: str, dtype: torch.dtype, *, shard_bytes: int = _SHARD_BYTES) -> int:
-    """A random encoder of a published size in shards, never more than one of them in memory.
-
-    Args:
-        folder: created when absent.
-        size: a key of ``PUBLISHED``.
-        dtype: of the weights.
-        shard_bytes: a shard is closed when it has this many.
-
-    Returns:
-        Bytes of all weights.
-    """
+    """A random encoder of a published size in shards, never more than one of them in memory."""
     folder.mkdir(parents=True, exist_ok=True)
     config = published_config(size)
     shapes = {n: p.shape for n, p in empty_encoder(config).named_parameters()}  # a tied table once
@@ -64,7 +53,7 @@ def save_random(folder: Path, size: str, dtype: torch.dtype, *, shard_bytes: int
         save_file(tensors, folder / f"model-{number:05d}-of-{len(shards):05d}.safetensors", metadata={"format": "pt"})
         del tensors
     (folder / "config.json").write_text(json.dumps(config))
-    shutil.copy(_VOCABULARY, folder)
+    shutil.copy(resolve_folder("tiny/text") / "spiece.model", folder)
     return sum(shape.numel() for shape in shapes.values()) * dtype.itemsize
 
 
@@ -78,16 +67,7 @@ def _mapped_gb() -> float:
 
 
 def captions_of(count: int, pieces: int, encoder: T5TextEncoder) -> list[str]:
-    """Different captions of a length.
-
-    Args:
-        count: how many.
-        pieces: tokens of each, the end included; reached to a few.
-        encoder: whose tokenizer counts.
-
-    Returns:
-        The texts.
-    """
+    """Different captions of a length."""
     from recipes.corpora.shapes import ShapesCorpus
 
     corpus, texts = ShapesCorpus(0, "all"), []
@@ -99,14 +79,7 @@ def captions_of(count: int, pieces: int, encoder: T5TextEncoder) -> list[str]:
 
 @torch.inference_mode()
 def case(args: argparse.Namespace) -> dict[str, Any]:
-    """One batch size and length in one type.
-
-    Args:
-        args: folder, dtype, batch, pieces, runs, device.
-
-    Returns:
-        Figures.
-    """
+    """One batch size and length in one type."""
     device = torch.device(args.device)
     started = time.perf_counter()
     import transformers.models.t5.modeling_t5  # noqa: F401  (its import is not the load)
@@ -137,19 +110,26 @@ def case(args: argparse.Namespace) -> dict[str, Any]:
     }
     if device.type == "cuda":
         row["GPU GB"] = torch.cuda.max_memory_allocated(device) / 1e9
-    return row | {"machine": machine(device)}
+    return row
+
+
+def measure(args: argparse.Namespace) -> Measured:
+    """Every batch size and length on one encoder, which is deleted at the end."""
+    with tempfile.TemporaryDirectory(dir=args.scratch) as scratch:
+        folder = Path(scratch) / "t5"
+        started = time.perf_counter()
+        stored = save_random(folder, args.size, getattr(torch, args.stored))
+        saved_s = time.perf_counter() - started
+        print(
+            f"T5 v1.1 {args.size}: {stored / 1e9:.2f} GB in {args.stored}, written in {saved_s:.1f} s", file=sys.stderr
+        )
+        cases = [{"batch": b, "pieces": n} for n in args.lengths for b in args.batches]
+        return one_by_one(cases, lambda one: alone(args, case="one", folder=folder, **one), title=args.size)
 
 
 def main(words: list[str] | None = None) -> int:
-    """Save a random encoder, run every case and print the table.
-
-    Args:
-        words: of the command line; None takes the process's own.
-
-    Returns:
-        The exit code.
-    """
-    parser = argparse.ArgumentParser(prog="python -m recipes.bench.text", description=__doc__.splitlines()[0])
+    """Save a random encoder, run every case and print the table."""
+    parser = bench_parser("text", __doc__.splitlines()[0])
     parser.add_argument("--size", choices=tuple(PUBLISHED), default="xl")
     parser.add_argument("--stored", choices=("bfloat16", "float32"), default="bfloat16", help="type on disk")
     parser.add_argument("--dtype", choices=("bfloat16", "float32"), default="bfloat16", help="type of the computation")
@@ -160,31 +140,9 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--scratch", type=Path, help="where the weights lie meanwhile (default: the system's)")
     parser.add_argument("--out", type=Path, metavar="F.json")
-    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)  # of one case, as the next two
-    parser.add_argument("--batch", type=int, help=argparse.SUPPRESS)
-    parser.add_argument("--pieces", type=int, help=argparse.SUPPRESS)
     args = parser.parse_args(words)
     torch.set_num_threads(args.threads)
-    if args.folder is not None:
-        print(json.dumps(case(args)))
-        return 0
-    with tempfile.TemporaryDirectory(dir=args.scratch) as scratch:
-        folder = Path(scratch) / "t5"
-        started = time.perf_counter()
-        stored = save_random(folder, args.size, getattr(torch, args.stored))
-        saved_s = time.perf_counter() - started
-        print(
-            f"T5 v1.1 {args.size}: {stored / 1e9:.2f} GB in {args.stored}, written in {saved_s:.1f} s", file=sys.stderr
-        )
-        shared = ["--folder", str(folder), "--dtype", args.dtype, "--runs", str(args.runs), "--device", args.device]
-
-        def measure(one: tuple[int, int]) -> dict[str, Any]:
-            own = ["--batch", str(one[0]), "--pieces", str(one[1]), "--threads", str(args.threads)]
-            return in_fresh_process("recipes.bench.text", [*shared, *own])
-
-        rows, where = one_by_one([(b, n) for n in args.lengths for b in args.batches], measure, title=args.size)
-    tell(f"T5 v1.1 {args.size}, {args.dtype}, on {where}", rows, args.out)
-    return 0
+    return run_bench(args, {None: measure}, {None: case}, told=f"T5 v1.1 {args.size}, {args.dtype}, on {{where}}")
 
 
 if __name__ == "__main__":

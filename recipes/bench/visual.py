@@ -14,7 +14,6 @@ memory, weights and interpreter included.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from pathlib import Path
@@ -25,25 +24,33 @@ from torch import Tensor
 
 from mmtok.contract import VisualTokenizer
 from mmtok.metrics.visual import psnr_db
-from recipes.bench.harness import in_fresh_process, machine, median_seconds, one_by_one, tell
+from recipes.bench.harness import (
+    Measured,
+    alone,
+    bench_parser,
+    compared,
+    forget_peak,
+    machine,
+    median_seconds,
+    one_by_one,
+    peak_gb,
+    run_bench,
+)
 from recipes.bench.plain_magvit2 import PlainMagvit2
-from recipes.runtime.memory import forget_peak, give_back_freed_memory, peak_gb
-from recipes.runtime.progress import track
+from recipes.runtime.memory import give_back_freed_memory
 
 MODES = ("plain fp32", "ours fp32", "ours bf16", "ours bf16 compiled")
 KINDS = ("speed", "stream", "batch", "entropy", "tiles")
 
 
 def presets() -> dict[str, tuple[Any, Any]]:
-    """Every visual preset by name.
+    """Every visual preset by name."""
+    from mmtok.table import TOKENIZERS
+    from mmtok.visual.grid import GridTokenizer
 
-    Returns:
-        Class and params of each.
-    """
-    from mmtok.visual import cosmos, magvit2, vidtok
-
-    families = ((magvit2.Magvit2, magvit2), (cosmos.CosmosDV, cosmos), (vidtok.VidTokFSQ, vidtok))
-    return {name: (cls, params) for cls, module in families for name, params in module.PRESETS.items()}
+    families = [family for family in TOKENIZERS.rows().values() if family.kind == "visual"]
+    classes = [(family.load_class(), family) for family in families]
+    return {n: (c, p) for c, family in classes if issubclass(c, GridTokenizer) for n, p in family.presets().items()}
 
 
 def make(preset: str, device: torch.device, dtype: torch.dtype) -> Any:
@@ -90,72 +97,40 @@ def scene_clip(size: int, frames: int) -> Tensor:
 
 @torch.inference_mode()
 def speed_case(args: argparse.Namespace) -> dict[str, Any]:
-    """One mode of one preset; codes and pictures go to ``args.keep`` for the comparison.
-
-    Args:
-        args: preset, mode, size, frames, runs, device, keep.
-
-    Returns:
-        Seconds and peak.
-    """
+    """One mode of one preset; codes and pictures go to ``args.keep`` for the comparison."""
     device = torch.device(args.device)
-    dtype = torch.bfloat16 if "bf16" in args.mode else torch.float32
+    dtype = torch.bfloat16 if "bf16" in args.case else torch.float32
     model = make(args.preset, device, dtype)
     video = scene_clip(args.size, args.frames[0]).to(device)
     encode, decode = model.encode, model.decode
-    if args.mode == "plain fp32":
+    if args.case == "plain fp32":
         from mmtok.quantize.lfq import codes_from_latents, signs_from_codes
 
         plain = PlainMagvit2(model.params, model.state_dict())
         encode = lambda video: codes_from_latents(plain.encode_latents(video))[:, None]  # noqa: E731
         decode = lambda codes: plain.decode_signs(signs_from_codes(codes[:, 0], model.params.bits)).clamp(-1, 1)  # noqa: E731
-    elif args.mode.endswith("compiled"):
+    elif args.case.endswith("compiled"):
         model.encoder, model.decoder = torch.compile(model.encoder), torch.compile(model.decoder)
     codes = torch.load(args.reference, weights_only=True)["codes"].to(device) if args.reference else encode(video)
-    forget_peak()
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
+    forget_peak(device)
     encode_s = median_seconds(lambda: encode(video), runs=args.runs, device=device)
     decode_s = median_seconds(lambda: decode(codes), runs=args.runs, device=device)
-    peak = torch.cuda.max_memory_allocated(device) / 1e9 if device.type == "cuda" else peak_gb()
+    peak = peak_gb(device)
     torch.save({"codes": encode(video).cpu(), "pictures": decode(codes).float().cpu()}, args.keep)
-    return {"encode s": encode_s, "decode s": decode_s, "peak GB": peak, "machine": machine(device)}
+    return {"case": args.case, "encode s": encode_s, "decode s": decode_s, "peak GB": peak}
 
 
-def speed(args: argparse.Namespace) -> tuple[list[dict[str, Any]], str]:
-    """All modes of a preset.
-
-    Args:
-        args: preset, size, frames, runs, device, modes.
-
-    Returns:
-        Rows, and the machine.
-    """
-    import tempfile
-
+def speed(args: argparse.Namespace) -> Measured:
+    """All modes of a preset."""
     params = presets()[args.preset][1]
     has_plain = getattr(params, "patch_size", None) == (1, 1, 1) and getattr(params, "norm_scope", "") == "frame"
     has_plain = has_plain and params.temporal_kernel == 3
     modes = args.modes or [m for m in MODES if not m.endswith("compiled")]
     modes = [m for m in modes if has_plain or m != "plain fp32"]
-    rows: list[dict[str, Any]] = []
-    where = ""
-    with tempfile.TemporaryDirectory() as folder:
-        kept: dict[str, dict[str, Tensor]] = {}
-        for mode in track(modes, title=args.preset):
-            file = Path(folder) / f"{mode}.pt"
-            words = ["speed", "--case", mode, "--preset", args.preset, "--size", str(args.size), "--keep", str(file)]
-            words += ["--frames", str(args.frames[0]), "--runs", str(args.runs), "--device", args.device]
-            if kept:  # all modes decode the same codes
-                words += ["--reference", str(Path(folder) / f"{modes[0]}.pt")]
-            row = in_fresh_process("recipes.bench.visual", words)
-            where = row.pop("machine")
-            kept[mode] = torch.load(file, weights_only=True)
-            first, now = kept[modes[0]], kept[mode]
-            changed = float((first["codes"] != now["codes"]).float().mean())
-            rows.append({"case": mode} | row | {"changed tokens %": 100 * changed})
-            rows[-1]["pictures' PSNR dB"] = float(psnr_db(now["pictures"], first["pictures"])[0])
-    for row in rows:
+    rows, kept, where = compared(args, modes, title=args.preset)
+    for row, made in zip(rows, kept, strict=True):
+        row["changed tokens %"] = 100 * float((kept[0]["codes"] != made["codes"]).float().mean())
+        row["pictures' PSNR dB"] = float(psnr_db(made["pictures"], kept[0]["pictures"])[0])
         row["encode x"] = rows[0]["encode s"] / row["encode s"]
         row["decode x"] = rows[0]["decode s"] / row["decode s"]
         row["peak x"] = row["peak GB"] / rows[0]["peak GB"]
@@ -164,14 +139,7 @@ def speed(args: argparse.Namespace) -> tuple[list[dict[str, Any]], str]:
 
 @torch.inference_mode()
 def stream_case(args: argparse.Namespace) -> dict[str, Any]:
-    """One length through encode and decode in chunks; nothing but one chunk of pictures is ever held.
-
-    Args:
-        args: preset, size, frames, device.
-
-    Returns:
-        Speeds and peak.
-    """
+    """One length through encode and decode in chunks; nothing but one chunk of pictures is ever held."""
     give_back_freed_memory()
     device = torch.device(args.device)
     model = make(args.preset, device, torch.float32)
@@ -186,7 +154,7 @@ def stream_case(args: argparse.Namespace) -> dict[str, Any]:
             yield scene[:, :, 1 : 1 + min(chunk, frames - start)]
 
     list(model.decode_stream(model.encode_stream([scene[:, :, :1], scene[:, :, 1:]])))  # type: ignore[attr-defined]
-    forget_peak()
+    forget_peak(device)
     started = time.perf_counter()
     codes = list(model.encode_stream(chunks()))  # type: ignore[attr-defined]
     encode_s = time.perf_counter() - started
@@ -196,36 +164,18 @@ def stream_case(args: argparse.Namespace) -> dict[str, Any]:
     decode_s = time.perf_counter() - started - encode_s
     assert made == frames, "a stream keeps the clock"
     speeds = {"encode frames/s": frames / encode_s, "decode frames/s": frames / decode_s}
-    return {"frames": frames} | speeds | {"peak GB": peak_gb(), "machine": machine(device)}
+    return {"frames": frames} | speeds | {"peak GB": peak_gb(device)}
 
 
-def stream(args: argparse.Namespace) -> tuple[list[dict[str, Any]], str]:
-    """All lengths.
-
-    Args:
-        args: preset, size, frames, device.
-
-    Returns:
-        Rows, and the machine.
-    """
-    words = ["stream", "--case", "stream", "--preset", args.preset, "--size", str(args.size), "--device", args.device]
-
-    def measure(frames: int) -> dict[str, Any]:
-        return in_fresh_process("recipes.bench.visual", [*words, "--frames", str(frames)])
-
-    return one_by_one(args.frames, measure, title=f"{args.preset} streams")
+def stream(args: argparse.Namespace) -> Measured:
+    """All lengths."""
+    title = f"{args.preset} streams"
+    return one_by_one(args.frames, lambda frames: alone(args, case="stream", frames=[frames]), title=title)
 
 
 @torch.inference_mode()
-def batch(args: argparse.Namespace) -> tuple[list[dict[str, Any]], str]:
-    """Two clips at once against one after the other: the same codes, and the time.
-
-    Args:
-        args: preset, size, frames, runs, device.
-
-    Returns:
-        Rows, and the machine.
-    """
+def batch(args: argparse.Namespace) -> Measured:
+    """Two clips at once against one after the other: the same codes, and the time."""
     device = torch.device(args.device)
     model = make(args.preset, device, torch.float32)
     video = scene_clip(args.size, args.frames[0])
@@ -241,15 +191,8 @@ def batch(args: argparse.Namespace) -> tuple[list[dict[str, Any]], str]:
     return rows, machine(device)
 
 
-def entropy(args: argparse.Namespace) -> tuple[list[dict[str, Any]], str]:
-    """The entropy term, forward and backward, of one clip's tokens at 2^18 codes.
-
-    Args:
-        args: runs, device.
-
-    Returns:
-        Rows, and the machine. The dense form is timed on 64 tokens and scaled, as it needs 1 MB a token and pass.
-    """
+def entropy(args: argparse.Namespace) -> Measured:
+    """The entropy term, forward and backward, of one clip's tokens at 2^18 codes."""
     from mmtok.quantize.lfq import lfq_losses
 
     device = torch.device(args.device)
@@ -281,22 +224,14 @@ def entropy(args: argparse.Namespace) -> tuple[list[dict[str, Any]], str]:
 
 
 @torch.inference_mode()
-def tiles(args: argparse.Namespace) -> tuple[list[dict[str, Any]], str]:
-    """What tiles change on held-out scenes.
-
-    Args:
-        args: size, frames, device.
-
-    Returns:
-        Rows, and the machine.
-    """
+def tiles(args: argparse.Namespace) -> Measured:
+    """What tiles change on held-out scenes."""
     import mmtok
     from mmtok.metrics.tiling import tiling_error
-    from recipes.bundle.folder import open_bundle
     from recipes.corpora.shapes import ShapesCorpus, render_video
 
     device = torch.device(args.device)
-    model = mmtok.load(open_bundle("tiny").part("visual"), device=device)
+    model = mmtok.load("tiny", device=device)
     corpus = ShapesCorpus(0, "heldout")
     scenes = [render_video(corpus.scene(i), size=args.size, num_frames=args.frames[0]) for i in range(8)]
     video = torch.stack(scenes).to(device)
@@ -320,16 +255,8 @@ RUN = {"speed": speed, "stream": stream, "batch": batch, "entropy": entropy, "ti
 
 
 def main(words: list[str] | None = None) -> int:
-    """Run one kind and print its table.
-
-    Args:
-        words: of the command line, or None for the process' own.
-
-    Returns:
-        The exit code.
-    """
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("kind", choices=KINDS)
+    """Run one kind of ``words``, or of the process' own command line, and print its table."""
+    parser = bench_parser("visual", __doc__, KINDS)
     parser.add_argument("--preset", default="magvit2-base", choices=sorted(presets()))
     parser.add_argument("--size", type=int, default=128, help="pixels (128)")
     parser.add_argument("--frames", type=int, nargs="+", help="of the clip (17); for stream, all lengths (17 145 1025)")
@@ -337,18 +264,10 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("--modes", nargs="+", choices=MODES, help="of speed; the first is the reference")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--out", type=Path, help="a JSON file for the figures")
-    for inner in ("--case", "--keep", "--reference"):
-        parser.add_argument(inner, help=argparse.SUPPRESS)
     args = parser.parse_args(words)
     args.frames = args.frames or ([17, 145, 1025] if args.kind == "stream" else [17])
-    if args.case is not None:
-        args.mode = args.case
-        print(json.dumps((stream_case if args.kind == "stream" else speed_case)(args)))
-        return 0
-    rows, where = RUN[args.kind](args)
-    told = f"{args.kind}: {'embedded tiny' if args.kind == 'tiles' else args.preset}, {args.size} pixels; {where}"
-    tell(told, rows, args.out, key="protocol")
-    return 0
+    told = f"{args.kind}: {'embedded tiny' if args.kind == 'tiles' else args.preset}, {args.size} pixels; {{where}}"
+    return run_bench(args, RUN, {"speed": speed_case, "stream": stream_case}, told=told, key="protocol")
 
 
 if __name__ == "__main__":

@@ -9,15 +9,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from llm.tasks import STYLIZING, TASKS, find_task
+from llm.tasks import TASKS, find_task
 from mmtok.files import write_atomically
+from mmtok.loading import part_folder
 from mmtok.visual.holistic import is_holistic
 from recipes.bundle.config import ASPECTS, BundleConfig
-from recipes.bundle.folder import OPTIONAL_PARTS, PARTS, Bundle, open_bundle, part_folder, write_bundle
+from recipes.bundle.folder import ALL_PARTS, OPTIONAL_PARTS, Bundle, open_bundle, write_bundle
 from recipes.bundle.parts import Parts
 from recipes.runtime.config import from_dict, merge, to_dict
 
-NAMES = (*PARTS, *OPTIONAL_PARTS)
 CLIPS_FILE = "clips.json"
 
 
@@ -27,7 +27,7 @@ def assemble(parts: dict[str, str], out: Path, *, base: Bundle, config: BundleCo
     With another visual tokenizer super-resolution keeps the one it was trained on, as ``superres_visual``.
 
     Args:
-        parts: names of ``NAMES`` to folders or hub ids; what is not named is taken from ``base``.
+        parts: names of ``ALL_PARTS`` to folders or hub ids; what is not named is taken from ``base``.
         out: the new folder.
         base: a complete model.
         config: what binds the parts.
@@ -41,14 +41,14 @@ def assemble(parts: dict[str, str], out: Path, *, base: Bundle, config: BundleCo
         FileExistsError: if ``out`` exists.
         FileNotFoundError: if a part does not.
     """
-    if unknown := sorted(set(parts) - set(NAMES)):
-        raise ValueError(f"unknown parts {', '.join(unknown)}; known: {', '.join(NAMES)}")
+    if unknown := sorted(set(parts) - set(ALL_PARTS)):
+        raise ValueError(f"unknown parts {', '.join(unknown)}; known: {', '.join(ALL_PARTS)}")
     if out.exists():
         raise FileExistsError(f"{out} exists; name another folder")
-    folders = {name: _folder(name, place) for name, place in parts.items()}
+    folders = {name: part_folder(place, name) for name, place in parts.items()}
     if "visual" in folders and "superres" not in folders and base.has("superres"):
         folders.setdefault("superres_visual", base.part("superres_visual" if base.has("superres_visual") else "visual"))
-    for name in NAMES:
+    for name in ALL_PARTS:
         # a second stage, and a tokenizer of its own, belong to the super-resolution they came with
         apart = name in OPTIONAL_PARTS and "superres" in parts
         if name not in folders and base.has(name) and not apart:
@@ -64,14 +64,6 @@ def assemble(parts: dict[str, str], out: Path, *, base: Bundle, config: BundleCo
         require_fit(Parts(open_bundle(whole)))
         whole.rename(out)
     return open_bundle(out)
-
-
-def _folder(name: str, place: str) -> Path:
-    """A part's folder: itself, or inside a model."""
-    folder = part_folder(place, name)
-    if not (folder / "config.json").is_file():
-        raise FileNotFoundError(f"{place} holds no {name} part: it has no config.json")
-    return folder
 
 
 def tell_clips(
@@ -166,7 +158,7 @@ def require_fit(parts: Parts) -> None:
         task = find_task(name)
         if holistic and (task.cuts or task.condition):
             raise ValueError(f"{name} needs tokens that lie in a grid, which this visual tokenizer's do not")
-    if set(STYLIZING) & set(config.tasks):
+    if any(find_task(name).stylizes for name in config.tasks):
         _ = parts.depth  # raises where its weights are not there
     if config.upscaled_size:
         if config.upscaled_size % config.size or (times := config.upscaled_size // config.size) & (times - 1):
@@ -200,7 +192,7 @@ def config_for(base: Bundle, parts: dict[str, str], changes: list[str]) -> Bundl
     """
     values = to_dict(base.config)
     if "lm" in parts:
-        values |= trained(_folder("lm", parts["lm"]))
+        values |= trained(part_folder(parts["lm"], "lm"))
         if base.config.upscaled_size:
             values["upscaled_size"] = base.config.upscaled_size // base.config.size * values["size"]
     return from_dict(BundleConfig, merge(values, changes))

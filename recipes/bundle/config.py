@@ -4,23 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from llm.tasks import find_task
+from llm.tasks import FIRST_TASKS, find_task
 from mmtok.conditions.structure import FLOW_METHODS
 from superres.sample import Decoding
 
 SHARPENERS = ("superres", "superres2")  # the stages of super-resolution, the first one first
 # Name of a picture's form to its <resolution> token, None for the one that needs none, and height over width.
 ASPECTS: dict[str, tuple[int | None, float]] = {"square": (None, 1.0), "portrait": (0, 1.75)}
-# What bundles know that were written before they said so.
-FIRST_TASKS = (
-    "unconditional",
-    "text_to_image",
-    "text_to_video",
-    "image_to_video",
-    "continue_video",
-    "video_to_audio",
-    "audio_to_video",
-)
 
 
 @dataclass(frozen=True)

@@ -9,20 +9,26 @@ from typing import Any
 
 
 def describe_bundle(name: str) -> str:
-    """A bundle in a few lines.
+    """What a name stands for, in a few lines.
 
     Args:
-        name: embedded name, folder or hub id.
+        name: see recipes/bundle/named.py.
 
     Returns:
-        Geometry, licence, and each part with parameters and megabytes.
+        Of a whole model its geometry, licence, and each part with parameters and megabytes; of a part what it is.
 
     Raises:
         FileNotFoundError: if there is none of that name.
         ValueError: if it is damaged.
     """
-    from recipes.bundle.folder import OPTIONAL_PARTS, PARTS, open_bundle
+    from mmtok.loading import what_is
+    from mmtok.pretrained import BUNDLE_FILE, OPTIONAL_PARTS, PARTS, resolve_folder
+    from recipes.bundle.folder import open_bundle
 
+    folder = resolve_folder(name)
+    if not (folder / BUNDLE_FILE).is_file() and (folder / "config.json").is_file():
+        count = count_parameters(folder / "model.safetensors") / 1e6
+        return f"  {name}: {what_is(folder).words}, {count:.2f} M parameters\n    {folder}"
     bundle = open_bundle(name)
     config = bundle.config
     geometry = f"{config.num_frames} frames of {config.size}x{config.size} at {config.fps:g} fps"

@@ -16,15 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from mmtok.files import write_atomically
-from mmtok.pretrained import resolve_folder
+from mmtok.loading import what_is
+from mmtok.pretrained import BUNDLE_FILE, OPTIONAL_PARTS, PARTS, resolve_folder
 from recipes.bundle.config import BundleConfig
 from recipes.runtime.config import from_dict
 
-EMBEDDED = Path(__file__).parents[1] / "pretrained"
-BUNDLE_FILE = "cinepoet.json"
-FORMAT = 1  # of that file
-PARTS = ("visual", "audio", "text", "lm", "superres")
-OPTIONAL_PARTS = ("superres_visual", "superres2")
+FORMAT = 1  # of cinepoet.json
+ALL_PARTS = (*PARTS, *OPTIONAL_PARTS)
 
 
 @dataclass(frozen=True)
@@ -45,7 +43,7 @@ class Bundle:
         """Folder of one part.
 
         Args:
-            name: one of ``PARTS`` or ``OPTIONAL_PARTS``.
+            name: one of ``ALL_PARTS``.
 
         Returns:
             The folder.
@@ -56,7 +54,7 @@ class Bundle:
         """Whether the bundle holds a part.
 
         Args:
-            name: one of ``PARTS``.
+            name: one of ``ALL_PARTS``.
 
         Returns:
             True when its config.json is there.
@@ -64,38 +62,23 @@ class Bundle:
         return (self.part(name) / "config.json").is_file()
 
 
-def embedded_names() -> list[str]:
-    """Bundles inside the package.
-
-    Returns:
-        Their names, sorted.
-    """
-    return sorted(p.parent.name for p in EMBEDDED.glob(f"*/{BUNDLE_FILE}"))
-
-
 def open_bundle(name: str | Path) -> Bundle:
-    """A bundle by embedded name, folder or hub id.
+    """A whole model by name, folder or hub id.
 
     Args:
-        name: such as "tiny".
+        name: such as "tiny", see recipes/bundle/named.py.
 
     Returns:
         The bundle.
 
     Raises:
-        FileNotFoundError: if there is none of that name, with the embedded ones.
+        FileNotFoundError: if there is none of that name, with the known ones, or it holds something else.
         ValueError: if its cinepoet.json is damaged or of a newer format.
     """
-    folder = EMBEDDED / str(name)
-    if str(name) not in embedded_names():
-        try:
-            folder = resolve_folder(name)
-        except FileNotFoundError as fault:
-            known = ", ".join(embedded_names()) or "none embedded"
-            raise FileNotFoundError(f"unknown model {str(name)!r} ({fault}); known: {known}") from None
+    folder = resolve_folder(name)
     file = folder / BUNDLE_FILE
     if not file.is_file():
-        raise FileNotFoundError(f"{folder} is not a cinepoet model: it has no {BUNDLE_FILE}")
+        raise FileNotFoundError(f"{name} is not a cinepoet model: it has no {BUNDLE_FILE}{_instead(folder)}")
     try:
         values = json.loads(file.read_text())
         if not isinstance(values, dict) or not isinstance(values.get("config"), dict):
@@ -108,21 +91,12 @@ def open_bundle(name: str | Path) -> Bundle:
     return Bundle(folder, config, values.get("card", {}))
 
 
-def part_folder(name: str | Path, part: str) -> Path:
-    """A part by its own folder or hub id, or as that of a bundle.
-
-    Args:
-        name: an embedded bundle's name, or a folder or hub id of a bundle or of the part alone.
-        part: one of ``PARTS`` or ``OPTIONAL_PARTS``.
-
-    Returns:
-        The part's folder.
-
-    Raises:
-        FileNotFoundError: if there is no such folder.
-    """
-    folder = EMBEDDED / str(name) if str(name) in embedded_names() else resolve_folder(name)
-    return folder / part if (folder / BUNDLE_FILE).is_file() else folder
+def _instead(folder: Path) -> str:
+    """What a folder holds instead of a whole model, as the end of a sentence."""
+    try:
+        return f"; it is {what_is(folder).words}"
+    except (FileNotFoundError, ValueError):
+        return ""
 
 
 def write_bundle(folder: Path, config: BundleConfig, card: dict[str, Any]) -> None:

@@ -1,12 +1,27 @@
-"""What a name means: an embedded model, a folder, a hub id or a part of one, as what it stands for."""
+"""What a name means on the command line, the same for every option.
+
+tiny                 a whole model that is embedded, or that an installed package adds (``cinepoet models``)
+tiny/audio           a part of it: visual, audio, text, lm, superres, superres2, superres_visual
+FOLDER               a whole model, one part of one, or published weights
+OWNER/NAME           the same on the hub; OWNER/NAME/audio is a part
+
+``--model`` needs a whole model. ``--visual``, ``--audio`` and ``--text`` need one part and take a whole model's;
+``--tokenizer`` takes either. Python understands the same names: ``mmtok.load("tiny/audio")``.
+"""
 
 from __future__ import annotations
 
-import contextlib
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import mmtok
+from mmtok.contract import needs_size
+from mmtok.loading import part_folder, what_is
+from mmtok.pretrained import resolve_folder
+from mmtok.table import KINDS
+from recipes.bundle.folder import open_bundle
 
 TOKENIZER_FOLDER = "tokenizer"
 PUBLISHED_TOKENIZER = "hywang66/LARP-L-long-tokenizer"
@@ -14,7 +29,7 @@ PUBLISHED_TOKENIZER = "hywang66/LARP-L-long-tokenizer"
 
 @dataclass(frozen=True)
 class Tokenizers:
-    """The tokenizers of a bundle, or a single one.
+    """The tokenizers of a whole model, or a single one.
 
     Attributes:
         visual: a ``VisualTokenizer``, or None.
@@ -34,10 +49,10 @@ class Tokenizers:
 
 
 def load_tokenizers(name: str, device: Any, levels: int | None = None) -> Tokenizers:
-    """The tokenizers of a bundle by name or folder, or one tokenizer by folder or hub id.
+    """What ``--tokenizer`` means: the tokenizers of a whole model, or one tokenizer.
 
     Args:
-        name: such as "tiny".
+        name: such as "tiny" or "tiny/audio".
         device: torch device.
         levels: of the codes of sound, where that is a choice; None leaves it to the tokenizer.
 
@@ -45,38 +60,50 @@ def load_tokenizers(name: str, device: Any, levels: int | None = None) -> Tokeni
         The tokenizers.
 
     Raises:
-        FileNotFoundError: if there is no such bundle or tokenizer.
-        ValueError: if it is neither a visual nor an audio tokenizer, or levels are chosen where there is no choice.
+        FileNotFoundError: if there is no such thing.
+        ValueError: if it holds no tokenizer of media, or levels are chosen where there is no choice.
     """
-    import mmtok
-    from mmtok.loading import family_of
-    from mmtok.pretrained import resolve_folder
-    from mmtok.table import FAMILIES
-    from recipes.bundle.folder import BUNDLE_FILE, embedded_names, open_bundle
-
-    if Path(name).is_file():
-        raise ValueError(f"{name} is a file; cinepoet convert makes a folder of published weights")
-    folder: Path | None = None  # of a single tokenizer
-    if name not in embedded_names():
-        with contextlib.suppress(FileNotFoundError):  # open_bundle then tells the known names
-            folder = resolve_folder(name)
-    if folder is None or (folder / BUNDLE_FILE).is_file():
-        bundle = open_bundle(name)
+    folder = resolve_folder(name)
+    held = what_is(folder)
+    if held.kind == "model":
+        bundle = open_bundle(folder)
         options = {"visual": {}, "audio": {"num_codebooks": levels}}
         parts = {p: mmtok.load(bundle.part(p), device=device, **o) for p, o in options.items() if bundle.has(p)}
         config = bundle.config
         size = max(config.size, config.upscaled_size)
-        if getattr(parts.get("visual"), "needs_size", False):  # it works at the size that it was trained for
+        if needs_size(parts.get("visual")):  # it works at the size that it was trained for
             size = config.size
         return Tokenizers(parts.get("visual"), parts.get("audio"), config.fps, size, config.num_frames, name)
-    kind = FAMILIES[family_of(folder)].kind
-    if kind not in ("visual", "audio"):
-        raise ValueError(f"{name} is a {kind} encoder; a visual or audio tokenizer is needed")
+    if held.kind not in ("visual", "audio"):
+        raise ValueError(f"{name} is {held.words}; {KINDS['visual']} or {KINDS['audio']} is needed")
     tokenizer = mmtok.load(folder, device=device, num_codebooks=levels)
-    if kind == "audio":
+    if held.kind == "audio":
         return Tokenizers(None, tokenizer, 8.0, 128, 17, name)
-    size = getattr(tokenizer.params, "size", 128)
+    size = tokenizer.clip_size[1] if needs_size(tokenizer) else 128
     return Tokenizers(tokenizer, None, tokenizer.fps, size, tokenizer.valid_num_frames(17), name)
+
+
+def chosen_part(part: str, given: str | None, model: str) -> Path | None:
+    """What ``--visual``, ``--audio`` or ``--text`` means beside ``--model`` or ``--tokenizer``.
+
+    Args:
+        part: "visual", "audio" or "text".
+        given: the option's value; "none" goes without, None takes the model's.
+        model: name of the model that has all else.
+
+    Returns:
+        The part's folder, or None without.
+
+    Raises:
+        FileNotFoundError: if there is no such thing.
+        ValueError: if it is something else.
+    """
+    if given == "none":
+        return None
+    if given is not None:
+        return part_folder(given, part)
+    bundle = open_bundle(model)
+    return bundle.part(part) if bundle.has(part) else None
 
 
 def in_tiles(tokenizers: Tokenizers, tile: int | None) -> Tokenizers:
@@ -103,8 +130,23 @@ def in_tiles(tokenizers: Tokenizers, tile: int | None) -> Tokenizers:
     return replace(tokenizers, visual=TiledTokenizer(tokenizers.visual, tile=tile, overlap=overlap))
 
 
+def is_generator(name: str) -> bool:
+    """Whether ``--model`` names a LARP generator instead of a whole model.
+
+    Args:
+        name: such as "tiny".
+
+    Returns:
+        False also for what does not exist or is damaged, which is told where it is opened.
+    """
+    try:
+        return what_is(resolve_folder(name)).kind == "generator"
+    except (FileNotFoundError, ValueError):
+        return False
+
+
 def tokenizer_of(folder: Path) -> str:
-    """Where a generator's tokenizer lies.
+    """Where a LARP generator's tokenizer lies.
 
     Args:
         folder: of the generator.

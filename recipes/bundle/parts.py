@@ -52,7 +52,7 @@ class Parts:
     def _tokenizer(self, part: str) -> Any:
         if not self.bundle.has(part):
             raise ValueError(f"the model {self.bundle.folder} has no {part} part")
-        with self._timed(f"load {part}"):
+        with self.timed(f"load {part}"):
             return mmtok.load(self.bundle.part(part), device=self.compute.device)
 
     @cached_property
@@ -69,7 +69,7 @@ class Parts:
     @cached_property
     def depth(self) -> DepthEstimator:
         """Inverse depth for stylization; set it to use another estimator."""
-        with self._timed("load depth"):
+        with self.timed("load depth"):
             return depth_estimator(self.config.depth, device=self.compute.device)
 
     @cached_property
@@ -101,7 +101,7 @@ class Parts:
         """The language model; its vocabulary must be the tokenizers'."""
         from llm.model import PrefixLM
 
-        with self._timed("load lm"):
+        with self.timed("load lm"):
             model = PrefixLM.from_pretrained(self.bundle.part("lm"))
             if self.lm_weights == "int8":
                 model.quantize_weights("int8")
@@ -126,12 +126,13 @@ class Parts:
 
         if not self.bundle.has(part):
             raise ValueError(f"the model {self.bundle.folder} has no super-resolution part; ask for no upscaling")
-        with self._timed(f"load {part}"):
+        with self.timed(f"load {part}"):
             model = SuperResTransformer.from_pretrained(self.bundle.part(part))
             return model.to(self.compute.device, self.compute.dtype).eval()
 
     @contextlib.contextmanager
-    def _timed(self, stage: str) -> Iterator[None]:
+    def timed(self, stage: str) -> Iterator[None]:
+        """Add what happens in it to ``seconds`` under a name; a stage inside another counts for itself alone."""
         start = time.monotonic()
         self._inner_s.append(0.0)
         try:
@@ -142,11 +143,14 @@ class Parts:
             self._inner_s[-1] += spent
 
     @contextlib.contextmanager
-    def _threads_for(self, batch: int) -> Iterator[None]:
+    def threads_for(self, batch: int) -> Iterator[None]:
         """One CPU thread while few rows of a small model are sampled.
 
         A step is then too little work to share: threads would wait for each other at every product, and on a machine
         that is busy otherwise sampling takes minutes instead of seconds.
+
+        Args:
+            batch: rows that are sampled at once.
         """
         threads = torch.get_num_threads()
         few = self.compute.device.type == "cpu" and batch <= 4 and self.lm.config.dim <= 512
@@ -183,7 +187,7 @@ class Parts:
         """
         if prompts is None:
             return None
-        with self._timed("text"):
+        with self.timed("text"):
             slots = self.text_slots
             kept = read_prompts(self.text.tokenizer, prompts, most=min(slots, self.text.max_length), notes=notes)
             vectors, mask = self.text.encode(kept, pad_to=slots)

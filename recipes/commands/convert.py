@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
     import mmtok.convert
     from mmtok.convert.checkpoints import read_checkpoint
     from mmtok.convert.t5 import is_t5
-    from mmtok.table import FAMILIES as TABLE
+    from mmtok.table import TOKENIZERS
 
     if args.to is not None or args.weights[0].is_dir():
         return _language_model(args)
@@ -81,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
     tensors: dict[str, torch.Tensor] = {}
     for file in args.weights:
         tensors |= read_checkpoint(file)
-    known = (*mmtok.convert.FAMILIES, *llm.convert.FAMILIES)
+    known = (*mmtok.convert.known_families(), *llm.convert.FAMILIES)
     family = args.family or mmtok.convert.identify(tensors) or llm.convert.identify(tensors)
     if family is None:
         raise ValueError(f"{args.weights[0]} is of no family known here; known: {', '.join(known)}")
@@ -110,11 +110,12 @@ def run(args: argparse.Namespace) -> int:
         licence = llm.convert.WEIGHTS_LICENCE
     else:
         told = f"{model.codebook_size} codes, "
-        if TABLE[model.family].kind == "audio":
+        row = TOKENIZERS.rows()[model.family]
+        if row.kind == "audio":
             told += f"{model.num_codebooks} levels, {model.frame_rate:g} frames a second of {model.hop_length} samples"
         else:
             told += f"stride {model.stride}"
-        licence = TABLE[model.family].weights or "see their source"
+        licence = row.weights or "see their source"
     print(f"{args.out}: {family}, {count / 1e6:.1f} M parameters, {told}")
     print(f"licence of the published weights: {licence}")
     return 0
@@ -141,7 +142,7 @@ def _language_model(args: argparse.Namespace) -> int:
 
     from llm.convert.qwen3 import export_qwen3, import_qwen3, is_export, reads_positions
     from llm.model import PrefixLM
-    from recipes.bundle.folder import part_folder
+    from mmtok.loading import part_folder
 
     _refuse(args, ("family", "version", "config", "no_ema"), "a language model's: its folder says what it is")
     source = args.weights[0]

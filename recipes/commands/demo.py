@@ -6,7 +6,7 @@ import argparse
 import time
 from pathlib import Path
 
-from recipes.terminal.options import add_model
+from recipes.terminal.options import add_model, add_seed
 from recipes.terminal.report import check_folder, compute_of, describe_film
 
 SUMMARY = "make three films with the embedded model, and say where they are"
@@ -22,27 +22,14 @@ PROMPTS = {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The command's options.
-
-    Args:
-        parser: of the command.
-    """
-    from recipes.terminal.options import add_seed
-
+    """The command's options."""
     parser.add_argument("--out", type=Path, default=Path("films"), metavar="FOLDER", help="default: films")
     add_seed(parser)
     add_model(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Generate the three films and their previews.
-
-    Args:
-        args: as parsed.
-
-    Returns:
-        The exit code.
-    """
+    """Generate the three films and their previews."""
     check_folder(args.out)
     import torch
 

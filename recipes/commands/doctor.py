@@ -60,6 +60,7 @@ def examine(folder: Path) -> list[Fact]:
         lambda: [processor_fact()],
         lambda: [film_fact()],
         model_facts,
+        plugin_facts,
         lambda: [folder_fact(folder)],
     )
     facts = []
@@ -179,21 +180,45 @@ def model_facts() -> list[Fact]:
     Returns:
         One fact a model; a broken one when there is none or a part is missing.
     """
-    from recipes.bundle.folder import PARTS, embedded_names, open_bundle
+    from mmtok.loading import what_is
+    from mmtok.pretrained import PARTS, known_models, resolve_folder
+    from recipes.bundle.folder import open_bundle
 
     facts = []
-    for name in embedded_names():
+    for name in known_models():
         try:
+            if (held := what_is(resolve_folder(name))).kind != "model":
+                facts.append(Fact(f"model {name}", None, True, held.words))
+                continue
             bundle = open_bundle(name)
             absent = [p for p in PARTS if not (bundle.part(p) / "model.safetensors").is_file()]
             detail = f"without {', '.join(absent)}" if absent else "all parts present"
-        except ValueError as fault:
+        except (FileNotFoundError, ValueError) as fault:
             absent, detail = ["all"], str(fault)
         facts.append(Fact(f"model {name}", None, not absent, detail, "pip install --force-reinstall cinepoet"))
     if not facts:
         fix = "cinepoet train tiny, or pip install --force-reinstall cinepoet"
         facts.append(Fact("models", None, False, "no model is embedded in this installation", fix))
     return facts
+
+
+def plugin_facts() -> list[Fact]:
+    """What installed packages add; broken where it is left out."""
+    from mmtok.metrics.table import TABLE as METRICS
+    from mmtok.table import TOKENIZERS
+    from recipes.corpora.named import CORPORA
+
+    return [
+        Fact(
+            f"plug-in {plugin.name}",
+            None,
+            not plugin.fault,
+            plugin.fault or f"{plugin.group} of {plugin.package}",
+            f"pip uninstall {plugin.package.split()[0]}, or ask its authors",
+        )
+        for table in (TOKENIZERS, METRICS, CORPORA)
+        for plugin in table.plugins()
+    ]
 
 
 def folder_fact(folder: Path) -> Fact:

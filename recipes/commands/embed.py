@@ -15,7 +15,8 @@ EXAMPLES = """\
   cinepoet embed clips.csv --column title --text google/t5-v1_1-xl --revision COMMIT --out vectors
   cinepoet embed shards/ --text tiny --out vectors             # the captions of a folder of tokens
   printf '%s\\n' "blurry, low quality" | cinepoet embed - --text t5-v1_1-xl --out vectors   # a negative prompt joins
-A stopped run goes on with the same command. In Python: mmtok.text.cache.EmbeddingCache.open("vectors")(captions).
+A stopped run goes on with the same command. In Python: EmbeddingCache.open("vectors")(captions), of
+mmtok.text.embedding_cache.
 """
 
 
@@ -58,6 +59,8 @@ def run(args: argparse.Namespace) -> int:
     import time
     from textwrap import shorten
 
+    import torch
+
     from mmtok.files import write_atomically
     from mmtok.text.embedding_cache import embed_captions
     from recipes.corpora.captions import read_captions
@@ -68,7 +71,8 @@ def run(args: argparse.Namespace) -> int:
         check_folder(args.report.absolute().parent)
     check_folder(args.out)
     compute = compute_of(args)
-    encoder = _encoder(args, compute.device)
+    dtype = getattr(torch, args.dtype)
+    encoder = _encoder(args.text, args.revision, dtype=dtype, device=compute.device, max_length=args.max_length)
     lines: list[str] = []
 
     def on_reading(caption: str, read: Any) -> None:
@@ -102,23 +106,14 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _encoder(args: argparse.Namespace, device: Any) -> Any:
+def _encoder(text: str, revision: str | None, **options: Any) -> Any:
     """The text encoder, by itself or as part of a model."""
-    import torch
-
+    from mmtok.loading import part_folder
+    from mmtok.pretrained import BUNDLE_FILE
     from mmtok.text.t5 import T5TextEncoder
-    from recipes.bundle.folder import BUNDLE_FILE, embedded_names, open_bundle
 
-    name: str | Path = args.text
-    ours = name in embedded_names() or (Path(name) / BUNDLE_FILE).is_file()
-    if ours:
-        if args.revision is not None:
-            raise ValueError(f"--revision is a choice for hub ids, and {name} is a model of ours")
-        name = open_bundle(name).part("text")
-    dtype = getattr(torch, args.dtype)
-    encoder = T5TextEncoder.from_pretrained(
-        name, revision=args.revision, dtype=dtype, device=device, max_length=args.max_length
-    )
-    if ours:
-        encoder.name = Path(args.text).name
+    place = text if revision is not None else part_folder(text, "text")
+    encoder = T5TextEncoder.from_pretrained(place, revision=revision, **options)
+    if (Path(place).parent / BUNDLE_FILE).is_file():
+        encoder.name = Path(place).parent.name  # of the model that it is a part of
     return encoder

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import time
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
-from recipes.commands.generate_larp import is_generator, run_larp
 from recipes.terminal.films import numbered, write_blocks
-from recipes.terminal.given_media import mask_of, read_media
+from recipes.terminal.given_media import Files, mask_of, read_first_frames, read_media
 from recipes.terminal.options import add_lm_weights, add_model, add_preview, add_seed, number, preview_path
 from recipes.terminal.report import check_outputs, compute_of, profile_table, prompt_of
 
@@ -34,20 +34,30 @@ LARP generators:
   cinepoet generate --model hywang66/LARP-L-long-AR --class 23 --out ucf.mp4                 # a published one
   cinepoet generate --model runs/larp_fp/model --video clip.mp4 --out more.mp4               # 5 frames -> 11 more
 """
-FILM_OPTIONS = (  # of bundles; LARP generators take none of them
-    "image",
-    "audio",
-    "mask",
-    "num_frames",
-    "aspect",
-    "source",
-    "given_frames",
-    "extensions",
-    "then",
-    "negative_prompt",
-    "guidance_interval",
-    "lm_weights",
-)
+COMMON = {
+    "command",
+    "run",
+    "started",
+    "out",
+    "model",
+    "device",
+    "threads",
+    "seed",
+    "preview",
+    "profile",
+    "guidance_scale",
+}
+# Option to the argument of a pipeline that it becomes, or that it goes with, where the two have other names.
+BECOMES = {
+    "then": "segments",
+    "candidates": "num_candidates",
+    "no_upscale": "upscale",
+    "no_sound": "sound",
+    "feather": "feather_px",
+    "class": "classes",
+    "first_frames": "classes",
+}
+USUAL = {"task": "auto", "candidates": 1, "feather": 0}  # of options whose absence is neither None nor False
 
 
 class _Then(argparse.Action):
@@ -65,11 +75,7 @@ class _Then(argparse.Action):
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The command's options.
-
-    Args:
-        parser: of the command.
-    """
+    """The command's options."""
     parser.add_argument("prompt", nargs="?", metavar="PROMPT", help="what should be seen and heard")
     parser.add_argument(
         "--out", required=True, type=Path, metavar="F", help=".mp4, .mov, .gif, or .png for one picture"
@@ -119,7 +125,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--top-p", type=number(float, 0, 1), metavar="X", help="only tokens of that total probability"
     )
     larp = parser.add_argument_group("LARP generators")
-    larp.add_argument("--class", dest="label", metavar="C", help="name or number of the class to make a clip of")
+    larp.add_argument("--class", metavar="C", help="name or number of the class to make a clip of")
     larp.add_argument(
         "--first-frames",
         type=number(int, 1),
@@ -136,29 +142,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Generate films.
-
-    Args:
-        args: as parsed.
-
-    Returns:
-        The exit code.
-    """
-    if args.label is not None or is_generator(args.model):
-        return run_larp(args)
-    picture = _check_words(args)
+    """Generate films."""
+    _check_words(args)
     preview = preview_path(args, before="the PROMPT")
 
     # Heavy imports from here on; whatever can fail early is checked before weights are loaded.
     started = time.monotonic()
     from mmtok.media.video import FILM_SUFFIXES
-    from recipes.bundle.folder import open_bundle
-    from recipes.pipeline.cinepoet import CinePoetPipeline
-    from recipes.pipeline.plan import make_plan
-    from recipes.pipeline.request import Request
+    from recipes.bundle.named import is_generator
     from recipes.runtime.progress import sampling_bar
 
     imports_s = time.monotonic() - started
+    larp = is_generator(args.model)
+    picture = bool(args.out.suffix.lower() == ".png") and not larp
     films, previews = numbered(args.out, args.candidates), numbered(preview, args.candidates)
     if args.preview == "":
         previews = [film.with_name(f"{film.stem}.preview.png") for film in films]
@@ -168,16 +164,11 @@ def run(args: argparse.Namespace) -> int:
         outputs[f"--out{which}"] = (film, (".png",) if picture else FILM_SUFFIXES)
         if sheet is not None:
             outputs[f"--preview{which}"] = (sheet, (".png",))
-    check_outputs(outputs, [args.image, args.video, args.audio, *(f for _, f in args.then or [])])
-    pipe = CinePoetPipeline(open_bundle(args.model), compute_of(args), lm_weights=args.lm_weights or "float32")
-    options = _options(args, "text_to_image" if picture else args.task)
-    plan = make_plan(Request(**options), pipe.config, given=_given(args))
-    read_media(args, pipe, plan, options)
+    pipe, options = _clip_of_a_class(args, outputs) if larp else _film(args, outputs, picture)
     reading_s = time.monotonic() - started - imports_s
     before_writing = time.monotonic()
     with sampling_bar() as on_step:
-        blocks = pipe.stream(**options, on_step=on_step)
-        looks = write_blocks(blocks, pipe, films, previews)
+        looks = write_blocks(pipe.stream(**options, on_step=on_step), pipe, films, previews)
     writing_s = time.monotonic() - before_writing - sum(pipe.seconds.values())
     if args.profile:
         stages = {"imports": imports_s, "opening, reading media": reading_s, **pipe.seconds, "writing": writing_s}
@@ -189,63 +180,74 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _check_words(args: argparse.Namespace) -> bool:
-    """Contradictions that show in the arguments alone; tells whether one picture is asked for."""
-    for name in ("tokenizer", "cfg_steps", "num_tokens", "first_frames"):
-        if getattr(args, name) is not None:
-            raise ValueError(f"--{name.replace('_', '-')} is for LARP generators; {args.model} is none")
+def _check_words(args: argparse.Namespace) -> None:
+    """Contradictions that show in the arguments alone, whatever the model."""
     for text in (args.prompt, args.negative_prompt, *(prompt for prompt, _ in args.then or [])):
         prompt_of(text)
-    task, silent, media = args.task, args.no_sound, [args.image, args.video, args.audio]
-    picture = bool(args.out.suffix.lower() == ".png")
-    if args.prompt is None and task == "auto" and not any(m is not None for m in media):
+    if args.audio is not None and (args.image is not None or args.video is not None):
+        raise ValueError("give one of --image, --video and --audio; a film's own sound goes along")
+    if args.mask is not None and args.video is None:
+        raise ValueError("--mask says which part of --video is made anew; give that too")
+    if args.no_sound and args.audio is not None:
+        raise ValueError("--no-sound does not go with --audio, whose sound stays in the film")
+    if args.extensions is not None and args.extensions < len(args.then or []):
+        raise ValueError(f"--extensions {args.extensions} are fewer than the {len(args.then)} --then")
+
+
+def _refuse_foreign(args: argparse.Namespace, pipeline: Any, own: str, other: str) -> None:
+    """Options that become arguments which this kind of pipeline does not have."""
+    takes = {name for call in (pipeline.__call__, pipeline.from_pretrained) for name in signature(call).parameters}
+    for option, value in vars(args).items():
+        foreign = option not in COMMON and BECOMES.get(option, option) not in takes
+        if foreign and value is not None and value is not False and value != USUAL.get(option):
+            spelled = "a PROMPT" if option == "prompt" else f"--{option.replace('_', '-')}"
+            raise ValueError(f"{spelled} is for {other}, and {args.model} is {own}")
+
+
+def _sampling(args: argparse.Namespace) -> dict[str, Any]:
+    """Arguments of both kinds of pipeline."""
+    import torch
+
+    generator = torch.Generator().manual_seed(args.seed)
+    return {"temperature": args.temperature, "top_k": args.top_k, "top_p": args.top_p, "generator": generator}
+
+
+def _film(args: argparse.Namespace, outputs: Any, picture: bool) -> tuple[Any, dict[str, Any]]:
+    """The pipeline of a whole model and the arguments of its call."""
+    from recipes.bundle.folder import open_bundle
+    from recipes.pipeline.cinepoet import CinePoetPipeline
+    from recipes.pipeline.plan import make_plan
+    from recipes.pipeline.request import Request, Segment
+
+    bundle = open_bundle(args.model)
+    _refuse_foreign(args, CinePoetPipeline, "a whole model", "LARP generators")
+    cuts = tuple(file for _, file in args.then or [])
+    files = Files(args.image, args.video, args.audio, args.mask, cuts)
+    media = any(name is not None for name in (args.image, args.video, args.audio))
+    if args.prompt is None and args.task == "auto" and not media:
         raise ValueError("give a PROMPT, --image, --video or --audio; --task unconditional needs none of them")
     guides = ("guidance_scale", "guidance_interval", "negative_prompt")
     told = [f"--{name.replace('_', '-')}" for name in guides if getattr(args, name) is not None]
     if told and args.prompt is None and not args.then and args.guidance_scale != 1:
         raise ValueError(f"{' and '.join(told)} guides by the text of a prompt; give a PROMPT or --then")
-    if args.audio is not None and (args.image is not None or args.video is not None):
-        raise ValueError("give one of --image, --video and --audio; a film's own sound goes along")
-    if args.image is not None and args.video is not None and task not in ("auto", "stylize_from_image"):
-        raise ValueError("give one of --image, --video and --audio; stylize_from_image takes a picture and a film")
-    if args.mask is not None and args.video is None:
-        raise ValueError("--mask says which part of --video is made anew; give that too")
-    if picture and task not in ("auto", "text_to_image"):
-        raise ValueError(f"--out {args.out} is one picture, but the task is {task}; choose .mp4")
-    if picture and (any(m is not None for m in media) or args.extensions or args.then):
+    if picture and (media or args.extensions or args.then):
         raise ValueError(f"--out {args.out} is one picture, which is made from text alone; choose .mp4")
-    if not picture and (task == "text_to_image" or args.num_frames == 1):
-        raise ValueError(f"text_to_image makes one picture; choose a .png for --out, got {args.out}")
-    if silent and task in ("video_to_audio", "continue_av"):
-        raise ValueError(f"--no-sound leaves nothing of the task {task}")
-    if args.out.suffix.lower() == ".gif" and not silent:
+    if args.out.suffix.lower() == ".gif" and not args.no_sound:
         raise ValueError("a .gif holds no sound; add --no-sound or choose .mp4")
-    if silent and args.audio is not None:
-        raise ValueError("--no-sound does not go with --audio, whose sound stays in the film")
-    if args.extensions is not None and args.extensions < len(args.then or []):
-        raise ValueError(f"--extensions {args.extensions} are fewer than the {len(args.then)} --then")
-    return picture
-
-
-def _options(args: argparse.Namespace, task: str) -> dict[str, Any]:
-    """The pipeline's arguments that are not media."""
-    import torch
-
+    check_outputs(outputs, [args.image, args.video, args.audio, *cuts])
     interval = {} if args.guidance_interval is None else {"guidance_interval": tuple(args.guidance_interval)}
-    return {
+    options = {
         "prompt": args.prompt,
         "mask": mask_of(args.mask),
-        "task": task,
-        "num_frames": args.num_frames,
+        "task": args.task,
+        "num_frames": 1 if picture and args.task == "auto" else args.num_frames,
         "aspect": args.aspect,
         "source": args.source,
         "given_frames": args.given_frames,
         "negative_prompt": args.negative_prompt,
         "guidance_scale": args.guidance_scale,
         **interval,
-        "temperature": args.temperature,
-        "top_k": args.top_k,
-        "top_p": args.top_p,
+        **_sampling(args),
         "num_candidates": args.candidates,
         "extensions": args.extensions,
         "segments": [prompt for prompt, _ in args.then or []],
@@ -254,11 +256,41 @@ def _options(args: argparse.Namespace, task: str) -> dict[str, Any]:
         "paste_back": args.paste_back,
         "feather_px": args.feather,
         "exact_first_frame": args.exact_first_frame,
-        "generator": torch.Generator().manual_seed(args.seed),
     }
+    pipe = CinePoetPipeline(bundle, compute_of(args), lm_weights=args.lm_weights or "float32")
+    given = files.given(args.task) | ({"prompt"} if args.prompt is not None else frozenset())
+    plan = make_plan(Request(**options), pipe.config, given=given)
+    if picture != plan.row.is_image:
+        made = f"{plan.task} makes one picture; choose a .png for --out, got {args.out}"
+        asked = f"--out {args.out} is one picture, but the task is {plan.task}; choose .mp4"
+        raise ValueError(asked if picture else made)
+    found = read_media(files, pipe, plan, mask=options["mask"], sound=not args.no_sound)
+    pictures = zip(options["segments"], found.pop("cuts"), strict=True)
+    return pipe, options | {"segments": [Segment(prompt, image) for prompt, image in pictures]} | found
 
 
-def _given(args: argparse.Namespace) -> frozenset[str]:
-    """What there will be once the files are read; a film's own sound counts where a task must have it."""
-    names = {name for name in ("prompt", "image", "video", "audio", "mask") if getattr(args, name) is not None}
-    return frozenset(names | ({"audio"} if args.task == "continue_av" else set()))
+def _clip_of_a_class(args: argparse.Namespace, outputs: Any) -> tuple[Any, dict[str, Any]]:
+    """The pipeline of a LARP generator and the arguments of its call."""
+    from recipes.pipeline.larp import LarpPipeline
+
+    label = getattr(args, "class")
+    _refuse_foreign(args, LarpPipeline, "a LARP generator", "whole models")
+    if label is not None and args.first_frames is not None:
+        raise ValueError("--first-frames counts frames of --video; --class takes none")
+    if (label is None) == (args.video is None):
+        raise ValueError("a LARP generator takes either --class (class-conditional) or --video (frame prediction)")
+    check_outputs(outputs, [args.video])
+    compute_of(args)  # threads, and a device that is known
+    pipe = LarpPipeline.from_pretrained(args.model, tokenizer=args.tokenizer, device=args.device)
+    options = _sampling(args) | {
+        "cfg_scale": pipe.usual_guidance if args.guidance_scale is None else args.guidance_scale,
+        "cfg_steps": args.cfg_steps,
+        "num_tokens": args.num_tokens,
+        "temperature": 1.0 if args.temperature is None else args.temperature,
+    }
+    if label is not None:
+        return pipe, options | {"classes": [label]}
+    count = args.first_frames or pipe.model.given_frames
+    return pipe, options | {
+        "video": read_first_frames(args.video, fps=pipe.fps, count=count, size=pipe.tokenizer.params.size)
+    }

@@ -6,6 +6,7 @@ import argparse
 from typing import Any
 
 from recipes.bundle.describe import describe_bundle
+from recipes.terminal.report import note
 
 SUMMARY = "list the embedded models, the named sizes and the families"
 EXAMPLES = """\
@@ -15,29 +16,21 @@ EXAMPLES = """\
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The command's options.
-
-    Args:
-        parser: of the command.
-    """
+    """The command's options."""
     parser.add_argument("model", nargs="?", metavar="M", help="only this one: embedded name, folder or hub id")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the lists.
-
-    Args:
-        args: as parsed.
-
-    Returns:
-        The exit code.
-    """
-    from recipes.bundle.folder import embedded_names
+    """Print the lists."""
+    from mmtok.metrics.table import TABLE as METRICS
+    from mmtok.pretrained import known_models
+    from mmtok.table import TOKENIZERS
+    from recipes.corpora.named import CORPORA
 
     if args.model is not None:
         print(describe_bundle(args.model))
         return 0
-    names = embedded_names()
+    names = known_models()
     print("embedded models" if names else "embedded models: none (train one with cinepoet train tiny)")
     for name in names:
         print(describe_bundle(name))
@@ -45,48 +38,48 @@ def run(args: argparse.Namespace) -> int:
     for kind, sizes in named_sizes().items():
         print(f"  {kind:<24}" + ", ".join(f"{name} {count / 1e6:,.1f}" for name, count in sizes.items()))
     print("\nfamilies that mmtok.load can build")
-    from mmtok.table import FAMILIES
-
-    for name, family in FAMILIES.items():
+    for name, family in TOKENIZERS.rows().items():
         print(f"  {name:<12} {family.kind:<7} {family.about} ({family.paper})")
         if family.weights:
             print(f"  {'':<12} {'':<7} published weights: {family.weights} ({family.hub or 'cinepoet convert'})")
+    print("\ncorpora that cinepoet prepare knows by name")
+    for name, corpus in CORPORA.rows().items():
+        print(f"  {name:<12} {corpus.about}")
+    plugins = [plugin for table in (TOKENIZERS, METRICS, CORPORA) for plugin in table.plugins()]
+    if added := [plugin for plugin in plugins if not plugin.fault]:
+        print("\nadded by installed packages")
+        for plugin in added:
+            print(f"  {plugin.name:<12} {plugin.group.partition('.')[2]:<12} {plugin.package}")
+    for plugin in plugins:
+        if plugin.fault:
+            note(plugin.fault)
     return 0
 
 
 def named_sizes() -> dict[str, dict[str, int]]:
-    """Parameters of every named size, counted without making the weights.
-
-    Returns:
-        Kind of model to name to count.
-    """
+    """Parameters of every named size by kind of model, counted without making the weights."""
     import torch
 
     import llm.config
-    import mmtok.audio.soundstream as soundstream
-    import mmtok.visual.cosmos as cosmos
-    import mmtok.visual.larp as larp
-    import mmtok.visual.magvit2 as magvit2
-    import mmtok.visual.vidtok as vidtok
     import superres.config
     from llm.larp_ar import SIZES, LarpAR, larp_ar_config
     from llm.model import PrefixLM, count_weights
+    from mmtok.table import TOKENIZERS
     from superres.model import SuperResTransformer
 
     kinds: dict[str, tuple[dict[str, Any], Any]] = {
-        "visual tokenizer": (magvit2.PRESETS, magvit2.Magvit2),
-        "Cosmos DV": (cosmos.PRESETS, cosmos.CosmosDV),
-        "LARP": (larp.PRESETS, larp.Larp),
+        name: (family.presets(), family.load_class()) for name, family in TOKENIZERS.rows().items()
+    }
+    kinds |= {
         "LARP generator": ({n: larp_ar_config(n) for n in SIZES}, LarpAR),
         "LARP frame prediction": ({"LP": larp_ar_config("LP", frame_prediction=True)}, LarpAR),
-        "VidTok FSQ": (vidtok.PRESETS, vidtok.VidTokFSQ),
-        "sound tokenizer": (soundstream.PRESETS, soundstream.SoundStream),
         "language model": ({n: llm.config.preset(n) for n in llm.config.PRESETS}, PrefixLM),
         "super-resolution": ({n: superres.config.preset(n) for n in superres.config.PRESETS}, SuperResTransformer),
     }
     counts: dict[str, dict[str, int]] = {}
     with torch.device("meta"):
         for kind, (presets, build) in kinds.items():
-            counts[kind] = {n: sum(p.numel() for p in build(v).parameters()) for n, v in presets.items()}
+            if presets:
+                counts[kind] = {n: sum(p.numel() for p in build(v).parameters()) for n, v in presets.items()}
     counts["  of it in the layers"] = {n: count_weights(v)["body"] for n, v in kinds["language model"][0].items()}
     return counts

@@ -32,7 +32,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "source",
         nargs="?",
         metavar="SOURCE",
-        help="folder of media, listing (.csv, .jsonl), WebDataset (.tar), .parquet, saved data set, hub id, or shapes",
+        help="folder of media, listing (.csv, .jsonl), WebDataset (.tar), .parquet, saved data set, hub id, or a "
+        "corpus' name: shapes",
     )
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="where the shards go; a stopped run goes on there")
     parser.add_argument("--check", type=Path, metavar="FOLDER", help="look at every row of finished shards instead")
@@ -114,7 +115,7 @@ def _check(folder: Path) -> int:
 
 
 def _prepare(args: argparse.Namespace) -> int:
-    from recipes.tokens.plan import SHAPES
+    from recipes.corpora.named import SHAPES
     from recipes.tokens.prepare import prepare
 
     if args.out is None:
@@ -213,7 +214,8 @@ def _words(text: str) -> list[str]:
 def _config(args: argparse.Namespace, size: int, frames: int) -> Any:
     from mmtok.conditions.commit_masks import PAINTINGS
     from mmtok.conditions.structure import SATURATION
-    from recipes.tokens.plan import SHAPES, STRUCTURE, PrepareConfig
+    from recipes.corpora.named import SHAPES
+    from recipes.tokens.plan import STRUCTURE, PrepareConfig
 
     conditions = _words(args.conditions)
     if "all" in conditions:

@@ -121,6 +121,7 @@ def _decode(args: argparse.Namespace) -> int:
     import torch
 
     from mmtok.audio.long_sound import LONG_SOUND_S
+    from mmtok.contract import Streaming
     from mmtok.media.audio import SOUND_SUFFIXES
     from mmtok.media.video import FILM_SUFFIXES
     from mmtok.visual.long_video import decode_video
@@ -151,7 +152,7 @@ def _decode(args: argparse.Namespace) -> int:
             if (
                 frames is None
                 and codes_of_sound.shape[-1] > LONG_SOUND_S * audio.frame_rate
-                and hasattr(audio, "decode_stream")
+                and isinstance(audio, Streaming)
             ):
                 check_outputs({"--out": (args.out, SOUND_SUFFIXES)}, [args.decode])
                 return _write_long_sound(args.out, audio, codes_of_sound, facts["num_samples"], compute.device)

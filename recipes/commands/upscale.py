@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from recipes.terminal.options import add_model, add_seed, number
-from recipes.terminal.report import check_outputs, compute_of, describe_film, note
+from recipes.terminal.report import check_outputs, compute_of, describe_film, note, profile_table
 
 SUMMARY = "sharpen a film with the super-resolution model"
 EXAMPLES = """\
@@ -24,11 +24,7 @@ _SHOWN = 4  # pictures on the sheet
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The command's options.
-
-    Args:
-        parser: of the command.
-    """
+    """The command's options."""
     parser.add_argument("video", metavar="VIDEO", help="a film of any size, length and rate, or a picture")
     parser.add_argument("--out", required=True, type=Path, metavar="F", help=".mp4, .mov, or .gif without sound")
     parser.add_argument(
@@ -63,14 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Upscale one film; its own sound goes with it.
-
-    Args:
-        args: as parsed.
-
-    Returns:
-        The exit code.
-    """
+    """Upscale one film; its own sound goes with it."""
     started = time.monotonic()
     if args.text_scale is not None and not (args.prompt or "").strip():
         raise ValueError("--text-scale is the strength of --prompt; give that too")
@@ -80,9 +69,9 @@ def run(args: argparse.Namespace) -> int:
     from mmtok.media.video import FILM_SUFFIXES, FilmWriter, probe, stream_video
     from recipes.bundle.folder import open_bundle
     from recipes.pipeline.cinepoet import CinePoetPipeline
-    from recipes.pipeline.sharpen import describe_passes
     from recipes.runtime.memory import give_back_freed_memory
     from recipes.runtime.progress import counting
+    from superres.passes import describe_passes
 
     spent = {"imports": time.monotonic() - started}
     sheet: dict[str, tuple[Path, tuple[str, ...]]] = {} if args.sheet is None else {"--sheet": (args.sheet, (".png",))}
@@ -96,41 +85,50 @@ def run(args: argparse.Namespace) -> int:
     with_sound = info.has_audio and not args.no_sound
     if with_sound and args.out.suffix.lower() == ".gif":
         raise ValueError("a .gif holds no sound; add --no-sound or choose .mp4")
-    passes = pipe.plan_film((info.height, info.width), to=args.to, aspect=args.aspect, changes=_changes(args))
-    _tell_about_size(args, info, passes)
+
+    # What will be done, all of it refused or told before the first window.
+    upscaler = pipe.upscaler
+    own = {name: getattr(args, name) for name in ("text_scale", "low_scale", "temperature", "schedule")}
+    changes = _changes(args.guidance, num_steps=args.steps, **own)
+    passes = upscaler.plan_film((info.height, info.width), to=args.to, aspect=args.aspect, changes=changes)
+    if shrunk := _shrunk((info.height, info.width), passes):
+        note(f"{args.video}: {shrunk}")
     fps = args.fps or info.fps or pipe.config.fps
     most = None if args.seconds is None else max(1, round(args.seconds * fps))
     if most is not None and info.duration_s and info.duration_s > args.seconds + 0.05:
         note(f"{args.video}: {info.duration_s:.1f} s long, the first {args.seconds:g} s are taken (--seconds)")
     sound = _sound_beside(args.video, info, args.seconds) if with_sound else None
     notes: list[str] = []
-    text = pipe.read_prompt(args.prompt, notes)
+    text = upscaler.read_prompt(args.prompt, notes)
     for line in notes:
         note(line)
-
     if args.compile:
-        pipe.compile_sharpeners(passes)
+        upscaler.compile(passes)
+
+    # The film, a block at a time.
     count = max(1, round((info.duration_s or 0) * fps))
     count = count if most is None else min(count, most)
     generators = film_generators(torch.Generator().manual_seed(args.seed), 1, 1)
     shown = _Shown(count)
     frames = _timed(stream_video(args.video, fps=fps, num_frames=most, size=passes[0].low), spent, "read")
     give_back_freed_memory()
-    steps = sum(step.num_steps for step in passes)
+    steps = upscaler.num_windows(count) * sum(step.num_steps for step in passes)
     with (
-        counting(title="steps", total=pipe.num_windows(count) * steps, done=0, unit="steps") as advance,
+        counting(title="steps", total=steps, done=0, unit="steps") as advance,
         FilmWriter(args.out, fps=fps, sample_rate=info.sample_rate or _SOUND_HZ) as film,
     ):
         blocks = (shown.keep(block, "before")[None] for block in frames)
-        for piece in pipe.sharpen_stream(
+        for piece in upscaler.upscale_stream(
             blocks, text, generators, lambda _, done, of: advance(int(done > 0)), passes=passes
         ):
             begun = time.monotonic()
             made = film.num_frames + piece.shape[2]
             film.add(shown.keep(piece[0], "after"), None if sound is None else sound(made / fps))
             spent["write"] = spent.get("write", 0.0) + time.monotonic() - begun
+
+    # What was made.
     print(describe_film(args.out, (film.num_frames, *passes[-1].high), fps, with_sound))
-    windows = pipe.num_windows(film.num_frames)
+    windows = upscaler.num_windows(film.num_frames)
     print(f"{describe_passes(passes)}, {windows} window{'s' if windows > 1 else ''}")
     if args.sheet is not None:
         from recipes.figures.comparison import write_comparison
@@ -138,41 +136,31 @@ def run(args: argparse.Namespace) -> int:
         write_comparison(args.sheet, shown.columns(passes[-1].high))
         print(f"{args.sheet}: bicubic beside super-resolution")
     if args.profile:
-        from recipes.terminal.report import profile_table
-
-        print(
-            profile_table(
-                spent | {_STAGES.get(k, k): v for k, v in pipe.seconds.items()}, time.monotonic() - args.started
-            )
-        )
+        spent |= {_STAGES.get(stage, stage): seconds for stage, seconds in pipe.seconds.items()}
+        print(profile_table(spent, time.monotonic() - args.started))
     return 0
 
 
 _STAGES = {"encode picture": "encode", "super-resolution": "transformer", "decode sharp picture": "decode"}
 
 
-def _changes(args: argparse.Namespace) -> dict[str, Any]:
-    """What differs from the model's own settings."""
+def _changes(guidance: str | None, **own: Any) -> dict[str, Any]:
+    """What differs from the model's own settings; a scale of its own beats the one that the guidance names."""
     from superres.sample import GUIDANCE
 
-    changes = {"num_steps": args.steps, "temperature": args.temperature, "schedule": args.schedule}
-    if args.guidance is not None:
-        if args.guidance not in GUIDANCE:
-            raise ValueError(f"unknown guidance {args.guidance!r}; known: {', '.join(GUIDANCE)}")
-        changes["text_scale"], changes["low_scale"] = GUIDANCE[args.guidance]
-    changes |= {name: given for name in ("text_scale", "low_scale") if (given := getattr(args, name)) is not None}
-    return {name: value for name, value in changes.items() if value is not None}
+    if guidance is not None and guidance not in GUIDANCE:
+        raise ValueError(f"unknown guidance {guidance!r}; known: {', '.join(GUIDANCE)}")
+    scales = {} if guidance is None else dict(zip(("text_scale", "low_scale"), GUIDANCE[guidance], strict=True))
+    return scales | {name: value for name, value in own.items() if value is not None}
 
 
-def _tell_about_size(args: argparse.Namespace, info: Any, passes: Any) -> None:
-    """A note where the film is shrunk before it is sharpened."""
+def _shrunk(size: tuple[int, int], passes: Any) -> str:
+    """What a film loses before it is sharpened; "" where it is no larger than what goes in."""
     (high, wide), low = passes[-1].high, passes[0].low
-    if min(info.height, info.width) <= min(low):
-        return
-    text = f"{args.video}: {info.width}x{info.height} is shrunk to {low[1]}x{low[0]} before it is sharpened"
-    if min(info.height, info.width) >= min(high, wide):
-        text += "; the result is no larger than the film (--to)"
-    note(text)
+    if min(size) <= min(low):
+        return ""
+    text = f"{size[1]}x{size[0]} is shrunk to {low[1]}x{low[0]} before it is sharpened"
+    return text + ("; the result is no larger than the film (--to)" if min(size) >= min(high, wide) else "")
 
 
 def _timed(items: Iterable[Any], spent: dict[str, float], stage: str) -> Iterator[Any]:

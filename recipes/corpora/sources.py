@@ -251,3 +251,18 @@ def draw_clips(
     count = max(ranks.world, round(count * (sizes[0] / size) ** 2))
     drawn = (clip_source(step_generator(seed, step, n), 1, num_frames, size) for n in ranks.share(count))
     return torch.cat(list(drawn))
+
+
+def held_clips(clip_source: ClipSource, *, seed: int, num_frames: int, sizes: tuple[int, ...]) -> list[Tensor]:
+    """Clips whose reconstructions a run shows, two of each size; no step draws them.
+
+    Args:
+        clip_source: draws clips.
+        seed: of the run.
+        num_frames: of each clip.
+        sizes: heights (= widths) in pixels.
+
+    Returns:
+        (2, 3, num_frames, size, size) for each size.
+    """
+    return [clip_source(step_generator(seed, -1 - n), 2, num_frames, size) for n, size in enumerate(sizes)]

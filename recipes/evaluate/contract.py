@@ -27,7 +27,6 @@ from torch import Tensor, nn
 from mmtok.files import write_json
 from mmtok.metrics.table import Metric, Metrics
 from mmtok.pretrained import resolve_folder
-from recipes.bundle.folder import EMBEDDED, embedded_names
 
 # an item of the material to the original as it is compared, and what was made of it, by version
 Again = Callable[[Any], tuple[Tensor, dict[str, Tensor]]]
@@ -106,7 +105,7 @@ def subject_named(name: str, part: str = "") -> Subject:
     Returns:
         The subject.
     """
-    folder = EMBEDDED / name if name in embedded_names() else resolve_folder(name)
+    folder = resolve_folder(name)
     return subject_of(name, folder / part if (folder / part).is_dir() else folder)
 
 

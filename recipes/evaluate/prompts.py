@@ -99,8 +99,8 @@ def evaluate_prompts(
 
 def _sharpened(pipe: CinePoetPipeline, low: Tensor, batch: list[Scene], generator: torch.Generator) -> Tensor:
     """Super-resolution of codes that are already there, so that both judgements are of the same films."""
-    codes = pipe.sharpen(low, prompts=[s.caption for s in batch], generator=generator)
-    return pipe.decode_sharp(codes).float().cpu()
+    codes = pipe.upscale_codes(low, prompts=[s.caption for s in batch], generator=generator)
+    return pipe.upscaler.decode(codes).float().cpu()
 
 
 def _truth(
@@ -119,6 +119,6 @@ def _truth(
 
     films = {"ground_truth": (small, sounds), "reconstructed": (behind(small), heard)}
     if upscaled:
-        films["reconstructed_upscaled"] = (pipe.decode_sharp(pipe.encode_sharp(large)).float().cpu(), heard)
+        films["reconstructed_upscaled"] = (pipe.upscaler.decode(pipe.upscaler.encode(large)).float().cpu(), heard)
     rate = audio.sample_rate
     return [(s, {n: (seen[i], sound[i], rate) for n, (seen, sound) in films.items()}) for i, s in enumerate(batch)]

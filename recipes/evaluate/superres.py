@@ -22,7 +22,7 @@ from torch import Tensor
 from llm.sampling import film_generators
 from mmtok.media.image import to_bytes, to_signed
 from mmtok.media.resize import resized
-from mmtok.metrics.table import METRICS, Metrics, make_metrics
+from mmtok.metrics.table import TABLE, Metrics, make_metrics
 from mmtok.metrics.visual import seam_ratio
 from recipes.corpora.shapes import Scene
 from recipes.evaluate.analyzers import judge
@@ -31,7 +31,7 @@ from recipes.evaluate.held_out import Clips
 from recipes.figures.comparison import write_comparison
 from recipes.figures.plots import plot_steps
 from recipes.pipeline.cinepoet import CinePoetPipeline
-from recipes.pipeline.sharpen import Pass, describe_passes
+from superres.passes import Pass, describe_passes
 
 Figures = dict[str, float | None]
 
@@ -72,9 +72,10 @@ def lanczos(video: Tensor, size: tuple[int, int]) -> Tensor:
 def _closed(figures: dict[str, Figures], ours: Figures) -> dict[str, Figures]:
     """Share of the way from each kind of bicubic to the ceiling, in per cent; None where the ceiling is no better."""
     out: dict[str, Figures] = {start: {} for start in STARTS}
+    distances = [name for name, row in TABLE.rows().items() if row.better == "lower"]
     for start, shares in out.items():
         for name, value in ours.items():
-            if name in METRICS and METRICS[name].better == "lower":
+            if name in distances:
                 low, high = figures[start].get(name), figures["ceiling"].get(name)
                 told = value is not None and low is not None and high is not None and low > high
                 shares[name] = round(100 * (low - value) / (low - high), 1) if told else None  # type: ignore[operator]
@@ -167,9 +168,9 @@ class _Run:
         """Pictures from low-resolution codes, with the captions where there are any; the time counts."""
         begun = time.monotonic()
         text = self.pipe.embed([scene.caption for scene in scenes], []) if scenes else None
-        codes = self.pipe.upsample(low, text, film_generators(self.generator, len(low), 1), passes=passes)
+        codes = self.pipe.upscaler.double(low, text, film_generators(self.generator, len(low), 1), passes=passes)
         self.spent_s += time.monotonic() - begun
-        return self.pipe.decode_sharp(codes, num_frames=frames).float().cpu()
+        return self.pipe.upscaler.decode(codes, num_frames=frames).float().cpu()
 
     def _evaluate(self, again: Any, metrics: Metrics, title: str) -> Result:
         self.generator, self.spent_s = torch.Generator().manual_seed(self.seed), 0.0
@@ -184,7 +185,7 @@ class _Run:
 
         def again(item: tuple[Tensor, list[Scene]]) -> tuple[Tensor, dict[str, Tensor]]:
             video, scenes = item
-            low = self.pipe.encode_sharp(resized(video, passes[0].low))
+            low = self.pipe.upscaler.encode(resized(video, passes[0].low))
             return video, {"ours": self._ours(low, scenes, passes, video.shape[2])}
 
         figures = self._evaluate(again, metrics, title).figures["ours"]
@@ -201,14 +202,14 @@ class _Run:
         def again(item: tuple[Tensor, list[Scene]]) -> tuple[Tensor, dict[str, Tensor]]:
             video, scenes = item
             shrunk, frames = resized(video, small), video.shape[2]
-            low = pipe.encode_sharp(shrunk)
-            decoded = pipe.decode_sharp(low, num_frames=frames).float().cpu()
+            low = pipe.upscaler.encode(shrunk)
+            decoded = pipe.upscaler.decode(low, num_frames=frames).float().cpu()
             made = {
                 "bicubic": resized(shrunk, large),
                 "lanczos": lanczos(shrunk, large),
                 "bicubic_of_tokens": resized(decoded, large),
                 "ours": self._ours(low, scenes, passes, frames),
-                "ceiling": pipe.decode_sharp(pipe.encode_sharp(video), num_frames=frames).float().cpu(),
+                "ceiling": pipe.upscaler.decode(pipe.upscaler.encode(video), num_frames=frames).float().cpu(),
             }
             for name, pictures in (made | {"original": video, "before": decoded}).items() if scenes else ():
                 judged = [judge(scene, film, None, 0) for scene, film in zip(scenes, pictures, strict=True)]
@@ -237,8 +238,8 @@ class _Run:
 def _seams(pipe: CinePoetPipeline, films: Clips, passes: tuple[Pass, ...], seed: int, title: str) -> dict[str, Any]:
     """Change at the joints of windows, and of tiles where there are some."""
     t = films.pixels.shape[2]
-    strides = pipe.sharp_visual.stride
-    places = {"time": (2, pipe.joints(t))}
+    strides = pipe.upscaler.tokenizer.stride
+    places = {"time": (2, pipe.upscaler.joints(t))}
     for axis, cut in zip((3, 4), passes[-1].cuts, strict=True):
         places["rows" if axis == 3 else "columns"] = (axis, [joint * strides[axis - 2] for joint in cut.joints])
     places = {name: place for name, place in places.items() if place[1]}
@@ -254,8 +255,8 @@ def _seams(pipe: CinePoetPipeline, films: Clips, passes: tuple[Pass, ...], seed:
                 ratio = float(seam_ratio(film, joints, dim=axis))
                 ratios[name][side] += [ratio] if math.isfinite(ratio) else []  # a film that stands still has none
     return {
-        "material": f"{len(films.pixels)} films of {t} frames in {pipe.num_windows(t)} windows that share "
-        f"{pipe.overlap()}; {films.made}",
+        "material": f"{len(films.pixels)} films of {t} frames in {pipe.upscaler.num_windows(t)} windows that share "
+        f"{pipe.upscaler.overlap}; {films.made}",
         "seams": {
             name: {side: round(sum(v) / len(v), 3) if v else None for side, v in sides.items()}
             for name, sides in ratios.items()

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from llm.tasks import TASKS, named
 from mmtok.conditions.commit_masks import PAINTINGS
 from mmtok.conditions.masks import make_mask
 from mmtok.media.resize import half_size
@@ -67,17 +68,17 @@ def _psnr(wrong: Tensor) -> float:
     return 10 * math.log10(4 / max(float(wrong.mean()), 1e-10))
 
 
-def _hear(pipe: CinePoetPipeline, batch: _Batch, *, captioned: bool = False, **sampling: Any) -> _Done:
+def _hear(pipe: CinePoetPipeline, batch: _Batch, *, task: str, captioned: bool = False, **sampling: Any) -> _Done:
     prompts = [scene.caption for scene in batch.scenes] if captioned else None
-    made = pipe(prompts, video=batch.video, task="video_to_audio", upscale=False, **sampling)
+    made = pipe(prompts, video=batch.video, task=task, upscale=False, **sampling)
     assert made.audio is not None, "the task makes sound"
     heard = [read_pitch(sound, made.sample_rate) for sound in made.audio]
     figures = [{"pitch": float(pitch == scene.shape)} for pitch, scene in zip(heard, batch.scenes, strict=True)]
     return _Done(figures, batch.video, made.audio)
 
 
-def _see(pipe: CinePoetPipeline, batch: _Batch, **sampling: Any) -> _Done:
-    made = pipe(audio=batch.audio, task="audio_to_video", upscale=False, **sampling)
+def _see(pipe: CinePoetPipeline, batch: _Batch, *, task: str, **sampling: Any) -> _Done:
+    made = pipe(audio=batch.audio, task=task, upscale=False, **sampling)
     seen = [read_video(film) for film in made.frames]
     figures = [
         {"shape": float(reading.shape == scene.shape)} for reading, scene in zip(seen, batch.scenes, strict=True)
@@ -88,7 +89,7 @@ def _see(pipe: CinePoetPipeline, batch: _Batch, **sampling: Any) -> _Done:
 def _go_on(pipe: CinePoetPipeline, batch: _Batch, *, task: str, **sampling: Any) -> _Done:
     """Nine pictures are given; the eighth one behind them is compared."""
     given = 9
-    audio = batch.audio if task == "continue_av" else None
+    audio = batch.audio if TASKS[task].must_sound else None
     video = batch.video[:, :, :given]
     made = pipe(video=video, audio=audio, task=task, upscale=False, sound=audio is not None, **sampling)
     out = []
@@ -103,7 +104,7 @@ def _paint(pipe: CinePoetPipeline, batch: _Batch, *, task: str, mask: str, **sam
     made = pipe(prompts, video=batch.video, mask=mask, task=task, upscale=False, sound=False, **sampling)
     seen = make_mask(
         mask,
-        task,
+        TASKS[task].masks,
         batch.video,
         given_size=(batch.video.shape[-2], batch.video.shape[-1]),
         fit=lambda hidden: hidden,
@@ -117,14 +118,14 @@ def _paint(pipe: CinePoetPipeline, batch: _Batch, *, task: str, mask: str, **sam
     return _Done(out, seen.video, made.frames)
 
 
-def _stylize(pipe: CinePoetPipeline, batch: _Batch, **sampling: Any) -> _Done:
+def _stylize(pipe: CinePoetPipeline, batch: _Batch, *, task: str, **sampling: Any) -> _Done:
     """The same scene in the next colour."""
     names = list(COLOURS)
     wanted = [
         dataclasses.replace(scene, colour=names[(names.index(scene.colour) + 1) % len(names)]) for scene in batch.scenes
     ]
     prompts = [scene.caption for scene in wanted]
-    made = pipe(prompts, video=batch.video, task="stylize", upscale=False, sound=False, **sampling)
+    made = pipe(prompts, video=batch.video, task=task, upscale=False, sound=False, **sampling)
     seen = [read_video(film) for film in made.frames]
     figures = [
         {"colour": float(reading.colour == scene.colour), "motion": float(reading.motion == scene.motion)}
@@ -133,23 +134,25 @@ def _stylize(pipe: CinePoetPipeline, batch: _Batch, **sampling: Any) -> _Done:
     return _Done(figures, batch.video, made.frames)
 
 
+# What measures tasks of ``Task.judged_by``, in the order in which they draw.
+MEASURES: dict[str, Measure] = {"see": _see, "hear": _hear, "go_on": _go_on, "stylize": _stylize, "paint": _paint}
+
+
 def measures() -> dict[str, tuple[str, Measure, dict[str, Any]]]:
     """What is measured.
 
     Returns:
         Name of a row to its task, its function of pipeline and batch, and that function's options.
     """
-    rows: dict[str, tuple[str, Measure, dict[str, Any]]] = {
-        "audio_to_video": ("audio_to_video", _see, {}),
-        "video_to_audio": ("video_to_audio", _hear, {}),
-        "video_to_audio captioned": ("video_to_audio", _hear, {"captioned": True}),
-        "continue_video": ("continue_video", _go_on, {"task": "continue_video"}),
-        "continue_av": ("continue_av", _go_on, {"task": "continue_av"}),
-        "stylize": ("stylize", _stylize, {}),
-    }
-    for task, names in PAINTINGS.items():
-        for mask in (name.removeprefix(f"{task}_") for name in names):
-            rows[f"{task} {mask}"] = (task, _paint, {"task": task, "mask": mask})
+    rows: dict[str, tuple[str, Measure, dict[str, Any]]] = {}
+    for name, measure in MEASURES.items():
+        for task in named(judged_by=name):
+            masks = TASKS[task].masks
+            shown = [mask.removeprefix(f"{masks}_") for mask in PAINTINGS[masks]] if masks else []
+            rows |= {f"{task} {mask}": (task, measure, {"task": task, "mask": mask}) for mask in shown}
+            rows |= {} if masks else {task: (task, measure, {"task": task})}
+            if measure is _hear:
+                rows[f"{task} captioned"] = (task, measure, {"task": task, "captioned": True})
     return rows
 
 

@@ -130,3 +130,26 @@ def plot_rates(results: Mapping[str, Mapping[str, Any]], path: Path) -> None:
             if its
         ]
     plot_panels(path, panels, xlabel="kbit/s")
+
+
+def plot_costs(sizes: list[int], curves: dict[str, list[float]], path: Path, *, x: str, y: str) -> None:
+    """What growing work costs, on two logarithmic axes.
+
+    Args:
+        sizes: of the work.
+        curves: name to the cost at each size.
+        path: PNG.
+        x: what a size is.
+        y: what a cost is.
+    """
+    from matplotlib.ticker import NullFormatter, StrMethodFormatter
+
+    def in_powers(axis: Any) -> None:
+        axis.set(xscale="log", yscale="log", ylabel=y)
+        axis.set_xticks(sizes, [f"{n:,}" for n in sizes])
+        axis.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axis.yaxis.set_minor_formatter(StrMethodFormatter("{x:g}"))
+        axis.xaxis.set_minor_formatter(NullFormatter())
+
+    drawn = [Curve(sizes, costs, name, {"marker": "o"}) for name, costs in curves.items()]
+    plot_panels(path, {"": drawn}, size=(6, 4), xlabel=x, finish=in_powers)

@@ -1,13 +1,21 @@
-"""Judges of what a tokenizer makes: discriminators with their losses and optimizers, behind one call."""
+"""Judges of what a tokenizer makes: discriminators with their losses and Learners, behind one call.
+
+    terms = adversary(fake, real, step)
+
+learns to tell the tokenizer's clips from real ones and says what it holds of them: terms that the tokenizer lowers
+(they have a graph through ``fake``), and numbers for the log. Before its first step it is silent. No gradient of its
+own learning reaches the tokenizer, and none of the tokenizer's reaches it.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mmtok.losses.audio_discriminators import AudioDiscriminators, adversarial_loss, feature_loss
+from mmtok.losses.audio_discriminators import discriminator_loss as audio_discriminator_loss
 from mmtok.losses.larp_discriminator import (
     MeanLeCam,
     TransformerDiscriminator,
@@ -15,241 +23,238 @@ from mmtok.losses.larp_discriminator import (
     smooth_discriminator_loss,
 )
 from mmtok.losses.visual_discriminators import LeCam, VideoDiscriminator, discriminator_loss, generator_loss, r1_penalty
-from mmtok.visual.larp import Larp
+from recipes.loop.learner import Care, Learner, Optim
 from recipes.runtime.device import Compute
 from recipes.runtime.distributed import Ranks
 
-if TYPE_CHECKING:
-    from recipes.train.larp import LarpTrainConfig
-    from recipes.train.magvit2 import Magvit2TrainConfig
-    from recipes.train.soundstream import SoundStreamTrainConfig
+
+class Adversary(Protocol):
+    """What the three judges have in common."""
+
+    @property
+    def parts(self) -> dict[str, Any]:
+        """What belongs into the checkpoint."""
+
+    def __call__(self, fake: Tensor, real: Tensor, step: int) -> dict[str, Tensor]:
+        """Terms by name; empty before the first step of the game."""
+
+
+def all_alike(name: str, weight: nn.Parameter) -> Care:
+    """Every weight is learned the same way.
+
+    Args:
+        name: of the weight.
+        weight: the weight.
+
+    Returns:
+        The same for all.
+    """
+    return Care()
 
 
 class Judge:
-    """The discriminator's side of the game.
+    """MAGVIT's: a video discriminator with r1 and LeCam.
+
+    It speaks as it was before this step's lesson, so its own step must wait until the tokenizer has used what it said:
+    ``judge.learner.step(step)`` follows the tokenizer's.
 
     Args:
-        config: the run.
-        device: where it lives.
+        clip: frames, height and width of the clips.
+        optim: its rate.
+        steps: of the whole run.
+        first_step: of the game.
+        channels: base width.
+        channel_multipliers: widths after each halving.
+        r1_cost: gradient penalty on real clips.
+        r1_every: steps between penalties, which are weighted by as much.
+        lecam_weight: pull towards the running mean answers.
+        compute: device and precision.
+        ranks: this process among others.
     """
 
-    def __init__(self, config: Magvit2TrainConfig, device: torch.device):
-        size = config.sizes[0]
-        self.config = config
-        self.network = VideoDiscriminator(
-            (config.num_frames, size, size),
-            channels=config.discriminator_channels,
-            channel_multipliers=config.discriminator_multipliers,
-        ).to(device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-        self.optimizer = torch.optim.Adam(self.network.parameters(), lr=config.learning_rate, betas=(0.0, 0.99))
+    def __init__(
+        self,
+        clip: tuple[int, int, int],
+        optim: Optim,
+        *,
+        steps: int,
+        first_step: int,
+        channels: int,
+        channel_multipliers: tuple[int, ...],
+        r1_cost: float,
+        r1_every: int,
+        lecam_weight: float,
+        compute: Compute,
+        ranks: Ranks,
+    ):
+        network = VideoDiscriminator(clip, channels=channels, channel_multipliers=channel_multipliers)
+        self.network = network.to(compute.device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+        self.learner = Learner(self.network, optim, steps=steps, care=all_alike)
         self.lecam = LeCam()
+        self.first_step, self.r1_cost, self.r1_every, self.lecam_weight = first_step, r1_cost, r1_every, lecam_weight
+        self.compute, self.ranks = compute, ranks
 
+    @property
     def parts(self) -> dict[str, Any]:
-        """What belongs into the checkpoint.
+        """What belongs into the checkpoint."""
+        return {"judge": self.network, "lecam": self.lecam} | _named("judge", self.learner)
 
-        Returns:
-            Name to object.
-        """
-        return {"judge": self.network, "judge_optimizer": self.optimizer, "lecam": self.lecam}
-
-    def opinion(self, reconstruction: Tensor) -> Tensor:
-        """The tokenizer's adversarial term; no gradient reaches the judge.
-
-        Args:
-            reconstruction: (b, 3, t, h, w) with a graph.
-
-        Returns:
-            Scalar.
-        """
-        self.network.requires_grad_(False)
-        term = generator_loss(self.network(reconstruction))
-        self.network.requires_grad_(True)
-        return term
-
-    def learn(
-        self, video: Tensor, reconstruction: Tensor, *, step: int, lr: float, compute: Compute, ranks: Ranks
-    ) -> dict[str, Tensor | float]:
-        """One step of the judge.
-
-        Args:
-            video: (b, 3, t, h, w) real clips.
-            reconstruction: what the tokenizer made of them; detached here.
-            step: optimizer step.
-            lr: the tokenizer's learning rate of this step.
-            compute: device and precision.
-            ranks: this process among others.
-
-        Returns:
-            Terms by log name.
-        """
-        config = self.config
-        with compute.autocast():
-            real, fake = self.network(video), self.network(reconstruction.detach())
-            loss = discriminator_loss(real, fake)
-        self.lecam.update(ranks.mean(real.float().mean()), ranks.mean(fake.float().mean()))
-        logged: dict[str, Tensor | float] = {
+    def __call__(self, fake: Tensor, real: Tensor, step: int) -> dict[str, Tensor]:
+        """Gradients for the judge's next step, and the tokenizer's term."""
+        if step < self.first_step:
+            return {}
+        with self.compute.autocast():
+            genuine, made = self.network(real), self.network(fake.detach())
+            loss = discriminator_loss(genuine, made)
+        self.lecam.update(self.ranks.mean(genuine.float().mean()), self.ranks.mean(made.float().mean()))
+        told = {
             "judge/loss": loss.detach(),
-            "judge/real": real.detach().float().mean(),
-            "judge/fake": fake.detach().float().mean(),
+            "judge/real": genuine.detach().float().mean(),
+            "judge/fake": made.detach().float().mean(),
         }
-        if config.lecam_weight:
-            pull = self.lecam(real, fake)
-            logged["judge/lecam"] = pull.detach()
-            loss = loss + config.lecam_weight * pull
-        if config.r1_cost and step % config.r1_every == 0:
-            penalty = r1_penalty(self.network, video)
-            logged["judge/r1"] = penalty.detach()
-            loss = loss + config.r1_cost * config.r1_every * penalty
-        self.optimizer.zero_grad(set_to_none=True)
+        if self.lecam_weight:
+            pull = self.lecam(genuine, made)
+            told["judge/lecam"] = pull.detach()
+            loss = loss + self.lecam_weight * pull
+        if self.r1_cost and step % self.r1_every == 0:
+            penalty = r1_penalty(self.network, real)
+            told["judge/r1"] = penalty.detach()
+            loss = loss + self.r1_cost * self.r1_every * penalty
         loss.backward()
-        ranks.average_gradients(self.network.parameters())
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr * config.discriminator_lr_scale
-        self.optimizer.step()
-        return logged
+        self.ranks.average_gradients(self.network.parameters())
+        self.network.requires_grad_(False)
+        with self.compute.autocast():
+            told["adversarial"] = generator_loss(self.network(fake))
+        self.network.requires_grad_(True)
+        return told
 
 
 class LarpJudge:
-    """The discriminator's side.
+    """LARP's: a transformer, which learns every few steps and speaks as it is behind the lesson.
 
     Args:
-        config: the run.
-        model: gives the clip's size.
-        device: where it lives.
+        network: the discriminator.
+        optim: its rate.
+        steps: of the whole run.
+        first_step: of the game.
+        every: steps between its lessons.
+        loss: "smooth" blurs its targets; "hinge" does not.
+        lecam_weight: pull towards the running mean answers.
+        compute: device and precision.
+        ranks: this process among others.
     """
 
-    def __init__(self, config: LarpTrainConfig, model: Larp, device: torch.device):
-        params = model.params
-        self.config = config
-        self.network = TransformerDiscriminator(
-            (params.num_frames, params.size, params.size),
-            patch=model.stride,
-            dim=config.discriminator_dim,
-            num_heads=config.discriminator_heads,
-            depth=config.discriminator_depth,
-        ).to(device)
-        self.optimizer = torch.optim.Adam(self.network.parameters(), lr=config.discriminator_lr, betas=config.betas)
+    def __init__(
+        self,
+        network: TransformerDiscriminator,
+        optim: Optim,
+        *,
+        steps: int,
+        first_step: int,
+        every: int,
+        loss: str,
+        lecam_weight: float,
+        compute: Compute,
+        ranks: Ranks,
+    ):
+        self.network = network.to(compute.device)
+        self.learner = Learner(self.network, optim, steps=steps, care=all_alike)
         self.lecam = MeanLeCam()
+        self.first_step, self.every, self.loss, self.lecam_weight = first_step, every, loss, lecam_weight
+        self.compute, self.ranks = compute, ranks
 
+    @property
     def parts(self) -> dict[str, Any]:
-        """What belongs into the checkpoint.
+        """What belongs into the checkpoint."""
+        return {"judge": self.network, "lecam": self.lecam} | _named("judge", self.learner)
 
-        Returns:
-            Name to object.
-        """
-        return {"judge": self.network, "judge_optimizer": self.optimizer, "lecam": self.lecam}
+    def __call__(
+        self, fake: Tensor, real: Tensor, step: int, *, generator: torch.Generator | None = None
+    ) -> dict[str, Tensor]:
+        """A lesson where one is due, and the tokenizer's term."""
+        if step < self.first_step:
+            return {}
+        told = self._learn(fake.detach(), real, step, generator) if step % self.every == 0 else {}
+        self.network.requires_grad_(False)
+        with self.compute.autocast():
+            told["adversarial"] = generator_loss(self.network(fake))
+        return told
 
-    def learn(
-        self, video: Tensor, fake: Tensor, *, share: float, generator: torch.Generator, compute: Compute, ranks: Ranks
-    ) -> dict[str, Tensor | float]:
-        """One step of the judge.
-
-        Args:
-            video: (b, 3, t, h, w) real clips.
-            fake: what the tokenizer made of them, detached.
-            share: of the peak learning rate.
-            generator: of the targets' blur.
-            compute: device and precision.
-            ranks: this process among others.
-
-        Returns:
-            Terms by log name.
-        """
+    def _learn(self, fake: Tensor, real: Tensor, step: int, generator: torch.Generator | None) -> dict[str, Tensor]:
         self.network.requires_grad_(True)
-        with compute.autocast():
-            real, made = self.network(video), self.network(fake)
-        pull = self.lecam(real.float(), made.float())
-        if self.config.discriminator_loss == "hinge":
-            loss = hinge_discriminator_loss(real.float(), made.float())
+        with self.compute.autocast():
+            genuine, made = self.network(real), self.network(fake)
+        pull = self.lecam(genuine.float(), made.float())
+        if self.loss == "hinge":
+            loss = hinge_discriminator_loss(genuine.float(), made.float())
         else:
-            loss = smooth_discriminator_loss(real, made, generator=generator)
-        loss = loss + self.config.lecam_weight * pull
-        self.optimizer.zero_grad(set_to_none=True)
+            loss = smooth_discriminator_loss(genuine, made, generator=generator)
+        loss = loss + self.lecam_weight * pull
         loss.backward()
-        ranks.average_gradients(self.network.parameters())
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.config.discriminator_lr * share
-        self.optimizer.step()
-        self.lecam.update(ranks.mean(real.float().mean()), ranks.mean(made.float().mean()))
+        self.ranks.average_gradients(self.network.parameters())
+        self.learner.step(step)
+        self.lecam.update(self.ranks.mean(genuine.float().mean()), self.ranks.mean(made.float().mean()))
         return {
             "judge/loss": loss.detach(),
-            "judge/real": real.detach().float().mean(),
+            "judge/real": genuine.detach().float().mean(),
             "judge/fake": made.detach().float().mean(),
             "judge/lecam": pull.detach(),
         }
 
-    def opinion(self, reconstruction: Tensor) -> Tensor:
-        """The tokenizer's adversarial term; no gradient reaches the judge.
-
-        Args:
-            reconstruction: (b, 3, t, h, w) with a graph.
-
-        Returns:
-            Scalar.
-        """
-        self.network.requires_grad_(False)
-        return generator_loss(self.network(reconstruction))
-
 
 class Critics:
-    """The discriminators' side.
+    """SoundStream's: discriminators of waveform and spectrum, which speak as they are behind this step's lesson.
 
     Args:
-        config: the run.
-        device: where they live.
+        networks: the discriminators.
+        optim: their rate.
+        steps: of the whole run.
+        first_step: of the game.
+        compute: device and precision.
+        ranks: this process among others.
     """
 
-    def __init__(self, config: SoundStreamTrainConfig, device: torch.device):
-        self.config = config
-        self.networks = AudioDiscriminators(
-            waveform_channels=config.waveform_channels,
-            max_waveform_channels=config.max_waveform_channels,
-            spectral_channels=config.spectral_channels,
-        ).to(device)
-        self.optimizer = torch.optim.AdamW(self.networks.parameters(), lr=config.discriminator_lr, betas=(0.5, 0.9))
+    def __init__(
+        self,
+        networks: AudioDiscriminators,
+        optim: Optim,
+        *,
+        steps: int,
+        first_step: int,
+        compute: Compute,
+        ranks: Ranks,
+    ):
+        self.networks = networks.to(compute.device)
+        self.learner = Learner(self.networks, optim, steps=steps, care=all_alike)
+        self.first_step, self.compute, self.ranks = first_step, compute, ranks
 
+    @property
     def parts(self) -> dict[str, Any]:
-        """What belongs into the checkpoint.
+        """What belongs into the checkpoint."""
+        return {"critics": self.networks} | _named("critics", self.learner)
 
-        Returns:
-            Name to object.
-        """
-        return {"critics": self.networks, "critics_optimizer": self.optimizer}
-
-    def learn(self, audio: Tensor, restored: Tensor, *, compute: Compute, ranks: Ranks) -> Tensor:
-        """One step of the discriminators.
-
-        Args:
-            audio: (b, 1, n) originals.
-            restored: what the codec made of them, detached.
-            compute: device and precision.
-            ranks: this process among others.
-
-        Returns:
-            Their loss.
-        """
+    def __call__(self, fake: Tensor, real: Tensor, step: int) -> dict[str, Tensor]:
+        """A lesson, and the codec's terms."""
+        if step < self.first_step:
+            return {}
         self.networks.requires_grad_(True)
-        with compute.autocast():
-            loss = discriminator_loss(self.networks(audio), self.networks(restored))
-        self.optimizer.zero_grad(set_to_none=True)
+        with self.compute.autocast():
+            loss = audio_discriminator_loss(self.networks(real), self.networks(fake.detach()))
         loss.backward()
-        ranks.average_gradients(self.networks.parameters())
-        torch.nn.utils.clip_grad_norm_(self.networks.parameters(), self.config.max_grad_norm)
-        self.optimizer.step()
-        return loss.detach()
-
-    def opinion(self, audio: Tensor, restored: Tensor) -> dict[str, Tensor]:
-        """The codec's adversarial and feature terms; no gradient reaches the discriminators.
-
-        Args:
-            audio: (b, 1, n) originals.
-            restored: reconstructions with a graph.
-
-        Returns:
-            Scalars by name.
-        """
+        self.ranks.average_gradients(self.networks.parameters())
+        self.learner.step(step)
         self.networks.requires_grad_(False)
-        with torch.no_grad():
-            real = self.networks(audio)
-        fake = self.networks(restored)
-        return {"adversarial": adversarial_loss(fake), "feature": feature_loss(real, fake)}
+        with self.compute.autocast():
+            with torch.no_grad():
+                genuine = self.networks(real)
+            made = self.networks(fake)
+            return {
+                "discriminator": loss.detach(),
+                "adversarial": adversarial_loss(made),
+                "feature": feature_loss(genuine, made),
+            }
+
+
+def _named(owner: str, learner: Learner[Any]) -> dict[str, Any]:
+    """A Learner's parts under names of their own, beside those of the tokenizer's."""
+    return {f"{owner}_{name}": part for name, part in learner.parts.items()}

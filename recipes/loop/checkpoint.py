@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+from torch import Tensor
 
 from mmtok.files import writing
+
+
+@dataclass(frozen=True)
+class LoopState:
+    """What a loop knows beside its parts.
+
+    Attributes:
+        step: the next one.
+        elapsed_s: seconds that the loop ran, over all its sittings.
+        rng: state of torch's own generator.
+    """
+
+    step: int = 0
+    elapsed_s: float = 0.0
+    rng: Tensor = field(default_factory=torch.get_rng_state)
 
 
 class Store(Protocol):
@@ -19,22 +36,22 @@ class Store(Protocol):
     def exists(self) -> bool:
         """Whether there is a complete checkpoint."""
 
-    def save(self, state: dict[str, Any], parts: dict[str, Any]) -> None:
+    def save(self, state: LoopState, parts: dict[str, Any]) -> None:
         """Write a checkpoint; one that is there stays valid until the new one is complete.
 
         Args:
-            state: plain values and tensors of the run itself, with its next "step".
+            state: of the loop.
             parts: name to object with ``state_dict``.
         """
 
-    def load(self, parts: dict[str, Any]) -> dict[str, Any]:
+    def load(self, parts: dict[str, Any]) -> LoopState:
         """Read the newest checkpoint.
 
         Args:
             parts: name to object with ``load_state_dict``, filled in place.
 
         Returns:
-            The run's own values.
+            The loop's state.
         """
 
 
@@ -54,7 +71,7 @@ class FileStore:
         """Whether there is a checkpoint."""
         return self.file.exists()
 
-    def save(self, state: dict[str, Any], parts: dict[str, Any]) -> None:
+    def save(self, state: LoopState, parts: dict[str, Any]) -> None:
         """Write to a temporary name, then rename.
 
         Args:
@@ -62,18 +79,18 @@ class FileStore:
             parts: as in ``Store``.
         """
         with writing(self.file) as scratch:
-            torch.save({**state, "parts": {k: p.state_dict() for k, p in parts.items()}}, scratch)
+            torch.save({"loop": asdict(state), "parts": {k: p.state_dict() for k, p in parts.items()}}, scratch)
 
-    def load(self, parts: dict[str, Any]) -> dict[str, Any]:
+    def load(self, parts: dict[str, Any]) -> LoopState:
         """Read the file.
 
         Args:
             parts: as in ``Store``.
 
         Returns:
-            The run's own values.
+            The loop's state.
         """
-        state: dict[str, Any] = torch.load(self.file, map_location="cpu", weights_only=True)
+        saved = torch.load(self.file, map_location="cpu", weights_only=True)
         for name, part in parts.items():
-            part.load_state_dict(state["parts"][name])
-        return state
+            part.load_state_dict(saved["parts"][name])
+        return LoopState(**saved["loop"])

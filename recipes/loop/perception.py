@@ -51,15 +51,7 @@ class LarpPerception:
         self.network = network.to(device).eval().requires_grad_(False)
 
     def __call__(self, reconstruction: Tensor, video: Tensor) -> Tensor:
-        """The term.
-
-        Args:
-            reconstruction: (b, 3, t, h, w) in [-1, 1]; gradients flow here.
-            video: the same shape.
-
-        Returns:
-            Scalar.
-        """
+        """The term."""
         if isinstance(self.network, LPIPS):
             a, b = (v.transpose(1, 2).flatten(0, 1) for v in (reconstruction, video))
             return self.network(a, b).mean()  # type: ignore[no-any-return]

@@ -1,12 +1,14 @@
 """One training run: a folder with config, log, curves and a checkpoint that resumes where it stopped.
 
-    run = Run(folder, title="magvit2", total_steps=1000, config=config)
-    step = run.resume({"model": model, "optimizer": optimizer})
-    for step in run.steps(step):
-        ...one visible optimizer step...
-        run.log(step, {"train/loss": loss})
-        run.maybe_save(step, {"model": model, "optimizer": optimizer})
-    run.finish({"model": model, "optimizer": optimizer})
+    learner = Learner(model, config.optim, steps=config.steps)
+    run = Run(folder, "magvit2", config, ranks, parts={"model": model, **learner.parts})
+    for step in run.steps():                    # from the checkpoint where there is one; saves behind the body
+        loss = ...
+        loss.backward()
+        rates = learner.step(step)
+        if run.logs(step):
+            run.log(step, {"train/loss": loss.detach()} | rates)
+    return run.finish(learner.average)
 
 Data and noise of a step are drawn from ``step_generator(seed, step)``, so a resumed run draws what it would have drawn.
 """
@@ -17,18 +19,45 @@ import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from mmtok.files import write_atomically, writing
-from recipes.loop.checkpoint import FileStore, Store
+from recipes.loop.checkpoint import FileStore, LoopState, Store
 from recipes.loop.tracking import open_tracker
 from recipes.runtime.config import to_dict
 from recipes.runtime.distributed import ALONE, Ranks
+from recipes.runtime.records import same_config
 
 AGREE_EVERY = 10  # steps between two questions to the first process whether it is time to save
+
+
+class TrainConfig(Protocol):
+    """What a run reads of its program's config, a dataclass."""
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps of the whole run."""
+
+    @property
+    def log_every(self) -> int:
+        """Steps between log lines."""
+
+    @property
+    def save_every_s(self) -> float:
+        """Seconds between checkpoints."""
+
+
+class Saves(Protocol):
+    """A model that can be saved."""
+
+    def eval(self) -> Any:
+        """Put it into eval mode."""
+
+    def save_pretrained(self, folder: Path) -> Any:
+        """Write it."""
 
 
 class Run:
@@ -37,87 +66,112 @@ class Run:
     Args:
         folder: where config.json, log.jsonl, curves.png and checkpoint.pt live; created.
         title: shown beside the progress bar.
-        total_steps: optimizer steps of the whole run.
-        config: a dataclass, saved as config.json; a run whose saved config differs refuses to resume.
-        save_every_s: seconds between checkpoints.
-        writes: False for a process that only takes part: it reads the checkpoint and leaves all files alone.
+        config: saved as config.json; a run whose saved config differs refuses to resume.
+        ranks: this process among others; the first one writes, and all save together where the store is joint.
+        parts: name to object with ``state_dict`` and ``load_state_dict``, all that a resumed run needs.
         store: where checkpoints lie; None is checkpoint.pt in the folder.
-        ranks: this process among others; they save together where the store is joint.
     """
 
     def __init__(
         self,
         folder: Path,
-        *,
         title: str,
-        total_steps: int,
-        config: Any,
-        save_every_s: float = 120.0,
-        writes: bool = True,
-        store: Store | None = None,
+        config: TrainConfig,
         ranks: Ranks = ALONE,
+        *,
+        parts: dict[str, Any],
+        store: Store | None = None,
     ):
-        self.folder, self.title, self.total_steps = Path(folder), title, total_steps
-        self.save_every_s, self.writes, self.ranks = save_every_s, writes, ranks
+        self.folder, self.title, self.config, self.ranks, self.parts = Path(folder), title, config, ranks, parts
+        self.state = LoopState()
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._config = json.dumps(to_dict(config), indent=1, sort_keys=True)
+        self._numbers = json.dumps(to_dict(config), indent=1, sort_keys=True)
         self._store: Store = store if store is not None else FileStore(self.folder / "checkpoint.pt")
         self._log = self.folder / "log.jsonl"
-        self._last_save = time.monotonic()
-        self._started = time.monotonic()
-        self.elapsed_s = 0.0
+        self._started = self._last_save = self._last_look = time.monotonic()
         self._shown = ""
         self._tracker: Any = None
 
-    def resume(self, parts: dict[str, Any]) -> int:
-        """Load the checkpoint into ``parts`` when there is one.
+    def steps(self) -> Iterator[int]:
+        """Step numbers behind a progress bar, from where the checkpoint stopped; due checkpoints follow a step's body.
 
-        Args:
-            parts: name to object with ``load_state_dict``; the same names as given to ``maybe_save``.
-
-        Returns:
-            The step to continue from, 0 for a new run.
+        Yields:
+            Up to the last step of the run.
 
         Raises:
             ValueError: if the folder holds a run of another config.
         """
-        config_file = self.folder / "config.json"
-        if not self._store.exists():
-            if self.writes:
-                write_atomically(config_file, self._config)
-                self._log.unlink(missing_ok=True)
-            return 0
-        if config_file.read_text() != self._config:
-            raise ValueError(f"{self.folder} holds a run with another config; use a new folder or delete it")
-        state = self._store.load(parts)
-        torch.set_rng_state(state["rng"])
-        self.elapsed_s = state["elapsed_s"]
-        if not self.writes:
-            return int(state["step"])
-        kept = [line for line in self._log.read_text().splitlines() if json.loads(line)["step"] < state["step"]]
-        write_atomically(self._log, "".join(line + "\n" for line in kept))
-        return state["step"]
-
-    def steps(self, start: int) -> Iterator[int]:
-        """Step numbers from ``start`` behind a progress bar with time left.
-
-        Args:
-            start: the first step, as returned by ``resume``.
-
-        Yields:
-            start, start + 1, ... total_steps - 1.
-        """
-        self._started = self._last_save = time.monotonic()
-        if not self.writes:
-            yield from range(start, self.total_steps)
+        self._resume()
+        self._started = self._last_save = self._last_look = time.monotonic()
+        if not self.ranks.is_main:
+            for step in range(self.state.step, self.config.steps):
+                yield step
+                self.maybe_save(step)
             return
-        self._tracker = open_tracker(self.title, self.folder, self._config)
+        self._tracker = open_tracker(self.title, self.folder, self._numbers)
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
         with Progress(*columns, TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[shown]}")) as bar:
-            task = bar.add_task(self.title, total=self.total_steps, completed=start, shown="")
-            for step in range(start, self.total_steps):
+            task = bar.add_task(self.title, total=self.config.steps, completed=self.state.step, shown="")
+            for step in range(self.state.step, self.config.steps):
                 yield step
+                self.maybe_save(step)
                 bar.update(task, completed=step + 1, shown=self._shown)
+
+    def _resume(self) -> None:
+        """Fill the parts and the loop's state from the checkpoint when there is one."""
+        config_file = self.folder / "config.json"
+        if not self._store.exists():
+            if self.ranks.is_main:
+                write_atomically(config_file, self._numbers)
+                self._log.unlink(missing_ok=True)
+            return
+        same_config(self.folder, self.config)
+        self.state = self._store.load(self.parts)
+        torch.set_rng_state(self.state.rng)
+        if self.ranks.is_main:
+            lines = self._log.read_text().splitlines()
+            kept = [line for line in lines if json.loads(line)["step"] < self.state.step]
+            write_atomically(self._log, "".join(line + "\n" for line in kept))
+
+    def _last(self, step: int) -> bool:
+        return step + 1 == self.config.steps
+
+    def logs(self, step: int) -> bool:
+        """Whether a line of the log is due: every ``log_every`` steps, and at the end.
+
+        Args:
+            step: the step just done.
+
+        Returns:
+            The same for all processes.
+        """
+        return step % self.config.log_every == 0 or self._last(step)
+
+    def validates(self, step: int, every: int) -> bool:
+        """Whether a validation is due, behind each ``every`` steps and at the end.
+
+        Args:
+            step: the step just done.
+            every: steps between validations.
+
+        Returns:
+            The same for all processes.
+        """
+        return (step + 1) % every == 0 or self._last(step)
+
+    def looks(self, every_s: float) -> bool:
+        """Whether it is time to draw a sheet of pictures; the first process alone draws.
+
+        Args:
+            every_s: seconds between sheets.
+
+        Returns:
+            True once each time.
+        """
+        if not self.ranks.is_main or time.monotonic() - self._last_look < every_s:
+            return False
+        self._last_look = time.monotonic()
+        return True
 
     def log(self, step: int, values: dict[str, float | torch.Tensor]) -> None:
         """Append one line to log.jsonl and show the losses beside the bar.
@@ -133,59 +187,56 @@ class Run:
         for name, value in plain.items():
             if "loss" in name and value != value:
                 raise FloatingPointError(f"{name} is not a number at step {step} of {self.title}")
-        if not self.writes:
+        if not self.ranks.is_main:
             return
-        plain["perf/seconds"] = round(self.elapsed_s + time.monotonic() - self._started, 2)
+        plain["perf/seconds"] = round(self.state.elapsed_s + time.monotonic() - self._started, 2)
         with self._log.open("a") as file:
             file.write(json.dumps({"step": step, **plain}) + "\n")
         if self._tracker is not None:
             self._tracker.log(plain, step=step)
         self._shown = "  ".join(f"{k.split('/')[-1]} {v:.3g}" for k, v in list(plain.items())[:3])
 
-    def save(self, next_step: int, parts: dict[str, Any]) -> None:
+    def save(self, next_step: int) -> None:
         """Write the checkpoint and the curves, atomically.
 
         Args:
             next_step: the step a resumed run starts with.
-            parts: name to object with ``state_dict``.
         """
-        if not (self.writes or self._store.joint):
+        if not (self.ranks.is_main or self._store.joint):
             return
-        elapsed = self.elapsed_s + time.monotonic() - self._started
-        self._store.save({"step": next_step, "rng": torch.get_rng_state(), "elapsed_s": elapsed}, parts)
-        if self.writes:
+        elapsed = self.state.elapsed_s + time.monotonic() - self._started
+        self._store.save(LoopState(next_step, elapsed, torch.get_rng_state()), self.parts)
+        if self.ranks.is_main:
             self.plot()
         self._last_save = time.monotonic()
 
-    def maybe_save(self, step: int, parts: dict[str, Any]) -> None:
-        """``save`` when the last one is ``save_every_s`` ago.
-
-        Args:
-            step: the step just finished.
-            parts: as in ``save``.
-        """
-        due = time.monotonic() - self._last_save >= self.save_every_s
-        if self._store.joint and self.ranks.world > 1:  # all must agree, and asking costs a little
+    def maybe_save(self, step: int) -> None:
+        """``save`` when the last one is ``save_every_s`` ago."""
+        due = time.monotonic() - self._last_save >= self.config.save_every_s
+        if self._store.joint and self.ranks.world > 1:  # one that saved alone would wait for ever, and asking costs
             due = step % AGREE_EVERY == 0 and self.ranks.agree(due)
         if due:
-            self.save(step + 1, parts)
+            self.save(step + 1)
 
-    def finish(self, parts: dict[str, Any]) -> None:
-        """Final checkpoint and curves.
+    def finish(self, model: Saves | None = None) -> Path:
+        """Final checkpoint and curves, and what was learned.
 
         Args:
-            parts: as in ``save``.
-        """
-        self.save(self.total_steps, parts)
-        if self._tracker is not None:
-            self._tracker.finish()
-
-    def read_log(self) -> list[dict[str, float]]:
-        """All logged lines, oldest first.
+            model: written by the first process; None where a program writes it in its own way.
 
         Returns:
-            One table of numbers a line.
+            ``folder / "model"``.
         """
+        self.save(self.config.steps)
+        if self._tracker is not None:
+            self._tracker.finish()
+        if model is not None and self.ranks.is_main:
+            model.eval()
+            model.save_pretrained(self.folder / "model")
+        return self.folder / "model"
+
+    def read_log(self) -> list[dict[str, float]]:
+        """All logged lines, oldest first."""
         return [json.loads(line) for line in self._log.read_text().splitlines()] if self._log.exists() else []
 
     def plot(self) -> None:

@@ -14,6 +14,7 @@ import shutil
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from torch.distributed.checkpoint.state_dict import (
 from torch.distributed.fsdp import fully_shard
 
 from llm.model import PrefixLM
+from recipes.loop.checkpoint import LoopState
 from recipes.runtime.distributed import Ranks
 
 
@@ -75,14 +77,7 @@ def shard_from_first(whole: PrefixLM | None, ranks: Ranks, device: torch.device)
 
 
 def whole_state(model: nn.Module) -> dict[str, Tensor]:
-    """A model's weights in one piece.
-
-    Args:
-        model: spread over processes or not; all of them must call.
-
-    Returns:
-        Name to tensor on the CPU; empty on all processes but the first where they are spread.
-    """
+    """A model's weights in one piece."""
     return dict(get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True)))  # type: ignore[arg-type]
 
 
@@ -108,7 +103,7 @@ def save_whole(model: PrefixLM, folder: Path, ranks: Ranks) -> None:
 class ShardedStore:
     """Folders ``checkpoint/STEP`` written by all processes together; a ``recipes.loop.checkpoint.Store``.
 
-    The parts are "model", any number of optimizers of it, and "ema", a second model.
+    The parts are "model", any number of optimizers of it, and "average", a second model.
 
     Args:
         folder: of all checkpoints; the newest complete one is kept.
@@ -128,20 +123,20 @@ class ShardedStore:
         """Whether there is a complete checkpoint."""
         return self._newest() is not None
 
-    def save(self, state: dict[str, Any], parts: dict[str, Any]) -> None:
+    def save(self, state: LoopState, parts: dict[str, Any]) -> None:
         """Write into a temporary folder, rename it, and delete older ones.
 
         Args:
             state: as in ``recipes.loop.checkpoint.Store``.
             parts: as in ``recipes.loop.checkpoint.Store``.
         """
-        done, partial = self.folder / str(state["step"]), self.folder / f"{state['step']}.partial"
+        done, partial = self.folder / str(state.step), self.folder / f"{state.step}.partial"
         if self.ranks.is_main:
             shutil.rmtree(partial, ignore_errors=True)
             self.folder.mkdir(parents=True, exist_ok=True)
         self.ranks.wait()
         with _quiet():
-            dcp.save(_states(parts) | {"run": state}, checkpoint_id=partial, no_dist=self.ranks.world == 1)
+            dcp.save(_states(parts) | {"loop": asdict(state)}, checkpoint_id=partial, no_dist=self.ranks.world == 1)
         self.ranks.wait()
         if self.ranks.is_main:
             shutil.rmtree(done, ignore_errors=True)
@@ -151,20 +146,19 @@ class ShardedStore:
                     shutil.rmtree(old, ignore_errors=True)
         self.ranks.wait()
 
-    def load(self, parts: dict[str, Any]) -> dict[str, Any]:
+    def load(self, parts: dict[str, Any]) -> LoopState:
         """Read the newest checkpoint, whatever number of processes wrote it.
 
         Args:
             parts: as in ``recipes.loop.checkpoint.Store``.
 
         Returns:
-            The run's own values.
+            The loop's state.
         """
         newest = self._newest()
         assert newest is not None, "load is called where a checkpoint exists"
         states = _states(parts)
-        run: dict[str, Any] = {"step": 0, "rng": torch.get_rng_state(), "elapsed_s": 0.0}
-        states["run"] = run
+        states["loop"] = asdict(LoopState())
         with _quiet():
             dcp.load(states, checkpoint_id=newest, no_dist=self.ranks.world == 1)
         model = parts["model"]
@@ -173,7 +167,7 @@ class ShardedStore:
                 set_optimizer_state_dict(model, part, states[name])
             else:
                 set_model_state_dict(part, states[name])
-        return states["run"]
+        return LoopState(**states["loop"])
 
 
 def _states(parts: dict[str, Any]) -> dict[str, Any]:

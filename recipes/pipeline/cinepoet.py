@@ -14,36 +14,24 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from llm.sampling import each_row, film_generators
-from llm.tasks import (
-    CONTINUING,
-    PAINTING,
-    STYLIZING,
-    TASKS,
-    Clip,
-    audio_frames_of_slices,
-    slices_of_frames,
-    task_content,
-    task_layout,
-)
-from mmtok.conditions.commit_masks import Condition
-from mmtok.conditions.masks import Mask, make_mask
+from llm.tasks import TASKS, Clip, fitting_tasks, named, nearest_task, slices_of_frames, task_content, task_layout
+from mmtok.conditions.masks import Mask
 from mmtok.conditions.paste import paste_back
-from mmtok.conditions.structure import make_structure
 from mmtok.metrics.drift import drift_note, look_at
-from mmtok.visual.grid import repeat_last_frame
 from mmtok.visual.holistic import is_holistic
-from recipes.bundle.folder import open_bundle
-from recipes.bundle.parts import Text
+from recipes.bundle.folder import OPTIONAL_PARTS, PARTS, Bundle, open_bundle
+from recipes.bundle.parts import Parts, Text
+from recipes.pipeline.inputs import Given, Inputs
 from recipes.pipeline.output import Block, Output
-from recipes.pipeline.plan import Plan, make_plan
+from recipes.pipeline.plan import FilmPlan, make_plan
 from recipes.pipeline.request import (
     OnStep,
     Request,
@@ -54,19 +42,9 @@ from recipes.pipeline.request import (
     texts_of,
     with_own_sound,
 )
-from recipes.pipeline.sharpen import Sharpener
-from recipes.runtime.device import choose_compute
-
-
-@dataclass
-class _Inputs:
-    """What a clip reads: codes, how many slices are given, and what stays as it was given."""
-
-    tokens: dict[str, Tensor] = field(default_factory=dict)
-    given: int | None = None
-    clip: Tensor | None = None  # (b, 3, t, h, w) as it was given, cut to the clip
-    hidden: Condition | None = None
-    sound: Tensor | None = None  # (b, 1, n) kept beside the new pictures
+from recipes.pipeline.upscaling import film_upscaler
+from recipes.runtime.device import Compute, choose_compute
+from superres.film import FilmUpscaler
 
 
 @dataclass
@@ -77,12 +55,12 @@ class _Job:
     """
 
     request: Request
-    plan: Plan
+    plan: FilmPlan
     media: dict[str, Tensor]
     pictures: list[Tensor | None]  # of each segment
     films: int
     generators: list[torch.Generator]
-    inputs: _Inputs = field(default_factory=_Inputs)  # of the first clip
+    given: Given  # to the first clip
     notes: list[str] = field(default_factory=list)
     text: Text | None = None
     negative: Text | None = None
@@ -112,14 +90,70 @@ class _Tail:
     num_frames: int
 
 
-class CinePoetPipeline(Sharpener):
+def _of(owner: str, name: str, what: str) -> Any:
+    """An attribute of something that the pipeline holds, under the same name."""
+
+    def hand_on(self: CinePoetPipeline, new: Any) -> None:
+        setattr(getattr(self, owner), name, new)
+
+    return property(lambda self: getattr(getattr(self, owner), name), hand_on, doc=what)
+
+
+class CinePoetPipeline:
     """A bundle, ready to generate.
+
+    It holds the parts, what reads inputs with them, and the upscaler of films. Parts have their own names here too.
 
     Args:
         bundle: folder and config.
         compute: device and precision; None chooses.
         lm_weights: as in ``Parts``.
     """
+
+    visual = _of("parts", "visual", "The visual tokenizer that the language model speaks.")
+    audio = _of("parts", "audio", "The audio tokenizer.")
+    lm = _of("parts", "lm", "The language model.")
+    flow = _of("parts", "flow", "Optical flow for stylization; set it to use another estimator.")
+    depth = _of("parts", "depth", "Inverse depth for stylization; set it to use another estimator.")
+    fit = _of("parts", "fit", "Pictures at the language model's size, as ``Parts.fit``.")
+    embed = _of("parts", "embed", "Vectors of prompts, as ``Parts.embed``.")
+    seconds = _of("parts", "seconds", "Stage to seconds, of the last call.")
+    plan_film = _of("upscaler", "plan_film", "How a film comes to a size, as ``FilmUpscaler.plan_film``.")
+    sharpen_stream = _of("upscaler", "upscale_stream", "A film in blocks, as ``FilmUpscaler.upscale_stream``.")
+
+    def __init__(self, bundle: Bundle, compute: Compute | None = None, *, lm_weights: str = "float32"):
+        self.parts = Parts(bundle, compute, lm_weights=lm_weights)
+        self.bundle, self.config, self.compute = bundle, bundle.config, self.parts.compute
+        self.inputs = Inputs(self.parts, self.config)
+
+    def __repr__(self) -> str:
+        config, (h, w) = self.config, self.config.picture_size(self.config.aspects[0])
+        sharp = f" -> {config.upscaled_size}" if config.upscaled_size else ""
+        names = (*PARTS, *OPTIONAL_PARTS)
+        loaded = ", ".join(name for name in names if name in vars(self.parts)) or "nothing yet"
+        return (
+            f"CinePoetPipeline({self.bundle.folder.name}: {config.num_frames} pictures of {w}x{h}{sharp} at "
+            f"{config.fps:g} fps, {len(config.tasks)} tasks, on {self.compute.device}, loaded: {loaded})"
+        )
+
+    @property
+    def fps(self) -> float:
+        """Pictures per second."""
+        return self.config.fps
+
+    @property
+    def sample_rate(self) -> int:
+        """Samples of sound per second."""
+        return int(self.audio.sample_rate)
+
+    @cached_property
+    def upscaler(self) -> FilmUpscaler:
+        """Super-resolution of films.
+
+        Raises:
+            ValueError: if the bundle has none.
+        """
+        return film_upscaler(self.parts)
 
     @classmethod
     def from_pretrained(
@@ -223,9 +257,9 @@ class CinePoetPipeline(Sharpener):
         sounds = [block.audio for block in blocks if block.audio is not None]
         output = Output(
             frames=torch.cat([block.frames for block in blocks], 2),
-            fps=self.config.fps,
+            fps=self.fps,
             audio=torch.cat(sounds, -1) if sounds else None,
-            sample_rate=self.audio.sample_rate,
+            sample_rate=self.sample_rate,
             codes=blocks[0].codes,
             notes=[line for block in blocks for line in block.notes],
             seconds=dict(self.seconds),
@@ -272,56 +306,67 @@ class CinePoetPipeline(Sharpener):
         generators = film_generators(request.generator, films, request.num_candidates)
         if is_holistic(self.visual):
             self._require_uncut(plan)
-        else:
-            self.visual.grid(config.num_frames if plan.num_frames == 1 else plan.num_frames, *plan.size)
-            if plan.task in CONTINUING and request.given_frames is not None:
-                slices_of_frames(request.given_frames, self.visual.stride[0])
-                if media["video"].shape[2] < request.given_frames:
-                    raise ValueError(
-                        f"given_frames is {request.given_frames}, the video has {media['video'].shape[2]} pictures"
-                    )
+        given = self.inputs.open(request, plan, media)
         if plan.sharp_size is not None:
-            self.require_sharp(plan.size)
-        if plan.task in STYLIZING:
-            _ = self.flow, self.depth  # what is not installed is told now
-        inputs = _Inputs()
-        if "video" in media and plan.task not in CONTINUING:
-            inputs.clip = repeat_last_frame(media["video"][:, :, : plan.num_frames], plan.num_frames)
-        if plan.task in PAINTING:
-            inputs.hidden = self._hide(request, plan, inputs.clip)
-        return _Job(request, plan, media, pictures, films, generators, inputs)
+            self.upscaler.plan_clip(plan.size)  # raises where super-resolution does not take that size
+        return _Job(request, plan, media, pictures, films, generators, given)
 
-    def _hide(self, request: Request, plan: Plan, clip: Tensor | None) -> Condition:
-        """What a painting task may see of its clip."""
-        assert clip is not None and request.mask is not None, f"{plan.task} was chosen without its inputs"
-        return make_mask(
-            request.mask,
-            plan.task,
-            self.fit(clip, plan.size),
-            given_size=(clip.shape[-2], clip.shape[-1]),
-            fit=lambda mask: self.fit(mask, plan.size),
-            stride=self.visual.stride,
-            given_frames=request.given_frames,
-        )
-
-    def _require_uncut(self, plan: Plan) -> None:
+    def _require_uncut(self, plan: FilmPlan) -> None:
         """Raise where slices of a clip are needed and tokens are about the whole of it."""
         if plan.segments:
             raise ValueError("extensions re-read the last second, and this model's tokens are about the whole clip")
-        if TASKS[plan.task].cuts:
+        if plan.row.cuts:
             offered = [name for name in self.config.tasks if not TASKS[name].cuts]
             raise ValueError(
                 f"task {plan.task} needs slices of a clip, and this model's tokens are about the whole clip; "
                 f"offered: {', '.join(offered)}"
             )
 
+    # Films that are there already.
+
+    def upscale(self, video: Tensor, **options: Any) -> Tensor:
+        """Sharpen any film, as ``superres.film.FilmUpscaler.upscale``.
+
+        Args:
+            video: (3, t, h, w) or (b, 3, t, h, w) in [-1, 1].
+            options: ``prompt``, ``to``, ``aspect``, ``generator`` and ``notes``.
+
+        Returns:
+            (b, 3, t, h', w') in [-1, 1].
+        """
+        self.seconds = {}
+        return self.upscaler.upscale(video, **options)
+
+    @torch.inference_mode()
+    def upscale_codes(
+        self, low: Tensor, *, prompts: list[str] | None, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Super-resolution of a clip's codes alone.
+
+        Args:
+            low: (b, 1, t, h, w) codes of the language model.
+            prompts: b texts, or None.
+            generator: CPU generator, of which every film takes its own.
+
+        Returns:
+            (b, 1, t, h', w') codes for ``upscaler.decode``.
+        """
+        low, upscaler = low.to(self.compute.device), self.upscaler
+        if upscaler.tokenizer is not self.visual:  # the pictures again, in tokens that super-resolution knows
+            low = upscaler.encode(self.visual.decode(low))
+        _, sh, sw = upscaler.tokenizer.stride
+        passes = upscaler.plan_clip((low.shape[-2] * sh, low.shape[-1] * sw))
+        draws = film_generators(generator, len(low), 1)
+        return upscaler.double(low, self.embed(prompts, []), draws, passes=passes)
+
     # Piece by piece.
 
     @torch.inference_mode()
     def _blocks(self, job: _Job) -> Iterator[Block]:
         plan = job.plan
-        self._read(job, plan.prompts)
-        made = self._clip(job, plan.task, self._inputs(job), num_frames=plan.num_frames)
+        self._read_texts(job, plan.prompts)
+        self.inputs.read(job.given, job.request, plan, job.media)
+        made = self._clip(job, plan.task, job.given, num_frames=plan.num_frames)
         if made.samples is None:  # a silent film stays silent
             job.request = dataclasses.replace(job.request, sound=False)
         tail = self._remember(None, made) if plan.segments else None
@@ -340,22 +385,30 @@ class CinePoetPipeline(Sharpener):
         """The next piece of a film, and what is kept of it."""
         segment, picture = job.plan.segments[number], job.pictures[number]
         if segment.prompt is not None:
-            self._read(job, texts_of(segment.prompt))
+            self._read_texts(job, texts_of(segment.prompt))
         if picture is None:
             made = self._extend(job, tail)
         else:
-            inputs = _Inputs(tokens={"visual": self._encode(picture[:, :, None], job.plan)})
-            made = self._clip(job, "image_to_video", inputs, num_frames=self.config.num_frames, picture=picture)
+            given = Given(tokens={"visual": self.inputs.encode(picture[:, :, None], job.plan.size)})
+            task = fitting_tasks({"image"})[0]
+            made = self._clip(job, task, given, num_frames=self.config.num_frames, picture=picture)
         if made.samples is None and job.request.sound:  # a film that sounds does so to its end
-            new = self._samples(tail.num_frames + made.frames.shape[2]) - self._samples(tail.num_frames)
-            made.samples = made.frames.new_zeros(len(made.frames), 1, new)
+            made.samples = made.frames.new_zeros(len(made.frames), 1, self._new_samples(tail, made.frames.shape[2]))
         return made, self._remember(tail, made, cut=picture is not None)
+
+    def _read_texts(self, job: _Job, prompts: list[str] | None) -> None:
+        """Texts of the next pieces."""
+        job.text, job.negative = self.inputs.texts(prompts, job.plan.negative_prompt, job.notes)
+
+    def _new_samples(self, tail: _Tail, num_frames: int) -> int:
+        """Samples beside that many pictures behind a film; films of any number of pieces keep the clock."""
+        return self.inputs.samples(tail.num_frames + num_frames) - self.inputs.samples(tail.num_frames)
 
     def _block(self, job: _Job, made: _Made) -> Block:
         """The piece as it is handed out; what is measured of it is as long in every piece, so that it compares."""
         low, frames = made.codes["low"], made.frames
         if not is_holistic(self.visual) and low.shape[2] > 1:
-            slices = (self.config.num_frames - self._second()) // self.visual.stride[0]
+            slices = (self.config.num_frames - self.inputs.second) // self.visual.stride[0]
             low, frames = low[:, :, -slices:], frames[:, :, -slices * self.visual.stride[0] :]
         notes, job.notes = job.notes, []
         return Block(
@@ -366,15 +419,9 @@ class CinePoetPipeline(Sharpener):
             notes=notes,
         )
 
-    def _second(self) -> int:
-        """Pictures of the last second that fill whole slices: nine at eight a second; at most half a clip."""
-        stride = self.visual.stride[0]
-        half = (self.config.num_frames - 1) // stride // 2
-        return int(1 + stride * max(0, min(half, max(1, round(self.config.fps / stride)))))
-
     def _remember(self, tail: _Tail | None, made: _Made, *, cut: bool = False) -> _Tail:
         """The last second behind a new piece; copies, so that whole films are not kept alive by their ends."""
-        keep, joined = self._second(), tail if not cut else None
+        keep, joined = self.inputs.second, tail if not cut else None
         frames = made.frames if joined is None else torch.cat([joined.frames, made.frames], 2)
         shown = made.shown if joined is None else torch.cat([joined.shown, made.shown], 2)
         samples = made.samples
@@ -382,99 +429,33 @@ class CinePoetPipeline(Sharpener):
             samples = torch.cat([joined.samples, samples], -1)
         total = made.frames.shape[2] + (tail.num_frames if tail is not None else 0)
         if samples is not None:
-            samples = samples[..., -(self._samples(total) - self._samples(total - keep)) :].clone()
+            beside = self.inputs.samples(total) - self.inputs.samples(total - keep)
+            samples = samples[..., -beside:].clone()
         return _Tail(frames[:, :, -keep:].clone(), shown[:, :, -keep:].clone(), samples, total)
-
-    def _samples(self, num_frames: int) -> int:
-        """Samples of sound beside that many pictures."""
-        return round(num_frames / self.config.fps * self.audio.sample_rate)
-
-    # What is given, as codes.
-
-    def _read(self, job: _Job, prompts: list[str] | None) -> None:
-        """Texts of the next pieces."""
-        negative = job.plan.negative_prompt
-        job.text = self.embed(prompts, job.notes)
-        job.negative = self.embed([negative], job.notes) if negative and prompts else None
-
-    def _encode(self, video: Tensor, plan: Plan) -> Tensor:
-        with self._timed("encode picture"):
-            return self.visual.encode(self.fit(video, plan.size).to(self.compute.device))  # type: ignore[no-any-return]
-
-    def _inputs(self, job: _Job) -> _Inputs:
-        """Everything that is given, tokenized."""
-        plan, request, media = job.plan, job.request, job.media
-        task, out = plan.task, job.inputs
-        if task in CONTINUING:
-            video, stride = media["video"], self.visual.stride[0]
-            count = request.given_frames or min(self._second(), self.visual.valid_num_frames(video.shape[2]))
-            out.given = slices_of_frames(count, stride)
-            out.tokens["visual"] = self._encode(video[:, :, video.shape[2] - count :], plan)
-            if "audio" in media and request.sound:
-                begin, end = (self._samples(video.shape[2] - n) for n in (count, 0))
-                heard = F.pad(media["audio"].float(), (0, max(0, end - media["audio"].shape[-1])))[..., begin:end]
-                out.tokens["audio"] = self._encode_past_sound(heard, plan.num_frames, out.given)
-            return out
-        if task == "video_to_audio":
-            assert out.clip is not None, "video_to_audio was chosen without a video"
-            out.tokens["visual"] = self._encode(out.clip, plan)
-        if "image" in media:
-            out.tokens["visual"] = self._encode(media["image"][:, :, None], plan)
-        if out.hidden is not None:
-            out.tokens["condition"] = self._encode(out.hidden.video, plan)
-        if task in STYLIZING:
-            assert out.clip is not None, f"{task} was chosen without a video"
-            with self._timed("flow and depth"):
-                structure = make_structure(self.fit(out.clip, plan.size), flow=self.flow, depth=self.depth)
-            out.tokens["condition"] = self._encode(structure, plan)
-        if "audio" in media and (request.sound or task == "audio_to_video"):
-            out.sound = self._clip_sound(media["audio"], plan.num_frames).to(self.compute.device)
-        if task == "audio_to_video":
-            with self._timed("encode sound"):
-                out.tokens["audio"] = self.audio.encode(out.sound)
-        return out
-
-    def _encode_past_sound(self, samples: Tensor, num_frames: int, given: int) -> Tensor:
-        """Codes of the sound beside the given slices, (b, k, T) with the T that the tasks count."""
-        wanted = audio_frames_of_slices(self._clip_shape(num_frames), given, self.visual.stride[0])
-        missing = wanted * self.audio.hop_length - samples.shape[-1]
-        with self._timed("encode sound"):
-            codes = self.audio.encode(F.pad(samples, (0, max(0, missing))).to(self.compute.device))
-        return codes[..., :wanted]  # type: ignore[no-any-return]
-
-    def _clip_sound(self, audio: Tensor, num_frames: int) -> Tensor:
-        """Exactly one clip of sound, (b, 1, n)."""
-        wanted = self._samples(num_frames)
-        return F.pad(audio.float(), (0, max(0, wanted - audio.shape[-1])))[..., :wanted]
 
     # From codes to codes.
 
-    def _clip_shape(self, num_frames: int, size: tuple[int, int] | None = None, *, sound: bool = True) -> Clip:
-        grid = self.visual.grid(num_frames, *(size or (self.config.size, self.config.size)))
-        return Clip(grid, self._samples(num_frames) // self.audio.hop_length if sound else 0)
-
-    def _clip(self, job: _Job, task: str, inputs: _Inputs, *, num_frames: int, picture: Tensor | None = None) -> _Made:
+    def _clip(self, job: _Job, task: str, given: Given, *, num_frames: int, picture: Tensor | None = None) -> _Made:
         """A clip of one task: codes, then pictures and sound, then sharper pictures."""
         plan, device = job.plan, self.compute.device
-        codes = self._codes(job, task, inputs, num_frames=num_frames, candidates=job.rows // job.films)
-        with self._timed("decode picture"):
+        codes = self._codes(job, task, given, num_frames=num_frames, candidates=job.rows // job.films)
+        with self.parts.timed("decode picture"):
             frames = self.visual.decode(codes["low"])
         shown_size = plan.sharp_size or plan.size
-        if task == "video_to_audio":  # its pictures stay as they were given, at the size of the result
-            assert inputs.clip is not None, "video_to_audio was chosen without a video"
-            frames = each_row(self.fit(inputs.clip, plan.size).to(device), job.rows)
-            shown = each_row(self.fit(inputs.clip, shown_size).to(device), job.rows)
-        elif plan.sharp_size is not None:
-            shown = self.sharpen_clip(codes, frames, job.text, job.generators, job.request.on_step)
+        if TASKS[task].keeps_pictures:  # as they were given, at the size of the result
+            assert given.clip is not None, f"{task} was chosen without a video"
+            frames = each_row(self.fit(given.clip, plan.size).to(device), job.rows)
+            shown = each_row(self.fit(given.clip, shown_size).to(device), job.rows)
         else:
-            shown = frames
-        if job.request.paste_back and inputs.hidden is not None:
-            assert inputs.clip is not None, "a mask belongs to a video"
+            shown, high = self._sharp(job, codes["low"], frames)
+            codes |= {} if high is None else {"high": high}
+        if job.request.paste_back and given.hidden is not None:
+            assert given.clip is not None, "a mask belongs to a video"
             frames, shown = (
                 paste_back(
                     made,
-                    each_row(self.fit(inputs.clip, (made.shape[-2], made.shape[-1])).to(device), job.rows),
-                    inputs.hidden.known.to(device),
+                    each_row(self.fit(given.clip, (made.shape[-2], made.shape[-1])).to(device), job.rows),
+                    given.hidden.known.to(device),
                     feather_px=job.request.feather_px * made.shape[-1] // shown_size[1],
                 )
                 for made in (frames, shown)
@@ -483,21 +464,32 @@ class CinePoetPipeline(Sharpener):
         if job.request.exact_first_frame and image is not None:
             shown = shown.clone()
             shown[:, :, :1] = each_row(self.fit(image[:, :, None], shown_size).to(shown), job.rows)
-        samples = each_row(inputs.sound, job.rows) if inputs.sound is not None else None
+        samples = each_row(given.sound, job.rows) if given.sound is not None else None
         if samples is None and "audio" in codes:
             samples = self._decode_sound(codes["audio"], frames.shape[2])
         return _Made(frames, shown, samples, codes)
 
-    def _codes(self, job: _Job, task: str, inputs: _Inputs, *, num_frames: int, candidates: int) -> dict[str, Tensor]:
+    def _sharp(
+        self, job: _Job, low: Tensor, frames: Tensor, before: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Pictures as they are shown, and the codes behind them; those ``before`` are not made again."""
+        if job.plan.sharp_size is None:
+            return frames[:, :, 0 if before is None else before.shape[2] :], None
+        codes = low if self.upscaler.tokenizer is self.visual else None  # else they are of another tokenizer
+        return self.upscaler.upscale_clip(
+            frames, job.text, job.generators, job.request.on_step, codes=codes, before=before
+        )
+
+    def _codes(self, job: _Job, task: str, given: Given, *, num_frames: int, candidates: int) -> dict[str, Tensor]:
         """A whole clip's visual codes "low" (b, 1, t, h, w), and "audio" where there is sound."""
-        row, tokens = TASKS[task], inputs.tokens
+        row, tokens = TASKS[task], given.tokens
         wants_sound = job.request.sound or row.needs_audio
         num_frames = self.config.num_frames if row.is_image else num_frames
-        clip = self._clip_shape(num_frames, job.plan.size, sound=wants_sound)
-        made = self._sample(job, task, clip, inputs, num_frames=num_frames, candidates=candidates)
+        clip = self.inputs.clip_shape(num_frames, job.plan.size, sound=wants_sound)
+        made = self._sample(job, task, clip, given, num_frames=num_frames, candidates=candidates)
         past = {name: each_row(tokens[name], job.rows) for name in ("visual", "audio") if name in tokens}
         out = {}
-        if task == "video_to_audio":
+        if row.keeps_pictures:
             out["low"] = past["visual"]
         elif row.visual_out == "future":
             out["low"] = torch.cat([past["visual"], made["visual_out"]], 2)
@@ -507,20 +499,21 @@ class CinePoetPipeline(Sharpener):
             out["audio"] = torch.cat([past["audio"], made["audio_out"]], 2)
         elif "audio_out" in made:
             out["audio"] = made["audio_out"]
-        elif task == "audio_to_video":
+        elif row.audio_in == "whole":
             out["audio"] = past["audio"]
-        elif wants_sound and not row.is_image and inputs.sound is None:
+        elif wants_sound and not row.is_image and given.sound is None:
             # the task is silent, so the sound is made for the finished picture, behind the sound that is there
-            if "video_to_audio" in self.config.tasks:
-                given = {"visual": out["low"]} | ({"audio": past["audio"]} if "audio" in past else {})
-                heard = self._sample(job, "video_to_audio", clip, _Inputs(tokens=given), num_frames=num_frames)
+            sounding = named(keeps_pictures=True)[0]
+            if sounding in self.config.tasks:
+                seen = {"visual": out["low"]} | ({"audio": past["audio"]} if "audio" in past else {})
+                heard = self._sample(job, sounding, clip, Given(tokens=seen), num_frames=num_frames)
                 out["audio"] = heard["audio_out"]
             else:
-                job.notes.append(f"{task} is silent in this model: it was not trained on video_to_audio")
+                job.notes.append(f"{task} is silent in this model: it was not trained on {sounding}")
         return out
 
     def _sample(
-        self, job: _Job, task: str, clip: Clip, inputs: _Inputs, *, num_frames: int, candidates: int = 1
+        self, job: _Job, task: str, clip: Clip, given: Given, *, num_frames: int, candidates: int = 1
     ) -> dict[str, Tensor]:
         """Run the language model on one task and read its outputs, ``candidates`` of every film."""
         from llm.generate import generate
@@ -533,17 +526,17 @@ class CinePoetPipeline(Sharpener):
             model.vocabulary,
             clip,
             text_slots=model.config.text_slots,
-            given=inputs.given,
+            given=given.slices,
             source=plan.source,
             resolution=plan.resolution,
             duration=config.more_num_frames.index(num_frames) if longer else None,
             audio_order=model.config.audio_order,
         )
-        tokens = {name: each_row(codes, rows) for name, codes in inputs.tokens.items()}
-        content = task_content(task, clip, given=inputs.given, outputs=False, **tokens)
-        if task == "image_to_video":
-            content["visual_out"] = tokens["visual"][:, :, :1]  # the first slice stays the image
-        if task == "video_to_audio" and "audio" in tokens:
+        tokens = {name: each_row(codes, rows) for name, codes in given.tokens.items()}
+        content = task_content(task, clip, given=given.slices, outputs=False, **tokens)
+        if TASKS[task].keeps_first:
+            content["visual_out"] = tokens["visual"][:, :, :1]
+        if TASKS[task].keeps_pictures and "audio" in tokens:
             content["audio_out"] = tokens["audio"]  # the sound goes on from what was heard
         ids, known = layout.fill(content, rows)
         text = mask = negative = None
@@ -554,7 +547,7 @@ class CinePoetPipeline(Sharpener):
             if job.negative is not None and job.text is not None:
                 negative = (each_row(job.negative[0], rows), each_row(job.negative[1], rows))
         on_step, request = job.request.on_step, job.request
-        with self._timed(f"sample {task}"), self._threads_for(job.rows):
+        with self.parts.timed(f"sample {task}"), self.parts.threads_for(job.rows):
             ids = generate(
                 model,
                 layout,
@@ -572,35 +565,31 @@ class CinePoetPipeline(Sharpener):
                 generator=job.generators,
                 on_step=None if on_step is None else lambda done, of: on_step(task, done, of),
             )
-        return {s.name: layout.read(ids, s.name) for s in layout.segments if s.name.endswith("_out")}
+        return {s.name: layout.read(ids, s.name) for s in layout.stretches if s.name.endswith("_out")}
 
     def _decode_sound(self, codes: Tensor, num_frames: int) -> Tensor:
-        with self._timed("decode sound"):
-            return self.audio.decode(codes, num_samples=self._samples(num_frames))  # type: ignore[no-any-return]
+        with self.parts.timed("decode sound"):
+            return self.audio.decode(codes, num_samples=self.inputs.samples(num_frames))  # type: ignore[no-any-return]
 
     def _extend(self, job: _Job, tail: _Tail) -> _Made:
         """New pictures and sound: re-encode the last second, because a mid-clip latent cannot start a clip."""
-        config, num_frames = self.config, self.config.num_frames
-        past = tail.frames
-        inputs = _Inputs(given=slices_of_frames(past.shape[2], self.visual.stride[0]))
-        assert inputs.given is not None, "just set"
-        with self._timed("encode picture"):
-            inputs.tokens["visual"] = self.visual.encode(past)
-        task = "continue_video"
+        num_frames, past = self.config.num_frames, tail.frames
+        slices = slices_of_frames(past.shape[2], self.visual.stride[0])
+        with self.parts.timed("encode picture"):
+            given = Given(tokens={"visual": self.visual.encode(past)}, slices=slices)
         if job.request.sound and tail.samples is not None:
-            inputs.tokens["audio"] = self._encode_past_sound(tail.samples, num_frames, inputs.given)
-            task = "continue_av" if "continue_av" in config.tasks else task
-        if task not in config.tasks:
+            given.tokens["audio"] = self.inputs.past_sound(tail.samples, num_frames, slices)
+        there = {"video", "audio"} if "audio" in given.tokens else {"video"}
+        task = nearest_task(fitting_tasks(there), self.config.tasks)
+        if task not in self.config.tasks:
             raise ValueError(f"extensions need {task}, which is not trained in this model")
-        codes = self._codes(job, task, inputs, num_frames=num_frames, candidates=1)
-        with self._timed("decode picture"):
+        codes = self._codes(job, task, given, num_frames=num_frames, candidates=1)
+        with self.parts.timed("decode picture"):
             window = self.visual.decode(codes["low"])
-        new = window.shape[2] - past.shape[2]
-        frames = shown = window[:, :, -new:]
-        if job.plan.sharp_size is not None:
-            shown = self.sharpen_next(codes["low"], window, tail.shown, job.text, job.generators, job.request.on_step)
+        frames = window[:, :, past.shape[2] :]
+        shown, _ = self._sharp(job, codes["low"], window, before=tail.shown)
         samples = None
         if "audio" in codes:
-            wanted = self._samples(tail.num_frames + new) - self._samples(tail.num_frames)
+            wanted = self._new_samples(tail, frames.shape[2])
             samples = self._decode_sound(codes["audio"], window.shape[2])[..., -wanted:]
         return _Made(frames, shown, samples, codes)

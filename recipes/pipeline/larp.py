@@ -10,8 +10,9 @@ published tokenizer.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,11 +21,12 @@ import mmtok
 from llm.larp_ar import LarpAR
 from llm.loading import load_larp
 from mmtok.contract import require_video
+from mmtok.metrics.drift import look_at
 from mmtok.pretrained import resolve_folder
 from mmtok.visual.grid import repeat_last_frame
 from mmtok.visual.larp import Larp
 from recipes.bundle.named import tokenizer_of
-from recipes.pipeline.output import Output
+from recipes.pipeline.output import Block, Output
 from recipes.runtime.device import Compute, choose_compute
 
 LARGE = 100_000_000  # parameters from which on sampling takes as long as reading them from memory does
@@ -46,7 +48,7 @@ def sampling_dtype(model: LarpAR, device: torch.device) -> torch.dtype:
 
 
 class LarpPipeline:
-    """A generator, ready to use.
+    """A generator, ready to use; it answers what ``CinePoetPipeline`` does about clocks, times and pieces.
 
     Args:
         model: class-conditional or frame prediction.
@@ -66,6 +68,24 @@ class LarpPipeline:
                 f"{config.num_tokens} of {config.vocab_size}; name the tokenizer it was trained with (--tokenizer)"
             )
         self.model, self.tokenizer, self.compute = model, tokenizer, compute
+        self.seconds: dict[str, float] = {}
+
+    def __repr__(self) -> str:
+        params, kind = self.tokenizer.params, "first frames" if self.model.config.frame_prediction else "classes"
+        return (
+            f"LarpPipeline({params.num_frames} pictures of {params.size}x{params.size} at {self.fps:g} fps from "
+            f"{kind}, on {self.compute.device})"
+        )
+
+    @property
+    def fps(self) -> float:
+        """Pictures per second."""
+        return self.tokenizer.fps
+
+    @property
+    def sample_rate(self) -> int:
+        """Of the sound that its films do not have."""
+        return 16000
 
     @classmethod
     def from_pretrained(
@@ -104,6 +124,11 @@ class LarpPipeline:
         if not isinstance(loaded, Larp):
             raise ValueError(f"{source} is not a LARP tokenizer, and LARP's generators speak its codes only")
         return cls(model, loaded, compute)
+
+    @property
+    def usual_guidance(self) -> float:
+        """The published scale for classes; first frames have no empty condition to move away from."""
+        return 1.0 if self.model.config.frame_prediction else 1.25
 
     def label(self, name: str | int) -> int:
         """Number of a class.
@@ -193,9 +218,22 @@ class LarpPipeline:
         )
         drawn_s = time.monotonic()
         frames = self.tokenizer.decode(codes[:, None]).float().cpu()
-        seconds = {
+        self.seconds = {
             "condition": encoded_s - started,
             "codes": drawn_s - encoded_s,
             "decode picture": time.monotonic() - drawn_s,
         }
-        return Output(frames, self.tokenizer.fps, None, 16000, {"low": codes[:, None].cpu()}, seconds=seconds)
+        made = {"low": codes[:, None].cpu()}
+        return Output(frames, self.fps, None, self.sample_rate, made, seconds=dict(self.seconds))
+
+    def stream(self, **options: Any) -> Iterator[Block]:
+        """The call's clips as the one piece that they are.
+
+        Args:
+            options: the call's arguments.
+
+        Yields:
+            The clips.
+        """
+        output = self(**options)
+        yield Block(output.frames, None, output.codes, look_at(output.frames, output.codes["low"]), output.notes)

@@ -16,7 +16,14 @@ if TYPE_CHECKING:
     from mmtok.metrics.drift import Look
 
 
-@dataclass
+def _shown(frames: Tensor, sounds: bool, codes: dict[str, Tensor]) -> str:
+    """Numbers instead of tensors, for a ``repr``; arrays of "np" outputs have their channels last."""
+    t, h, w = frames.shape[2:] if isinstance(frames, Tensor) else frames.shape[1:4]
+    made = ", ".join(f"{name} {tuple(ids.shape)}" for name, ids in codes.items()) or "none"
+    return f"{t} picture{'s' if t > 1 else ''} of {w}x{h}, {'with sound' if sounds else 'silent'}, codes: {made}"
+
+
+@dataclass(repr=False)
 class Output:
     """What a call made.
 
@@ -40,6 +47,11 @@ class Output:
     notes: list[str] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
     looks: list[Look] = field(default_factory=list)
+
+    def __repr__(self) -> str:
+        b = len(self.frames)
+        shown = _shown(self.frames, self.audio is not None, self.codes)
+        return f"Output({b} film{'s' if b > 1 else ''} of {shown}, {self.fps:g} fps)"
 
     def film(self, index: int) -> Output:
         """One film of several, such as the candidate to go on with.
@@ -93,7 +105,7 @@ class Output:
         return path
 
 
-@dataclass
+@dataclass(repr=False)
 class Block:
     """The next piece of a film that is made piece by piece.
 
@@ -110,3 +122,6 @@ class Block:
     codes: dict[str, Tensor]
     look: Look
     notes: list[str]
+
+    def __repr__(self) -> str:
+        return f"Block({_shown(self.frames, self.audio is not None, self.codes)})"

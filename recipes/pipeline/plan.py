@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from llm.tasks import CONTINUING, INPUTS, MEDIA, PAINTING, TASKS, find_task
-from mmtok.conditions.masks import check_mask, task_of_mask
+from llm.tasks import MEDIA, TASKS, Task, find_task, fitting_tasks, named, nearest_task
+from mmtok.conditions.masks import check_mask, family_of
 from recipes.bundle.config import ASPECTS, BundleConfig
 from recipes.pipeline.output import Output
 from recipes.pipeline.request import Request, Segment, texts_of
 
 
 @dataclass(frozen=True)
-class Plan:
+class FilmPlan:
     """What a request means for one model.
 
     Attributes:
@@ -39,6 +39,11 @@ class Plan:
     duration: int | None
     negative_prompt: str | None
 
+    @property
+    def row(self) -> Task:
+        """All that is known of the first clip's task."""
+        return TASKS[self.task]
+
 
 def choose_task(request: Request, config: BundleConfig, given: frozenset[str]) -> str:
     """The task that the inputs mean, checked against the one asked for and against those the model knows.
@@ -54,42 +59,35 @@ def choose_task(request: Request, config: BundleConfig, given: frozenset[str]) -
     Raises:
         ValueError: for an unknown or untrained task, or inputs that do not fit together.
     """
-    task = request.task
     media = [name for name in MEDIA if name in given]
-    if task == "auto":
-        wants_sound = "continue_av" in config.tasks and request.sound
-        by_media = {
-            (): "text_to_video" if "prompt" in given else "unconditional",
-            ("image",): "image_to_video",
-            ("video",): "continue_video",
-            ("audio",): "audio_to_video",
-            ("video", "audio"): "continue_av" if wants_sound else "continue_video",
-            ("image", "video"): "stylize_from_image",
-            ("image", "video", "audio"): "stylize_from_image",
-            ("video", "mask"): task_of_mask(request.mask) if request.mask is not None else "inpaint",
-        }
-        by_media["video", "audio", "mask"] = by_media["video", "mask"]
-        if tuple(media) not in by_media:
-            raise ValueError(f"no task takes {' and '.join(media)} together; give one of image, video and audio")
-        task = by_media[tuple(media)]
-        if request.num_frames == 1 and task == "text_to_video":
-            task = "text_to_image"
-    find_task(task)
+    task = _meant(request, config, given) if request.task == "auto" else request.task
+    row = find_task(task)
     if task not in config.tasks:
         raise ValueError(f"task {task} is not trained in this model; trained: {', '.join(config.tasks)}")
-    needed, allowed = INPUTS[task]
-    if task in ("text_to_video", "text_to_image") and "prompt" not in given:
+    if "prompt" in row.needs and "prompt" not in given:
         raise ValueError(f"task {task} needs a prompt")
-    if task == "unconditional" and "prompt" in given:
-        raise ValueError("task unconditional takes no prompt; leave the prompt or the task out")
-    wanted = [name for name in MEDIA if name in needed]
-    if not set(wanted) <= set(media) or not set(media) <= {*needed, *allowed}:
-        takes = " and ".join(wanted) if wanted else "text only"
+    if "prompt" in given and not row.takes("prompt"):
+        raise ValueError(f"task {task} takes no prompt; leave the prompt or the task out")
+    if not set(row.media) <= set(media) or not all(row.takes(name) for name in media):
+        takes = " and ".join(row.media) if row.media else "text only"
         raise ValueError(f"task {task} takes {takes}, got {' and '.join(media) or 'no media'}")
     return task
 
 
-def make_plan(request: Request, config: BundleConfig, *, given: frozenset[str] | None = None) -> Plan:
+def _meant(request: Request, config: BundleConfig, given: frozenset[str]) -> str:
+    """The task that the inputs mean where none is named."""
+    fitting = [name for name in fitting_tasks(given) if request.sound or not TASKS[name].must_sound]
+    if "mask" in given:
+        fitting = [name for name in fitting if TASKS[name].masks == family_of(request.mask)]
+    if not fitting:
+        media = " and ".join(name for name in MEDIA if name in given)
+        raise ValueError(f"no task takes {media} together; give one of image, video and audio")
+    task = nearest_task(fitting, config.tasks)
+    pictures = named(is_image=True, needs=TASKS[task].needs)
+    return pictures[0] if request.num_frames == 1 and pictures else task
+
+
+def make_plan(request: Request, config: BundleConfig, *, given: frozenset[str] | None = None) -> FilmPlan:
     """Check a request against a model, without weights and without looking at the media.
 
     Args:
@@ -129,7 +127,7 @@ def make_plan(request: Request, config: BundleConfig, *, given: frozenset[str] |
         raise ValueError(f"given_frames must lie in [1, {num_frames - 1}], got {request.given_frames}")
     aspect = _aspect(request, config)
     upscale = request.upscale and config.upscaled_size > 0
-    return Plan(
+    return FilmPlan(
         task=task,
         prompts=prompts,
         segments=_segments(request, config, task),
@@ -145,20 +143,21 @@ def make_plan(request: Request, config: BundleConfig, *, given: frozenset[str] |
 
 def _check_task_options(request: Request, task: str) -> None:
     """Options that go with some tasks only."""
-    painting = task in PAINTING
+    row = TASKS[task]
     cuts = any(isinstance(segment, Segment) and segment.image is not None for segment in request.segments)
-    if painting and request.mask is not None:
-        check_mask(request.mask, task, given_frames=request.given_frames)
-    elif request.given_frames is not None and task not in CONTINUING and not painting:
-        raise ValueError(f"given_frames goes with {', '.join(CONTINUING)}, not with {task}")
+    if row.masks and request.mask is not None:
+        check_mask(request.mask, row.masks, given_frames=request.given_frames)
+    elif request.given_frames is not None and not row.continues and not row.masks:
+        raise ValueError(f"given_frames goes with {', '.join(named(continues=True))}, not with {task}")
+    painting = [name for name in TASKS if TASKS[name].masks]
     for name, asked, tasks in (
-        ("paste_back", request.paste_back, PAINTING),
-        ("feather_px", request.feather_px, PAINTING),
-        ("exact_first_frame", request.exact_first_frame and not cuts, ("image_to_video",)),
+        ("paste_back", request.paste_back, painting),
+        ("feather_px", request.feather_px, painting),
+        ("exact_first_frame", request.exact_first_frame and not cuts, named(keeps_first=True)),
     ):
         if asked and task not in tasks:
             raise ValueError(f"{name} goes with {' and '.join(tasks)}, not with {task}")
-    if not request.sound and task in ("video_to_audio", "continue_av"):
+    if not request.sound and row.must_sound:
         raise ValueError(f"without sound nothing is left of the task {task}")
     if request.feather_px < 0:
         raise ValueError(f"feather_px must not be negative, got {request.feather_px}")
@@ -173,7 +172,7 @@ def _length(request: Request, config: BundleConfig, task: str) -> tuple[int, int
         if not is_image:
             raise ValueError(f"num_frames=1 asks for an image, but the task is {task}")
         if request.num_frames not in (None, 1):
-            raise ValueError(f"text_to_image makes one picture, got num_frames={request.num_frames}")
+            raise ValueError(f"{task} makes one picture, got num_frames={request.num_frames}")
         return 1, None
     lengths = (config.num_frames, *config.more_num_frames)
     num_frames = config.num_frames if request.num_frames is None else request.num_frames
@@ -219,12 +218,12 @@ def _segments(request: Request, config: BundleConfig, task: str) -> tuple[Segmen
         raise ValueError(f"extensions must not be negative, got {count}")
     if count < len(named):
         raise ValueError(f"{len(named)} segments need as many extensions, got {count}")
-    if count and task == "text_to_image":
-        raise ValueError("extensions lengthen a film, and text_to_image makes one picture")
+    if count and TASKS[task].is_image:
+        raise ValueError(f"extensions lengthen a film, and {task} makes one picture")
     segments = (*named, *(Segment() for _ in range(count - len(named))))
     for segment in segments:
         texts_of(segment.prompt)
-        needed = "image_to_video" if segment.image is not None else "continue_video"
-        if needed not in config.tasks and not (needed == "continue_video" and "continue_av" in config.tasks):
-            raise ValueError(f"extensions need {needed}, which is not trained in this model")
+        fitting = fitting_tasks({"image"} if segment.image is not None else {"video", "audio"})
+        if not set(fitting) & set(config.tasks):
+            raise ValueError(f"extensions need {fitting[0]}, which is not trained in this model")
     return segments

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from llm.tasks import MEDIA
+from llm.tasks import MEDIA, find_task
 from mmtok.conditions.masks import Mask
 from recipes.bundle.config import BundleConfig
 from recipes.pipeline.output import Output
@@ -81,8 +81,9 @@ def with_own_sound(request: Request) -> Request:
         The request, with ``audio`` where ``video`` is an output with sound.
     """
     video = request.video
-    takes = request.sound and request.audio is None and request.task != "video_to_audio"
-    if takes and isinstance(video, Output) and video.audio is not None:
+    takes = request.task == "auto" or find_task(request.task).takes("audio")
+    wanted = takes and request.sound and request.audio is None
+    if wanted and isinstance(video, Output) and video.audio is not None:
         return dataclasses.replace(request, audio=video)
     return request
 
@@ -173,7 +174,8 @@ def require_sound(task: str, asked: str, media: dict[str, Tensor]) -> None:
     Raises:
         ValueError: if a film's sound is all zeros.
     """
-    listens = task == "audio_to_video" or asked == "continue_av"
+    reads = find_task(task).audio_in
+    listens = reads == "whole" or (reads == "past" and asked != "auto")  # a film's own sound may be silence
     if listens and not bool(media["audio"].flatten(1).any(1).all()):
         raise ValueError(f"task {task} needs a sound to go by, and the audio is silence")
 

@@ -1,6 +1,6 @@
 """Configs: defaults in a dataclass, then a YAML file, then ``key=value`` words; unknown keys are named.
 
-A nested dataclass is reached with dots: ``optimizer.lr=1e-3``.
+A nested dataclass is reached with dots: ``optim.lr=1e-3``.
 """
 
 from __future__ import annotations
@@ -16,8 +16,38 @@ import yaml
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 
+# Words of trainings before they had one name a number; records keep them, and who types them is told the new ones.
+RENAMED = {
+    **dict.fromkeys(("learning_rate", "lr"), "optim.lr"),
+    **dict.fromkeys(("final_learning_rate", "final_lr"), "optim.final_lr"),
+    **dict.fromkeys(("warmup", "warmup_steps"), "optim.warmup_steps"),
+    "betas": "optim.betas",
+    "weight_decay": "optim.weight_decay",
+    **dict.fromkeys(("clip", "max_grad_norm", "grad_clip"), "optim.grad_clip"),
+    **dict.fromkeys(("ema", "ema_decay", "average_decay"), "optim.ema"),
+}
 
 T = TypeVar("T")
+
+
+def old_words(values: Any, where: str = "") -> list[str]:
+    """What a record says in words that have changed since.
+
+    Args:
+        values: plain values, such as a run's config.json.
+        where: prefix of their names.
+
+    Returns:
+        Sentences such as "warmup is now optim.warmup_steps".
+    """
+    if not isinstance(values, dict):
+        return []
+    told = []
+    for key, value in values.items():
+        if key in RENAMED and not where.endswith("optim."):
+            told.append(f"{where}{key} is now {where}{RENAMED[key]}")
+        told += old_words(value, f"{where}{key}.")
+    return told
 
 
 def _coerce(value: Any, hint: Any, where: str) -> Any:
@@ -62,13 +92,14 @@ def _coerce(value: Any, hint: Any, where: str) -> Any:
     raise ValueError(f"{where} must be of type {getattr(hint, '__name__', hint)}, got {value!r}")
 
 
-def from_dict(cls: type[T], values: dict[str, Any], *, where: str = "") -> T:
+def from_dict(cls: type[T], values: dict[str, Any], *, where: str = "", base: T | None = None) -> T:
     """Build the dataclass ``cls`` from plain values, strictly.
 
     Args:
         cls: a dataclass type.
         values: keys to plain values; nested tables for nested dataclasses.
         where: prefix for messages.
+        base: whose values stay where none is given; None takes the defaults of ``cls``.
 
     Returns:
         An instance of ``cls``.
@@ -77,28 +108,32 @@ def from_dict(cls: type[T], values: dict[str, Any], *, where: str = "") -> T:
         ValueError: one message with every unknown key (and its nearest known one) and every wrong type.
     """
     hints = typing.get_type_hints(cls)
-    known = {f.name for f in dataclasses.fields(typing.cast(Any, cls)) if f.init}
+    fields = [f for f in dataclasses.fields(typing.cast(Any, cls)) if f.init]
+    known = {f.name: f.default if base is None else getattr(base, f.name) for f in fields}
     faults, out = [], {}
     for key, value in values.items():
+        if key not in known and "optim" in known and key in RENAMED:
+            faults.append(f"{where}{key} is now {where}{RENAMED[key]}")
+            continue
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1)
             hint = f"did you mean {where}{near[0]}?" if near else f"known: {', '.join(sorted(known))}"
             faults.append(f"unknown key {where}{key}; {hint}")
             continue
         try:
-            out[key] = _coerce(value, hints[key], f"{where}{key}")
+            if isinstance(value, dict) and dataclasses.is_dataclass(own := known[key]):
+                # a table changes its owner's default, which may differ from that of its class
+                out[key] = from_dict(typing.cast(Any, type(own)), value, where=f"{where}{key}.", base=own)
+            else:
+                out[key] = _coerce(value, hints[key], f"{where}{key}")
         except ValueError as fault:
             faults.append(str(fault))
-    required = {
-        f.name
-        for f in dataclasses.fields(typing.cast(Any, cls))
-        if f.init and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
-    }
-    if absent := sorted(required - set(values)):
+    required = {f.name for f in fields if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING}
+    if absent := sorted(required - set(values)) if base is None else []:
         faults.append(f"missing keys: {', '.join(where + name for name in absent)}")
     if faults:
         raise ValueError("; ".join(faults))
-    return cls(**out)
+    return cls(**out) if base is None else dataclasses.replace(typing.cast(Any, base), **out)
 
 
 def _read_yaml(text: str, where: str) -> Any:
@@ -113,7 +148,7 @@ def merge(base: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
 
     Args:
         base: plain nested values; not changed.
-        overrides: words such as ``["steps=100", "optimizer.lr=1e-3"]``.
+        overrides: words such as ``["steps=100", "optim.lr=1e-3"]``.
 
     Returns:
         New nested values.

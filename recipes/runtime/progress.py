@@ -1,4 +1,4 @@
-"""One progress bar with time left, for loops that are not training runs; on standard error, results stay alone."""
+"""Progress bars with time left, on standard error: results stay alone on standard output."""
 
 from __future__ import annotations
 
@@ -22,6 +22,21 @@ from rich.text import Text
 T = TypeVar("T")
 
 
+def progress_bar(*more: ProgressColumn, **options: Any) -> Progress:
+    """The bar of everything that takes long: title, bar, how many of how many, elapsed, left.
+
+    Args:
+        more: columns behind the time left.
+        options: of rich's ``Progress``; the console is standard error unless given.
+
+    Returns:
+        The bar, to be entered with ``with``.
+    """
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    options.setdefault("console", Console(stderr=True))
+    return Progress(*columns, TextColumn("left"), TimeRemainingColumn(), *more, **options)
+
+
 def track(items: Iterable[T], *, title: str, total: int | None = None) -> Iterator[T]:
     """Iterate behind a progress bar.
 
@@ -33,8 +48,7 @@ def track(items: Iterable[T], *, title: str, total: int | None = None) -> Iterat
     Yields:
         The items.
     """
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, TextColumn("left"), TimeRemainingColumn(), console=Console(stderr=True)) as bar:
+    with progress_bar() as bar:
         task = bar.add_task(title, total=len(items) if total is None and isinstance(items, Sized) else total)
         for item in items:
             yield item
@@ -49,21 +63,14 @@ class _Speed(ProgressColumn):
         self.unit = unit
 
     def render(self, task: Task) -> Text:
-        """What the column shows now.
-
-        Args:
-            task: of the bar.
-
-        Returns:
-            Such as "12.3 clips/s".
-        """
+        """Such as "12.3 clips/s"."""
         speed = task.finished_speed or task.speed
         return Text("" if speed is None else f"{speed:.1f} {self.unit}/s")
 
 
 @contextmanager
 def counting(*, title: str, total: int, done: int, unit: str) -> Iterator[Callable[[int], None]]:
-    """A progress bar with speed and time left, for work that advances by several things at a time.
+    """A progress bar with speed, for work that advances by several things at a time.
 
     Args:
         title: shown beside the bar.
@@ -74,8 +81,7 @@ def counting(*, title: str, total: int, done: int, unit: str) -> Iterator[Callab
     Yields:
         What is called with a number of things that are now done.
     """
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Speed(unit), TimeElapsedColumn())
-    with Progress(*columns, TextColumn("left"), TimeRemainingColumn(), console=Console(stderr=True)) as bar:
+    with progress_bar(_Speed(unit)) as bar:
         task = bar.add_task(title, total=total, completed=done)
         yield lambda number: bar.advance(task, number)
 
@@ -90,35 +96,20 @@ def blocks_bar(title: str) -> Iterator[Callable[[int, int], None]]:
     Yields:
         What is called with (blocks done, blocks in all).
     """
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, TextColumn("left"), TimeRemainingColumn(), console=Console(stderr=True)) as bar:
+    with progress_bar() as bar:
         task = bar.add_task(title, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 @contextmanager
 def sampling_bar() -> Iterator[Callable[[str, int, int], None]]:
-    """A progress bar with time left for each stage that a pipeline reports, on a terminal only.
+    """A progress bar for each stage that a pipeline reports, on a terminal only.
 
     Yields:
         What the pipeline calls with (stage, done, in all).
     """
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
     console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    left = (TextColumn("left"), TimeRemainingColumn())
-    with Progress(
-        *columns, *left, console=console, transient=True, disable=not console.is_terminal, refresh_per_second=4
-    ) as bar:
+    with progress_bar(console=console, transient=True, disable=not console.is_terminal, refresh_per_second=4) as bar:
         tasks: dict[str, Any] = {}
 
         def on_step(stage: str, done: int, total: int) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mmtok.files import write_atomically
+from recipes.runtime.config import old_words, to_dict
 from recipes.runtime.distributed import Ranks
 
 
@@ -22,8 +23,43 @@ def same_study(folder: Path, numbers: dict[str, Any]) -> None:
     """
     told, record = json.dumps(numbers, indent=1) + "\n", folder / "config.json"
     if record.exists() and record.read_text() != told:
-        raise ValueError(f"{folder} holds a study with other numbers; delete it or use another --out")
+        old = old_words(json.loads(record.read_text()))
+        why = f"numbers of other names ({'; '.join(old)})" if old else "other numbers"
+        raise ValueError(f"{folder} holds a study with {why}; delete it or use another --out")
     write_atomically(record, told)
+
+
+def begun(folder: Path) -> bool:
+    """Whether a folder holds a run that stopped, or finished.
+
+    Args:
+        folder: of the run.
+
+    Returns:
+        True where there is a checkpoint.
+    """
+    return (folder / "checkpoint.pt").exists() or (folder / "checkpoint").exists()
+
+
+def same_config(folder: Path, config: Any) -> None:
+    """Refuse to go on with a run of other numbers, before anything of it is overwritten.
+
+    Args:
+        folder: of the run; one that holds none is welcome.
+        config: the dataclass that its config.json must hold.
+
+    Raises:
+        ValueError: if it holds another, or one in words that have changed since.
+    """
+    record = folder / "config.json"
+    if not begun(folder) or not record.exists():
+        return
+    there = json.loads(record.read_text())
+    if there == json.loads(json.dumps(to_dict(config))):
+        return
+    old = old_words(there)
+    why = f"begun with other names ({'; '.join(old)})" if old else "with another config"
+    raise ValueError(f"{folder} holds a run {why}; use a new folder or delete it")
 
 
 def same_data(folder: Path, told: list[str], ranks: Ranks) -> None:
@@ -38,8 +74,7 @@ def same_data(folder: Path, told: list[str], ranks: Ranks) -> None:
         ValueError: if the folder holds a checkpoint of a run on other data.
     """
     identity, record = "\n".join(told) + "\n", folder / "data.txt"
-    started = (folder / "checkpoint.pt").exists() or (folder / "checkpoint").exists()
-    if started and record.exists() and record.read_text() != identity:
+    if begun(folder) and record.exists() and record.read_text() != identity:
         raise ValueError(f"{folder} was started with other data (see data.txt in it); delete it or use another --out")
     ranks.wait()
     if ranks.is_main:

@@ -102,16 +102,7 @@ def features(network: SqueezeNet, video: Tensor) -> dict[str, Tensor]:
 
 @torch.inference_mode()
 def real_features(config: StudyConfig, network: SqueezeNet, file: Path) -> dict[str, Tensor]:
-    """Vectors of the clips that everything is compared with, computed once a study.
-
-    Args:
-        config: how many, and the tokenizer's preset, which tells their size.
-        network: SqueezeNet.
-        file: where they are kept.
-
-    Returns:
-        As of ``features``.
-    """
+    """Vectors of the clips that everything is compared with, computed once a study."""
     if file.exists():
         return load_file(file)
     params = larp_params(config.larp)
@@ -195,17 +186,7 @@ def run_one(
     seed: int,
     compute: Compute,
 ) -> None:
-    """Train and measure one tokenizer and its generator; what is finished is not repeated.
-
-    Args:
-        config: the study's numbers.
-        folder: of this variant and seed.
-        network: SqueezeNet.
-        real: of ``real_features``.
-        prior: whether the tokenizer has the prior.
-        seed: of everything.
-        compute: device and precision.
-    """
+    """Train and measure one tokenizer and its generator; what is finished is not repeated."""
     result = folder / "result.json"
     if result.exists():
         return

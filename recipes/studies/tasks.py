@@ -71,16 +71,7 @@ class StudyConfig:
 
 
 def run_variant(config: StudyConfig, name: str, folder: Path, *, tokens: Path, base: Bundle, compute: Compute) -> None:
-    """Train and measure one variant; what is finished is not repeated.
-
-    Args:
-        config: the study's numbers.
-        name: of the variant.
-        folder: of the study.
-        tokens: folder of the clips' codes; written where it is not there.
-        base: whose tokenizers and text encoder are used.
-        compute: device and precision.
-    """
+    """Train and measure one variant; what is finished is not repeated."""
     own, result = folder / name, folder / name / "result.json"
     if result.exists():
         return

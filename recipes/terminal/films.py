@@ -30,8 +30,8 @@ def write_blocks(blocks: Any, pipe: Any, films: list[Path], previews: list[Path 
     """Write films as their pieces come, and say what was made.
 
     Args:
-        blocks: of ``CinePoetPipeline.stream``.
-        pipe: the pipeline.
+        blocks: of ``pipe.stream``.
+        pipe: a ``CinePoetPipeline`` or ``LarpPipeline``.
         films: one file a film; a .png holds one picture.
         previews: one sheet a film, or None.
 
@@ -44,7 +44,7 @@ def write_blocks(blocks: Any, pipe: Any, films: list[Path], previews: list[Path 
     from mmtok.media.preview import write_preview
     from mmtok.media.video import FilmWriter
 
-    fps, rate, shown = pipe.config.fps, pipe.audio.sample_rate, 0
+    fps, rate, shown = pipe.fps, pipe.sample_rate, 0
     looks: list[Any] = []
     sheets = [Sheet() for _ in films]
     with ExitStack() as stack:

@@ -5,7 +5,7 @@ Shape letters: t h w time/height/width.
 
 from __future__ import annotations
 
-import argparse
+from dataclasses import dataclass
 from typing import Any
 
 from recipes.terminal.report import note
@@ -38,84 +38,147 @@ def mask_of(text: str | None) -> Any:
     return text
 
 
-def read_media(args: argparse.Namespace, pipe: Any, plan: Any, options: dict[str, Any]) -> None:
-    """Read the media that were given, at the model's size and clock, into the pipeline's arguments.
+@dataclass(frozen=True)
+class Files:
+    """What is named on the command line, as it was written there.
+
+    Attributes:
+        image: a picture or a film.
+        video: a film.
+        audio: a sound or a film with sound.
+        mask: see ``mask_of``.
+        cuts: for each ``--then`` the picture that it starts from, or None.
+    """
+
+    image: str | None = None
+    video: str | None = None
+    audio: str | None = None
+    mask: str | None = None
+    cuts: tuple[str | None, ...] = ()
+
+    def given(self, task: str) -> frozenset[str]:
+        """What there will be once the files are read; a film's own sound counts where a task must have both.
+
+        Args:
+            task: a name, or "auto".
+
+        Returns:
+            Of ``llm.tasks.MEDIA``.
+        """
+        from llm.tasks import MEDIA, TASKS
+
+        names = {name for name in MEDIA if getattr(self, name) is not None}
+        needs = TASKS[task].needs if task in TASKS else ()
+        return frozenset(names | ({"audio"} if {"video", "audio"} <= set(needs) else set()))
+
+
+def read_media(files: Files, pipe: Any, plan: Any, *, mask: Any, sound: bool) -> dict[str, Any]:
+    """Read files at the model's size and clock.
 
     Args:
-        args: of the command.
+        files: what is read.
         pipe: the pipeline.
         plan: of ``recipes.pipeline.plan.make_plan``.
-        options: receives "image", "video", "audio" and the pictures of segments.
+        mask: of ``mask_of``.
+        sound: whether a film's own sound is wanted.
+
+    Returns:
+        The pipeline's arguments "image", "video", "audio" and "mask", those that are there, and "cuts", a picture or
+        None for each segment.
 
     Raises:
         MediaError: if a file cannot be read.
         ValueError: if a mask does not fit the film, or there is no sound where it is needed.
     """
-    from recipes.pipeline.request import Segment
-
     config, size = pipe.config, plan.sharp_size or plan.size
-    if args.image is not None:
-        options["image"] = read_picture(args.image, size)
-    if args.then:
-        pictures = [None if file is None else read_picture(file, size) for _, file in args.then]
-        options["segments"] = [Segment(p, i) for (p, _), i in zip(args.then, pictures, strict=True)]
-    if args.video is not None:
-        start_s = 0.0
-        if plan.task in ("continue_video", "continue_av"):
-            frames, start_s = read_end(args.video, fps=config.fps, num_frames=plan.num_frames, size=size)
+    found: dict[str, Any] = {"cuts": [None if file is None else read_picture(file, size) for file in files.cuts]}
+    if files.image is not None:
+        found["image"] = read_picture(files.image, size)
+    if files.video is not None:
+        start_s, clock = 0.0, {"fps": config.fps, "num_frames": plan.num_frames, "size": size}
+        if plan.row.continues:
+            frames, start_s = read_end(files.video, **clock)
         else:
-            frames = _read_film(args.video, fps=config.fps, num_frames=plan.num_frames, size=size)
-        options["video"] = frames
-        if not isinstance(options["mask"], (str, tuple, type(None))):
-            options["mask"] = _fit_mask(options["mask"], args, size)
-        if not args.no_sound and plan.task != "video_to_audio":
-            sound = _own_sound(args, pipe, frames.shape[1], start_s, needed=plan.task == "continue_av")
-            options |= {} if sound is None else {"audio": sound}
-    if args.audio is not None:
+            frames = _read_film(files.video, **clock)
+        found["video"] = frames
+        drawn = not isinstance(mask, (str, tuple, type(None)))
+        found["mask"] = _fit_mask(mask, files, size) if drawn else mask
+        if sound and plan.row.takes("audio"):
+            needed_by = plan.task if "audio" in plan.row.needs else None
+            heard = _own_sound(files.video, pipe, start_s, frames.shape[1], needed_by=needed_by)
+            found |= {} if heard is None else {"audio": heard}
+    if files.audio is not None:
         from mmtok.media.audio import read_audio
 
-        rate = pipe.audio.sample_rate
-        clip = read_audio(args.audio, sample_rate=rate, num_samples=round(plan.num_frames / config.fps * rate))
+        rate = pipe.sample_rate
+        clip = read_audio(files.audio, sample_rate=rate, num_samples=round(plan.num_frames / config.fps * rate))
         if not clip.samples.any():
             length_s = plan.num_frames / config.fps
-            raise ValueError(f"{args.audio}: the first {length_s:g} s, which the pictures are made for, are silence")
-        options["audio"] = clip.samples
+            raise ValueError(f"{files.audio}: the first {length_s:g} s, which the pictures are made for, are silence")
+        found["audio"] = clip.samples
+    return found
 
 
-def _own_sound(args: argparse.Namespace, pipe: Any, num_frames: int, start_s: float, *, needed: bool) -> Any:
+def _own_sound(path: str, pipe: Any, start_s: float, num_frames: int, *, needed_by: str | None) -> Any:
     """The film's sound beside the pictures that were read, or None."""
+    from llm.tasks import fitting_tasks
     from mmtok.media.audio import read_audio
     from mmtok.media.video import probe
 
-    if not probe(args.video).has_audio:
-        if needed:
-            raise ValueError(f"{args.video} has no sound, and continue_av goes on with it; try --task continue_video")
+    other = fitting_tasks({"video"})[0]
+    if not probe(path).has_audio:
+        if needed_by:
+            raise ValueError(f"{path} has no sound, and {needed_by} goes on with it; try --task {other}")
         return None
-    rate = pipe.audio.sample_rate
+    rate = pipe.sample_rate  # loads the audio tokenizer, so not before it is needed
     count = round(num_frames / pipe.config.fps * rate)
-    clip = read_audio(args.video, sample_rate=rate, num_samples=count, start_s=start_s)
-    if needed and not clip.samples.any():
-        raise ValueError(f"{args.video}: the sound beside its last pictures is silence; try --task continue_video")
-    return clip.samples
+    samples = read_audio(path, sample_rate=rate, num_samples=count, start_s=start_s).samples
+    if needed_by and not samples.any():
+        raise ValueError(f"{path}: the sound beside its last pictures is silence; try --task {other}")
+    return samples
 
 
-def _fit_mask(hidden: Any, args: argparse.Namespace, size: tuple[int, int]) -> Any:
+def _fit_mask(hidden: Any, files: Files, size: tuple[int, int]) -> Any:
     """A mask's picture cut and resized as the film was."""
     import torch
 
     from mmtok.media.image import fit_picture
     from mmtok.media.video import probe
 
-    info = probe(args.video)
+    assert files.video is not None, "a mask belongs to a film"
+    info = probe(files.video)
     shapes = [size, (info.height, info.width)]
     ratio = hidden.shape[0] / hidden.shape[1]
     if not any(h and w and abs(ratio / (h / w) - 1) < 0.03 for h, w in shapes):
         raise ValueError(
-            f"--mask {args.mask} has {hidden.shape[1]}x{hidden.shape[0]} pixels, which is neither the form of the film "
-            f"({info.width}x{info.height}) nor of the clip ({size[1]}x{size[0]})"
+            f"--mask {files.mask} has {hidden.shape[1]}x{hidden.shape[0]} pixels, which is neither the form of the "
+            f"film ({info.width}x{info.height}) nor of the clip ({size[1]}x{size[0]})"
         )
     pixels = (hidden.to(torch.uint8) * 255).expand(3, -1, -1)
     return fit_picture(pixels, size)[0] > 127
+
+
+def read_first_frames(path: str, *, fps: float, count: int, size: int) -> Any:
+    """The first frames of a film, for a model that goes on from them.
+
+    Args:
+        path: the file.
+        fps: pictures per second wanted.
+        count: how many.
+        size: side in pixels.
+
+    Returns:
+        (1, 3, count, size, size) in [-1, 1].
+
+    Raises:
+        MediaError: if it cannot be read.
+    """
+    from mmtok.media.video import read_video
+
+    clip = read_video(path, fps=fps, num_frames=count, size=size)
+    if clip.held_frames:
+        note(f"{path}: has fewer than {count} frames at {fps:g} fps; the last is held")
+    return clip.frames[None]
 
 
 def _read_film(path: str, *, fps: float, num_frames: int, size: tuple[int, int]) -> Any:

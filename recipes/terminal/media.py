@@ -95,6 +95,7 @@ def long_sound_s(path: str, tokenizers: Tokenizers, seconds: float) -> float | N
         ValueError: if it is so long that a tokenizer which cannot stream would fill the memory.
     """
     from mmtok.audio import long_sound
+    from mmtok.contract import Streaming
     from mmtok.media.video import probe
 
     info = probe(path)
@@ -103,7 +104,7 @@ def long_sound_s(path: str, tokenizers: Tokenizers, seconds: float) -> float | N
     length = min(info.duration_s or math.inf, seconds)
     if length <= long_sound.LONG_SOUND_S:
         return None
-    if not hasattr(tokenizers.audio, "encode_stream"):
+    if not isinstance(tokenizers.audio, Streaming):
         if length > long_sound.WHOLE_SOUND_S:
             raise ValueError(
                 f"{path}: {tokenizers.source} codes a sound as a whole, which takes too much memory for {length:g} s; "

@@ -157,10 +157,7 @@ def add_held_out(parser: argparse._ActionsContainer, *, scenes: int) -> None:
         scenes: how many made-up scenes are usual.
     """
     parser.add_argument("--scenes", type=number(int, 1), metavar="N", help=f"made-up scenes (default: {scenes})")
-    parser.add_argument(
-        "--media", type=Path, metavar="FOLDER", help="real files; those kept out of training are measured"
-    )
-    parser.add_argument("--media-list", type=Path, metavar="CSV", help="path,split,licence of the files to use")
+    add_media(parser, "real files; those kept out of training are measured")
 
 
 def add_every_file(parser: argparse._ActionsContainer) -> None:
@@ -172,21 +169,6 @@ def add_every_file(parser: argparse._ActionsContainer) -> None:
     parser.add_argument(
         "--every-file", action="store_true", help="measure all of --media, for a folder that no training saw"
     )
-
-
-def require_media(args: argparse.Namespace) -> None:
-    """Refuse what would change nothing without ``--media``.
-
-    Args:
-        args: with the options of ``add_held_out``, and of ``add_every_file`` perhaps.
-
-    Raises:
-        ValueError: for ``--media-list`` or ``--every-file`` alone.
-    """
-    if args.media is None and args.media_list is not None:
-        raise ValueError("--media-list says which files of --media to use; give --media too")
-    if args.media is None and getattr(args, "every_file", False):
-        raise ValueError("--every-file is for --media")
 
 
 def add_networks(parser: argparse._ActionsContainer) -> None:
@@ -218,3 +200,50 @@ def require_use(args: argparse.Namespace, *, pictures: bool, sound: bool) -> Non
     ):
         if not there and getattr(args, name, None) not in (None, False):
             raise ValueError(f"--{name.replace('_', '-')} needs {kind}, and {args.media or args.decode} gives none")
+
+
+def add_training(parser: argparse.ArgumentParser, *, out: str) -> None:
+    """What every training takes: ``key=value`` words, ``--config``, ``--out``, ``--track`` and ``--device``.
+
+    Args:
+        parser: of the command.
+        out: the usual run folder.
+    """
+    parser.add_argument("changes", nargs="*", metavar="key=value", help="numbers that differ, such as optim.lr=1e-3")
+    parser.add_argument("--config", type=Path, metavar="F.yaml", help="numbers to start from, a file of one's own")
+    parser.add_argument("--out", type=Path, default=Path(out), metavar="FOLDER", help=f"run folder (default: {out})")
+    parser.add_argument(
+        "--track",
+        metavar="NAME",
+        help="report to tensorboard, wandb, trackio, ... too (log.jsonl and curves.png are made always)",
+    )
+    add_device(parser)
+
+
+def add_media(parser: argparse._ActionsContainer, what: str) -> None:
+    """``--media`` and ``--media-list``.
+
+    Args:
+        parser: of the command.
+        what: what the folder is for.
+    """
+    parser.add_argument("--media", type=Path, metavar="FOLDER", help=what)
+    parser.add_argument("--media-list", type=Path, metavar="CSV", help="path,split,licence of the files to use")
+
+
+def check_media(args: argparse.Namespace) -> None:
+    """Refuse what would change nothing without a folder, and a folder that is not there.
+
+    Args:
+        args: with ``media`` and ``media_list``, and ``every_file`` perhaps.
+
+    Raises:
+        ValueError: for the former.
+        FileNotFoundError: for the latter.
+    """
+    if args.media_list is not None and args.media is None:
+        raise ValueError("--media-list says which files of --media to use; give --media too")
+    if getattr(args, "every_file", False) and args.media is None:
+        raise ValueError("--every-file is for --media")
+    if args.media is not None and not args.media.is_dir():
+        raise FileNotFoundError(f"media folder {args.media} does not exist")

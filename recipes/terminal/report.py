@@ -54,7 +54,7 @@ def join_training(args: argparse.Namespace) -> tuple[Any, Any]:
 
 
 def tell_config(config: Any, out: Path, ranks: Any) -> None:
-    """Make a run's folder, print its numbers and keep them there.
+    """Make a run's folder, print its numbers and keep them there; those of another run are not overwritten.
 
     Args:
         config: the dataclass.
@@ -62,13 +62,15 @@ def tell_config(config: Any, out: Path, ranks: Any) -> None:
         ranks: the first process prints and writes.
 
     Raises:
-        ValueError: if the folder cannot be written to.
+        ValueError: if the folder cannot be written to, or holds a run with other numbers.
     """
     import yaml
 
     from mmtok.files import write_atomically
     from recipes.runtime.config import to_dict
+    from recipes.runtime.records import same_config
 
+    same_config(out, config)
     check_folder(out)
     if ranks.is_main:
         resolved = yaml.safe_dump(to_dict(config), sort_keys=False)

@@ -62,7 +62,7 @@ def caption_lookup(name: Any, captions: list[str], slots: int, device: Any) -> t
     """Vectors of all captions, from a cache of ``cinepoet embed`` or an encoder.
 
     Args:
-        name: folder of the cache, or name or folder of the encoder.
+        name: folder of the cache, or an encoder by itself or of a whole model.
         captions: all texts.
         slots: places for text.
         device: of the encoder.
@@ -83,7 +83,7 @@ def caption_lookup(name: Any, captions: list[str], slots: int, device: Any) -> t
         cache = EmbeddingCache.open(name)
         cache.require(captions, slots=slots)
         return partial(cache, slots=slots), cache.identity.dim, 0
-    text = mmtok.load(name, device=device)
+    text = mmtok.load(name, part="text", device=device)
     text.max_length = min(text.max_length, slots)
     cut = sum(bool(text.tokenize(caption).cut) for caption in captions)
     return CaptionVectors(captions, text, slots=slots), text.dim, cut

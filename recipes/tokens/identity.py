@@ -7,6 +7,9 @@ from typing import Any
 
 import torch
 
+from mmtok.contract import declared_sizes, family_name
+from mmtok.visual.holistic import TokensAsGrid
+
 
 def tokenizer_facts(tokenizer: Any) -> dict[str, Any]:
     """What tells whether two tokenizers give the same codes.
@@ -19,17 +22,13 @@ def tokenizer_facts(tokenizer: Any) -> dict[str, Any]:
     Returns:
         Plain values for dataset.json.
     """
-    inner = getattr(tokenizer, "tokenizer", tokenizer)  # of TokensAsGrid
-    names = ("codebook_size", "num_codebooks", "stride", "fps", "sample_rate", "hop_length")
-    facts = {name: getattr(tokenizer, name) for name in names if hasattr(tokenizer, name)}
-    if "stride" in facts:
-        facts["stride"] = list(facts["stride"])
+    inner = tokenizer.tokenizer if isinstance(tokenizer, TokensAsGrid) else tokenizer
     digest = hashlib.sha256()
     for name, tensor in sorted(inner.state_dict().items()):
         if not name.startswith("decoder."):
             raw = tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode() + raw.tobytes())
-    return {"family": getattr(inner, "family", type(inner).__name__), **facts, "weights": digest.hexdigest()[:16]}
+    return {"family": family_name(inner), **declared_sizes(tokenizer), "weights": digest.hexdigest()[:16]}
 
 
 def weights_hash(module: Any) -> str:

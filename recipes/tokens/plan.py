@@ -28,11 +28,11 @@ from mmtok.media.container import probe
 from mmtok.media.errors import MediaError
 from mmtok.visual.holistic import is_holistic
 from recipes.corpora.captioned import Film, content_hash, list_films, open_film
+from recipes.corpora.named import SHAPES, find_source
 from recipes.corpora.shapes import ShapesCorpus
 from recipes.runtime.progress import track
 
 MANIFEST_FILE = "manifest.jsonl"
-SHAPES = "shapes"  # the source that is made up
 ASPECTS = ("square", "portrait", "auto")
 PORTRAIT = 28 / 16  # height over width of VideoPoet's portrait films
 _TALL = 1.3  # height over width from which "auto" takes a film for a portrait one
@@ -46,7 +46,7 @@ class PrepareConfig:
     """What is prepared; all that the shards' content depends on beside the tokenizers.
 
     Attributes:
-        source: as of ``list_films``, or "shapes".
+        source: as of ``list_films``, or the name of a corpus such as "shapes".
         captions: listing with the texts of a folder's media, or None.
         uncaptioned: "refuse", "keep" or "skip" films without a text where others have one.
         media_column: of a listing or data set, or None for the first known one.
@@ -179,7 +179,7 @@ class FilmPlan:
 
 
 @dataclass
-class Plan:
+class CorpusPlan:
     """All films, and what a user should know.
 
     Attributes:
@@ -213,7 +213,7 @@ class Plan:
         return hashlib.sha256(text.encode()).hexdigest()
 
     @classmethod
-    def read(cls, folder: Path, digest: str) -> Plan:
+    def read(cls, folder: Path, digest: str) -> CorpusPlan:
         """Read manifest.jsonl.
 
         Args:
@@ -255,7 +255,7 @@ def frame_size(aspect: str, width: int, stride: tuple[int, int, int]) -> tuple[i
     return (round(width * PORTRAIT / stride[1]) * stride[1] if aspect == "portrait" else width), width
 
 
-def make_plan(config: PrepareConfig, visual: Any, *, workers: int = 2) -> Plan:
+def make_plan(config: PrepareConfig, visual: Any, *, workers: int = 2) -> CorpusPlan:
     """Look at every film and decide.
 
     Args:
@@ -285,7 +285,7 @@ def make_plan(config: PrepareConfig, visual: Any, *, workers: int = 2) -> Plan:
     return plan
 
 
-def _plan_scenes(config: PrepareConfig, visual: Any) -> Plan:
+def _plan_scenes(config: PrepareConfig, visual: Any) -> CorpusPlan:
     """Scenes that train are of the corpus' training combinations, those that validate of the held-out ones."""
     height, width = frame_size("square", config.size, visual.stride)
     films = []
@@ -308,19 +308,20 @@ def _plan_scenes(config: PrepareConfig, visual: Any) -> Plan:
                     clips=tuple(ClipPlan(0.0, length, height, width, 0) for length in config.num_frames),
                 )
             )
-    return Plan(films)
+    return CorpusPlan(films)
 
 
-def _plan_files(config: PrepareConfig, visual: Any, workers: int) -> Plan:
+def _plan_files(config: PrepareConfig, visual: Any, workers: int) -> CorpusPlan:
+    source, corpus = find_source(config.source)
     found = list_films(
-        config.source,
+        source,
         captions=config.captions,
         uncaptioned=config.uncaptioned,
         media_column=config.media_column,
         caption_column=config.caption_column,
     )
     films = found.films if config.limit is None else found.films[: config.limit]
-    plan = Plan([], list(found.quarantined), found.notes)
+    plan = CorpusPlan([], list(found.quarantined), found.notes)
 
     def look(film: Film) -> tuple[str, tuple[ClipPlan, ...]] | MediaError:
         try:
@@ -350,7 +351,7 @@ def _plan_files(config: PrepareConfig, visual: Any, workers: int) -> Plan:
                 file_size=os.path.getsize(film.where["file"]) if "file" in film.where else None,
                 split=split,
                 licence=film.licence,
-                collection=film.collection or config.collection,
+                collection=film.collection or config.collection or corpus,
                 shard=0,
                 clips=clips,
             )

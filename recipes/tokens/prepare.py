@@ -39,7 +39,7 @@ from recipes.corpora.shapes import ShapesCorpus, render_audio, render_video
 from recipes.runtime.progress import counting
 from recipes.tokens.conditions import Tokenizing, condition_makers, condition_settings
 from recipes.tokens.identity import tokenizer_facts
-from recipes.tokens.plan import STRUCTURE, ClipPlan, FilmPlan, Plan, PrepareConfig, check_shapes, make_plan
+from recipes.tokens.plan import STRUCTURE, ClipPlan, CorpusPlan, FilmPlan, PrepareConfig, check_shapes, make_plan
 from recipes.tokens.shards import (
     CONDITION_PREFIX,
     DATASET_FILE,
@@ -111,7 +111,7 @@ class _Read:
 
 def begin(
     config: PrepareConfig, folder: Path, tokenizing: Tokenizing, *, workers: int = 2
-) -> tuple[Plan, ShardInfo, dict[str, Callable[[Tensor], Tensor]]]:
+) -> tuple[CorpusPlan, ShardInfo, dict[str, Callable[[Tensor], Tensor]]]:
     """Check everything that can be checked, then make the plan or read that of a stopped run.
 
     Args:
@@ -146,7 +146,7 @@ def begin(
     if (folder / DATASET_FILE).exists():
         known = ShardInfo.read(folder)
         _same_work(folder, known, info)
-        return Plan.read(folder, known.made_from["manifest"]), known, makers
+        return CorpusPlan.read(folder, known.made_from["manifest"]), known, makers
     plan = make_plan(config, visual, workers=workers)
     info = replace(info, made_from={**info.made_from, "manifest": plan.write(folder)}, shards=plan.shards)
     info.write(folder)
@@ -226,7 +226,7 @@ def prepare(
     return summary
 
 
-def _look_back(folder: Path, plan: Plan, info: ShardInfo, encoded: int, seconds: float) -> Summary:
+def _look_back(folder: Path, plan: CorpusPlan, info: ShardInfo, encoded: int, seconds: float) -> Summary:
     records = [record for record in read_records(folder, info.shards) if record is not None]
 
     def count(name: str) -> int:

@@ -7,27 +7,27 @@ the weight of LeCam (applied twice there) and the start of the adversary (counte
 
 from __future__ import annotations
 
-import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 import mmtok
+from mmtok.losses.larp_discriminator import TransformerDiscriminator
 from mmtok.metrics.codebook import CodebookUse
 from mmtok.metrics.visual import psnr_db
 from mmtok.visual.larp import Larp, LarpOutput, LarpParams, find_larp
 from mmtok.visual.larp_start import start_local
-from recipes.corpora.sources import ClipSource, draw_clips
+from recipes.corpora.sources import ClipSource, draw_clips, held_clips
 from recipes.figures.sheets import reconstruction_sheet
 from recipes.loop.adversary import LarpJudge
-from recipes.loop.average import Ema
+from recipes.loop.average import evaluating
+from recipes.loop.learner import Care, Learner, Optim, matrices_decay
 from recipes.loop.perception import LarpPerception
 from recipes.loop.run import Run
-from recipes.loop.schedule import warmup_cosine
 from recipes.runtime.device import Compute
 from recipes.runtime.distributed import ALONE, Ranks
 from recipes.runtime.seeds import step_generator
@@ -47,16 +47,12 @@ class LarpTrainConfig:
         seed: decides weights, data and every draw.
         steps: optimizer steps.
         batch_size: clips a step.
+        optim: of the tokenizer. As published there is no decay, no limit and no average.
         optimizer: "adam" (published), or "muon" for the matrices of the blocks, which leaves the first plateau in a
-            fraction of the steps; Adam keeps the rest.
-        learning_rate: peak, of the tokenizer.
-        prior_lr_scale: the prior's learning rate as a share of it; 50 in the paper, 1 in effect in the released code.
+            fraction of the steps; Adam keeps the rest. Its rate is twice Adam's.
+        prior_lr_scale: the prior's learning rate as a share of the tokenizer's; 50 in the paper, 1 in effect in the
+            released code.
         discriminator_lr: peak, of the discriminator.
-        final_learning_rate: where the cosine ends, as a share of the peak.
-        warmup_steps: linear warm-up.
-        betas: of both Adams.
-        grad_clip: largest gradient norm of the tokenizer, None for no limit (published).
-        ema_decay: of a running average of the weights, which is then saved; None saves the weights (published).
         local_start: begin as an autoencoder of patches, see ``mmtok.visual.larp_start``; False as published.
         pixel_weight: absolute error on [0, 1].
         squared_weight: mean squared error on [-1, 1]; 0 as published. Absolute error alone is content with the
@@ -89,14 +85,9 @@ class LarpTrainConfig:
     steps: int = 4
     batch_size: int = 2
     optimizer: str = "adam"
-    learning_rate: float = 1e-4
+    optim: Optim = Optim(lr=1e-4, final_lr=0.01, warmup_steps=100, betas=(0.5, 0.9), grad_clip=None)
     prior_lr_scale: float = 50.0
     discriminator_lr: float = 3e-5
-    final_learning_rate: float = 0.01
-    warmup_steps: int = 100
-    betas: tuple[float, float] = (0.5, 0.9)
-    grad_clip: float | None = None
-    ema_decay: float | None = None
     local_start: bool = False
     pixel_weight: float = 1.0
     squared_weight: float = 0.0
@@ -130,19 +121,6 @@ class LarpTrainConfig:
             raise ValueError("num_tokens and codebook_size are a new model's; init brings its own")
         if self.init is not None and self.local_start:
             raise ValueError("local_start is a new model's; init brings its weights")
-
-
-def learning_rate_share(step: int, config: LarpTrainConfig) -> float:
-    """Linear warm-up, then half a cosine; of both optimizers.
-
-    Args:
-        step: from 0.
-        config: lengths and end.
-
-    Returns:
-        Share of the peaks.
-    """
-    return warmup_cosine(step, steps=config.steps, warmup=config.warmup_steps, floor=config.final_learning_rate)
 
 
 def larp_params(config: LarpTrainConfig) -> LarpParams:
@@ -196,33 +174,18 @@ def _start(config: LarpTrainConfig) -> Larp:
     return model if config.use_prior else model.without_prior()
 
 
-def make_optimizers(model: Larp, config: LarpTrainConfig) -> dict[str, torch.optim.Optimizer]:
-    """Adam, and Muon for the tokenizer's block matrices where it is asked for.
+def larp_care(config: LarpTrainConfig) -> Callable[[str, nn.Parameter], Care]:
+    """The prior has a rate of its own; Muon takes the tokenizer's block matrices where it is asked for."""
 
-    Args:
-        model: with or without a prior, which keeps Adam and has its own rate.
-        config: the run.
+    def care(name: str, weight: nn.Parameter) -> Care:
+        if name.startswith("prior."):
+            return Care(decayed=weight.ndim > 1, scale=config.prior_lr_scale)
+        inside = name.startswith(("encoder.", "decoder.")) and weight.ndim == 2
+        if config.optimizer == "muon" and inside:
+            return Care(muon=True, scale=2.0)
+        return matrices_decay(name, weight)
 
-    Returns:
-        Name in the checkpoint to optimizer; a group's "scale" is the share of the learning rate that it takes.
-    """
-    prior = [] if model.prior is None else list(model.prior.parameters())
-    halves = (model.encoder, model.decoder) if config.optimizer == "muon" else ()
-    matrices = [p for half in halves for p in half.parameters() if p.ndim == 2]
-    known = {id(p) for p in (*prior, *matrices)}
-    groups = [{"params": [p for p in model.parameters() if id(p) not in known], "scale": 1.0}]
-    if prior:
-        groups.append({"params": prior, "scale": config.prior_lr_scale})
-    rates = {"lr": config.learning_rate, "betas": config.betas}
-    made: dict[str, torch.optim.Optimizer] = {"optimizer": torch.optim.Adam(groups, **rates)}  # type: ignore[arg-type]
-    if matrices:
-        made["muon"] = torch.optim.Muon(
-            [{"params": matrices, "scale": 2.0}],
-            lr=config.learning_rate,
-            weight_decay=0.0,
-            adjust_lr_fn="match_rms_adamw",
-        )
-    return made
+    return care
 
 
 def larp_loss(
@@ -231,20 +194,8 @@ def larp_loss(
     config: LarpTrainConfig,
     *,
     perception: LarpPerception | None,
-    judge: LarpJudge | None,
 ) -> tuple[Tensor, dict[str, Tensor | float]]:
-    """The tokenizer's objective.
-
-    Args:
-        out: the model's pass.
-        video: (b, 3, t, h, w) in [-1, 1].
-        config: weights.
-        perception: the perceptual term, or None.
-        judge: the adversary, or None.
-
-    Returns:
-        The loss, and its terms by log name.
-    """
+    """The tokenizer's objective, but for what judge and prior say of it."""
     pixel = (out.reconstruction - video).abs().mean() / 2  # of [0, 1], as published
     squared = F.mse_loss(out.reconstruction, video) if config.squared_weight else pixel.new_zeros(())
     loss = (
@@ -261,17 +212,15 @@ def larp_loss(
         term = perception(out.reconstruction, video)
         loss = loss + config.perceptual_weight * term
         logged["train/perceptual"] = term.detach()
-    if judge is not None:
-        term = judge.opinion(out.reconstruction)
-        loss = loss + config.adversarial_weight * term
-        logged["train/adversarial"] = term.detach()
-    if out.prior is not None:
-        loss = loss + config.prior_weight * out.prior.loss
-        ids = out.codes[:, 0]
-        logged["prior/loss"] = out.prior.loss.detach()
-        logged["prior/sampled_share"] = out.prior.sampled.float().mean()
-        logged |= {f"prior/top{k}": out.prior.accuracy(ids, k) for k in (1, 5)}
-    return loss, {"train/loss": loss.detach()} | logged
+    return loss, logged
+
+
+def prior_values(out: LarpOutput) -> dict[str, Tensor | float]:
+    """What the prior makes of the codes, by log name; empty without one."""
+    if out.prior is None:
+        return {}
+    told: dict[str, Tensor | float] = {f"prior/top{k}": out.prior.accuracy(out.codes[:, 0], k) for k in (1, 5)}
+    return told | {"prior/loss": out.prior.loss.detach(), "prior/sampled_share": out.prior.sampled.float().mean()}
 
 
 def train_larp(
@@ -294,36 +243,25 @@ def train_larp(
     Returns:
         The model's folder, ``folder / "model"``.
     """
+    # what learns
     torch.manual_seed(config.seed)
     model = _start(config).to(compute.device).train()
     params = model.params
-    optimizers = make_optimizers(model, config)
+    learner = Learner(model, config.optim, steps=config.steps, care=larp_care(config))
     use = CodebookUse(model.codebook_size, window=config.use_window)
-    parts: dict[str, Any] = {"model": model, **optimizers, "use": use}
-    ema = None if config.ema_decay is None else Ema(model, config.ema_decay)
-    if ema is not None:
-        parts["ema"] = ema
-    judge = LarpJudge(config, model, compute.device) if config.adversarial_weight else None
-    if judge is not None:
-        parts |= judge.parts()
+    judge = _judge(config, model, compute, ranks) if config.adversarial_weight else None
     name = config.perceptual_network
     perception = None if name is None else LarpPerception(name, compute.device)
-    run = Run(
-        Path(folder),
-        title="larp",
-        total_steps=config.steps,
-        config=config,
-        save_every_s=config.save_every_s,
-        writes=ranks.is_main,
-    )
-    sheet = Path(folder) / "reconstructions.png"
-    held = [clip_source(step_generator(config.seed, -1), 2, params.num_frames, params.size).to(compute.device)]
-    last_sheet = time.monotonic()
 
-    for step in run.steps(run.resume(parts)):
-        share = learning_rate_share(step, config)
-        for group in (g for optimizer in optimizers.values() for g in optimizer.param_groups):
-            group["lr"] = config.learning_rate * share * group["scale"]
+    # run
+    parts = {"model": model, **learner.parts, "use": use, **({} if judge is None else judge.parts)}
+    run = Run(folder, "larp", config, ranks, parts=parts)
+    sheet = run.folder / "reconstructions.png"
+    held = held_clips(clip_source, seed=config.seed, num_frames=params.num_frames, sizes=(params.size,))
+    held = [video.to(compute.device) for video in held]
+
+    # loop
+    for step in run.steps():
         video = draw_clips(
             clip_source,
             seed=config.seed,
@@ -336,40 +274,55 @@ def train_larp(
         draws = step_generator(config.seed + 1, step, ranks.rank)
         torch.manual_seed(int(torch.randint(2**31, (1,), generator=draws)))  # dropouts, the same when resumed
         count = model.draw_num_tokens(step_generator(config.seed + 2, step))  # the same in every process
-        playing = judge if step >= config.adversarial_start_step else None
         with compute.autocast():
             out = model(video, num_tokens=count, progress=step / config.steps, generator=draws)
-        logged: dict[str, Tensor | float] = {}
-        if playing is not None and step % config.discriminator_every == 0:
-            fake = out.reconstruction.detach()
-            logged |= playing.learn(video, fake, share=share, generator=draws, compute=compute, ranks=ranks)
-        with compute.autocast():
-            loss, terms = larp_loss(out, video, config, perception=perception, judge=playing)
-        model.zero_grad(set_to_none=True)
+            loss, logged = larp_loss(out, video, config, perception=perception)
+        opinion = {} if judge is None else judge(out.reconstruction, video, step, generator=draws)
+        if "adversarial" in opinion:
+            term = opinion.pop("adversarial")
+            loss = loss + config.adversarial_weight * term
+            logged["train/adversarial"] = term.detach()
+        if out.prior is not None:
+            loss = loss + config.prior_weight * out.prior.loss
+            logged |= prior_values(out)
+        logged = {"train/loss": loss.detach(), **logged}
         loss.backward()
         ranks.average_gradients(model.parameters())
-        most = float("inf") if config.grad_clip is None else config.grad_clip
-        norm = nn.utils.clip_grad_norm_(model.parameters(), most)
-        for optimizer in optimizers.values():
-            optimizer.step()
-        if ema is not None:
-            ema.update(model)
+        rates = learner.step(step)
         use.update(ranks.gather(out.codes))
 
-        if step % config.log_every == 0 or step + 1 == config.steps:
-            used, bits = float(use.share()), float(use.entropy_bits())
-            rates: dict[str, Tensor | float] = {"vq/use": used, "vq/entropy_bits": bits, "train/grad_norm": norm}
-            run.log(step, ranks.means(terms | logged) | rates | {"train/learning_rate": config.learning_rate * share})
-        if ranks.is_main and time.monotonic() - last_sheet >= config.sheet_every_s:
-            model.eval()
-            reconstruction_sheet(model, held, sheet)
-            model.train()
-            last_sheet = time.monotonic()
-        run.maybe_save(step, parts)
+        if run.logs(step):
+            codes = {"vq/use": float(use.share()), "vq/entropy_bits": float(use.entropy_bits())}
+            run.log(step, ranks.means({**logged, **opinion}) | codes | rates)
+        if run.looks(config.sheet_every_s):
+            with evaluating(learner.average) as shown:
+                reconstruction_sheet(shown, held, sheet)
 
-    run.finish(parts)
-    final = (model if ema is None else ema.model).eval()
+    # finish
+    finished = run.finish(learner.average)
     if ranks.is_main:
-        reconstruction_sheet(final, held, sheet)
-        final.save_pretrained(Path(folder) / "model")
-    return Path(folder) / "model"
+        reconstruction_sheet(learner.average, held, sheet)
+    return finished
+
+
+def _judge(config: LarpTrainConfig, model: Larp, compute: Compute, ranks: Ranks) -> LarpJudge:
+    """The adversary for clips of the model's size, whose rate runs the tokenizer's course."""
+    size = model.params.size
+    network = TransformerDiscriminator(
+        (model.params.num_frames, size, size),
+        patch=model.stride,
+        dim=config.discriminator_dim,
+        num_heads=config.discriminator_heads,
+        depth=config.discriminator_depth,
+    )
+    return LarpJudge(
+        network,
+        replace(config.optim, lr=config.discriminator_lr, weight_decay=0.0, grad_clip=None, ema=0.0),
+        steps=config.steps,
+        first_step=config.adversarial_start_step,
+        every=config.discriminator_every,
+        loss=config.discriminator_loss,
+        lecam_weight=config.lecam_weight,
+        compute=compute,
+        ranks=ranks,
+    )

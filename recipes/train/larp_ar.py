@@ -8,6 +8,7 @@ no pixels.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,8 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from llm.larp_ar import LarpAR, LarpARConfig, larp_ar_config
+from recipes.loop.average import evaluating
+from recipes.loop.learner import Care, Learner, Optim
 from recipes.loop.run import Run
-from recipes.loop.schedule import warmup_cosine
 from recipes.runtime.device import Compute
 from recipes.runtime.seeds import step_generator
 from recipes.tokens.larp_codes import LarpCodes
@@ -40,13 +42,11 @@ class LarpARTrainConfig:
         seed: decides weights, order and dropouts.
         steps: optimizer steps.
         batch_size: clips a step.
-        lr: peak learning rate.
-        final_lr: where the cosine ends, as a share of the peak.
-        warmup: steps of linear warm-up.
-        weight_decay: of the linear maps.
+        optim: of AdamW.
         validation_rows: last clips, kept out of training.
         validate_every: steps between validations.
         log_every: steps between log lines.
+        save_every_s: seconds between checkpoints.
     """
 
     frame_prediction: bool = False
@@ -61,25 +61,15 @@ class LarpARTrainConfig:
     seed: int = 0
     steps: int = 4
     batch_size: int = 4
-    lr: float = 6e-4
-    final_lr: float = 0.01
-    warmup: int = 100
-    weight_decay: float = 0.05
+    optim: Optim = Optim(lr=6e-4, final_lr=0.01, warmup_steps=100, betas=(0.9, 0.95), weight_decay=0.05, grad_clip=None)
     validation_rows: int = 8
     validate_every: int = 200
     log_every: int = 10
+    save_every_s: float = 120.0
 
 
 def larp_ar_model_config(config: LarpARTrainConfig, data: LarpCodes) -> LarpARConfig:
-    """The size with the vocabulary and length of these codes.
-
-    Args:
-        config: the run.
-        data: the codes.
-
-    Returns:
-        The model's config.
-    """
+    """The size with the vocabulary and length of these codes."""
     names = ("dim", "num_layers", "num_heads", "hidden_dim")
     changes = {name: value for name in names if (value := getattr(config, name)) is not None}
     return larp_ar_config(
@@ -92,44 +82,20 @@ def larp_ar_model_config(config: LarpARTrainConfig, data: LarpCodes) -> LarpARCo
     )
 
 
-def make_optimizer(model: LarpAR, config: LarpARTrainConfig) -> torch.optim.AdamW:
-    """AdamW that decays linear maps and leaves tables and norms alone.
-
-    Args:
-        model: the generator.
-        config: the run.
-
-    Returns:
-        The optimizer.
-    """
-    linear = {id(m.weight) for m in model.modules() if isinstance(m, nn.Linear)}
-    decayed = [p for p in model.parameters() if id(p) in linear]
-    kept = [p for p in model.parameters() if id(p) not in linear]
-    groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": kept, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=config.lr, betas=(0.9, 0.95))
+def linear_decay(model: LarpAR) -> Callable[[str, nn.Parameter], Care]:
+    """Linear maps are decayed, tables and norms are not."""
+    linear = {id(module.weight) for module in model.modules() if isinstance(module, nn.Linear)}
+    return lambda name, weight: Care(decayed=id(weight) in linear)
 
 
-@torch.no_grad()
 def validation_loss(model: LarpAR, data: LarpCodes, rows: Tensor, config: LarpARTrainConfig, compute: Compute) -> float:
-    """Nats a code on clips kept out.
-
-    Args:
-        model: the generator.
-        data: the codes.
-        rows: their numbers.
-        config: batch size.
-        compute: device and precision.
-
-    Returns:
-        The mean.
-    """
-    model.eval()
+    """Nats a code on clips kept out."""
     total = 0.0
-    for part in rows.split(config.batch_size):
-        with compute.autocast():
-            loss = model.loss(data.codes[part].to(compute.device), data.condition[part].to(compute.device))
-        total += float(loss) * len(part)
-    model.train()
+    with evaluating(model):
+        for part in rows.split(config.batch_size):
+            with compute.autocast():
+                loss = model.loss(data.codes[part].to(compute.device), data.condition[part].to(compute.device))
+            total += float(loss) * len(part)
     return total / len(rows)
 
 
@@ -151,39 +117,35 @@ def train_larp_ar(config: LarpARTrainConfig, folder: Path, *, data: LarpCodes, c
     num_train = len(data.codes) - config.validation_rows
     if num_train < 1:
         raise ValueError(f"validation_rows ({config.validation_rows}) must be less than the {len(data.codes)} clips")
+    held_out = torch.arange(num_train, len(data.codes))
+
+    # what learns
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         model = LarpAR(larp_ar_model_config(config, data)).to(compute.device).train()
-    held_out = torch.arange(num_train, len(data.codes))
-    optimizer = make_optimizer(model, config)
-    parts = {"model": model, "optimizer": optimizer}
-    run = Run(folder, title=model.family, total_steps=config.steps, config=config)
-    first = run.resume(parts)
+    learner = Learner(model, config.optim, steps=config.steps, care=linear_decay(model))
+    run = Run(folder, model.family, config, parts={"model": model, **learner.parts})
+
+    # loop
     clock, clips = time.monotonic(), 0
-    for step in run.steps(first):
+    for step in run.steps():
         generator = step_generator(config.seed, step)
         torch.manual_seed(int(torch.randint(2**31, (1,), generator=generator)))  # dropouts; a resumed run has the same
         rows = torch.randint(num_train, (config.batch_size,), generator=generator)
-        share = warmup_cosine(step, steps=config.steps, warmup=config.warmup, floor=config.final_lr)
-        for group in optimizer.param_groups:
-            group["lr"] = config.lr * share
         codes, condition = data.codes[rows].to(compute.device), data.condition[rows].to(compute.device)
         with compute.autocast():
             loss = model.loss(codes, condition, generator=generator)
-        optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        optimizer.step()
+        rates = learner.step(step)
         clips += config.batch_size
-        last = step == config.steps - 1
-        if step % config.log_every == 0 or last:
+        if run.logs(step):
             speed = clips / (time.monotonic() - clock)
-            run.log(step, {"train/loss": loss.detach(), "train/lr": config.lr * share, "perf/clips_per_s": speed})
+            run.log(step, {"train/loss": loss.detach(), "perf/clips_per_s": speed, **rates})
             clock, clips = time.monotonic(), 0
-        if len(held_out) and ((step + 1) % config.validate_every == 0 or last):
-            run.log(step, {"val/loss": validation_loss(model, data, held_out, config, compute)})
+        if len(held_out) and run.validates(step, config.validate_every):
+            run.log(step, {"val/loss": validation_loss(learner.average, data, held_out, config, compute)})
             clock, clips = time.monotonic(), 0
-        run.maybe_save(step, parts)
-    run.finish(parts)
-    model.classes, model.given_frames = data.classes, config.given_frames
-    model.eval().save_pretrained(Path(folder) / "model")
-    return Path(folder) / "model"
+
+    # finish
+    learner.average.classes, learner.average.given_frames = data.classes, config.given_frames
+    return run.finish(learner.average)

@@ -1,7 +1,7 @@
 """Train the prefix language model: AdamW or Muon, length groups, text dropout, block softmax.
 
-    cinepoet train lm --data runs/shards --tokenizers tiny --out runs/lm
-    torchrun --nproc-per-node 8 -m recipes.cli train lm --data runs/shards --tokenizers tiny --out runs/lm sharded=true
+    cinepoet train lm --data runs/shards --tokenizer tiny --out runs/lm
+    torchrun --nproc-per-node 8 -m recipes.cli train lm --data runs/shards --tokenizer tiny --out runs/lm sharded=true
 
 Each step draws one task (llm/batching.py), rows of one pool and which captions to drop from generators that depend on
 the seed and the step only. The processes share the drawn rows, so the data does not depend on their number, and a
@@ -10,7 +10,6 @@ resumed run draws what it would have drawn.
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -33,12 +32,12 @@ from llm.flops import sequence_flops
 from llm.init_from_codes import start_from_code_vectors
 from llm.loss import LMLoss, prefix_lm_loss
 from llm.model import PrefixLM
-from llm.tasks import find_task
+from llm.tasks import default_weights, find_task
 from mmtok.audio.orders import ORDERS
 from mmtok.vocabulary import Vocabulary
-from recipes.loop.average import follow_weights
+from recipes.loop.average import evaluating
+from recipes.loop.learner import Care, Learner, Optim
 from recipes.loop.run import Run
-from recipes.loop.schedule import warmup_cosine
 from recipes.loop.sharding import ShardedStore, save_whole, shard_from_first
 from recipes.runtime.device import Compute, peak_flops
 from recipes.runtime.distributed import ALONE, Ranks
@@ -47,18 +46,6 @@ from recipes.tokens.caption_vectors import CaptionLookup
 from recipes.tokens.lm_batches import LMData, make_batch
 
 OPTIMIZERS = ("adamw", "muon")
-
-
-def _default_weights() -> dict[str, float]:
-    return {
-        "text_to_video": 0.55,
-        "text_to_image": 0.05,
-        "unconditional": 0.05,
-        "image_to_video": 0.1,
-        "continue_video": 0.1,
-        "video_to_audio": 0.1,
-        "audio_to_video": 0.05,
-    }
 
 
 @dataclass(frozen=True)
@@ -84,12 +71,8 @@ class LMTrainConfig:
         micro_tokens: most places that one process computes at once; its share of a batch is cut into such pieces and
             their gradients are added. None computes it at once.
         sharded: True spreads weights and optimizer state over the processes, see recipes/loop/sharding.py.
-        optimizer: "adamw", or "muon" for the layers' matrices, see ``make_optimizers``.
-        lr: peak learning rate.
-        final_lr: learning rate at the end, as a part of the peak.
-        warmup: steps of linear warm-up.
-        weight_decay: of matrices; norms and positions are not decayed.
-        clip: largest gradient norm.
+        optimizer: "adamw", or "muon" for the layers' matrices, see ``recipes.loop.learner.Learner``.
+        optim: its numbers; matrices are decayed, norms, positions and tables are not.
         task_weights: task to share of steps.
         image_share: share of image steps in the first quarter and afterwards; None follows ``task_weights``.
         silent_share: part of the steps of tasks that write picture and sound which write the picture alone.
@@ -106,7 +89,6 @@ class LMTrainConfig:
         audio_lead_weight: weight of the first frames of every audio level, see llm/loss.py.
         audio_lead_frames: how many frames are first.
         first_slice_weight: weight of the first slice of visual tokens.
-        ema: decay of the averaged weights that are saved; 0 saves the weights themselves.
         validation_rows: last rows of a cache that are kept out of training, and most rows of each pool that are
             measured.
         validate_every: steps between validations.
@@ -135,12 +117,8 @@ class LMTrainConfig:
     micro_tokens: int | None = None
     sharded: bool = False
     optimizer: str = "adamw"
-    lr: float = 1e-3
-    final_lr: float = 0.02
-    warmup: int = 10
-    weight_decay: float = 0.05
-    clip: float = 1.0
-    task_weights: dict[str, float] = field(default_factory=_default_weights)
+    optim: Optim = Optim(lr=1e-3, final_lr=0.02, warmup_steps=10, betas=(0.9, 0.98), weight_decay=0.05, grad_clip=1.0)
+    task_weights: dict[str, float] = field(default_factory=default_weights)
     image_share: tuple[float, float] | None = None
     silent_share: float = 0.0
     given: tuple[int, ...] | None = None
@@ -154,7 +132,6 @@ class LMTrainConfig:
     audio_lead_weight: float = 1.0
     audio_lead_frames: int = 4
     first_slice_weight: float = 1.0
-    ema: float = 0.0
     validation_rows: int = 8
     validate_every: int = 200
     log_every: int = 10
@@ -165,17 +142,15 @@ class LMTrainConfig:
         values = vars(self)
         counts = ["steps", "tokens_per_step", "batch_multiple", "validate_every", "log_every"]
         counts += [name for name in ("micro_tokens", "recompute_every") if values[name] is not None]
-        shares = {n: values[n] for n in ("silent_share", "source_dropout", "text_dropout", "context_dropout", "ema")}
+        shares = {n: values[n] for n in ("silent_share", "source_dropout", "text_dropout", "context_dropout")}
         shares |= {f"image_share[{i}]": share for i, share in enumerate(self.image_share or ())}
         shares |= {f"task_text_dropout.{task}": share for task, share in self.task_text_dropout.items()}
         shares |= {f"task_slice_dropout.{task}": share for task, share in self.task_slice_dropout.items()}
         faults = [f"{name} must be at least 1, got {values[name]}" for name in counts if values[name] < 1]
         faults += [f"{name} must lie in [0, 1], got {share}" for name, share in shares.items() if not 0 <= share <= 1]
-        for name in ("text_slots", "lr", "final_lr", "warmup", "weight_decay", "z_loss", "validation_rows"):
+        for name in ("text_slots", "z_loss", "validation_rows"):
             if not values[name] >= 0:  # NaN fails too
                 faults.append(f"{name} must not be negative, got {values[name]}")
-        if not self.clip > 0:
-            faults.append(f"clip must be positive, got {self.clip}")
         if self.visual_factors != 1 and self.full_softmax:
             faults.append("full_softmax needs a row for every code, so it does not go with visual_factors=2")
         for name, known in (("size", tuple(PRESETS)), ("optimizer", OPTIMIZERS), ("audio_order", ORDERS)):
@@ -241,54 +216,15 @@ def draw_batch(
     ]
 
 
-def learning_rate(config: LMTrainConfig, step: int) -> float:
-    """Linear warm-up, then a cosine down to ``final_lr``.
+def lm_care(optimizer: str) -> Callable[[str, nn.Parameter], Care]:
+    """Matrices are decayed, norms and tables are not; Muon takes the matrices of the layers where it is asked for."""
 
-    Args:
-        config: the run.
-        step: from 0.
-
-    Returns:
-        The rate.
-    """
-    return config.lr * warmup_cosine(step, steps=config.steps, warmup=config.warmup, floor=config.final_lr)
-
-
-def make_optimizers(model: PrefixLM, config: LMTrainConfig) -> dict[str, torch.optim.Optimizer]:
-    """One AdamW (0.9, 0.98), or Muon for the layers' matrices beside an AdamW for the rest.
-
-    Matrices are decayed, norms and tables are not. Muon (Jordan et al. 2024) makes all directions of a matrix' step
-    equally long, which serves what the loss rarely asks for, such as reading the caption's shape. Its steps have the
-    root mean square of AdamW's (arXiv 2502.16982), so that both follow one learning rate.
-
-    Args:
-        model: the language model.
-        config: the run.
-
-    Returns:
-        Name in the checkpoint to optimizer.
-
-    Raises:
-        ValueError: for an unknown optimizer.
-    """
-    if config.optimizer not in OPTIMIZERS:
-        raise ValueError(f"unknown optimizer {config.optimizer!r}; known: {', '.join(OPTIMIZERS)}")
-    matrices: list[nn.Parameter] = []
-    decayed: list[nn.Parameter] = []
-    kept: list[nn.Parameter] = []
-    for name, weight in model.named_parameters():
+    def care(name: str, weight: nn.Parameter) -> Care:
         table = name.startswith(("positions.", "high_given_low.")) or "embed_tokens" in name
-        inside = ".layers." in name and weight.ndim == 2 and config.optimizer == "muon"
-        (matrices if inside else kept if weight.ndim < 2 or table else decayed).append(weight)
-    groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": kept, "weight_decay": 0.0}]
-    made: dict[str, torch.optim.Optimizer] = {
-        "optimizer": torch.optim.AdamW(groups, lr=config.lr, betas=(0.9, 0.98), fused=True)
-    }
-    if matrices:
-        made["muon"] = torch.optim.Muon(
-            matrices, lr=config.lr, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw"
-        )
-    return made
+        inside = ".layers." in name and weight.ndim == 2
+        return Care(decayed=weight.ndim >= 2 and not table, muon=inside and optimizer == "muon")
+
+    return care
 
 
 def lm_config(config: LMTrainConfig, data: LMData, text_dim: int) -> LMConfig:
@@ -492,7 +428,7 @@ def train_lm(
         ValueError: if a task finds no clips, ``start`` has other sizes than this run, or the processes cannot share a
             batch.
     """
-    # model and mixture
+    # what learns, and from what
     sharded = config.sharded and ranks.world > 1
     wanted = lm_config(config, data, text_dim)
     whole = None
@@ -513,44 +449,30 @@ def train_lm(
                 f"a batch of {size} {group.task} sequences cannot be shared by {ranks.world} processes; "
                 f"set batch_multiple={ranks.world}"
             )
+    average = None
     if sharded:
         model = shard_from_first(whole, ranks, compute.device)
-        averaged = shard_from_first(whole, ranks, compute.device) if config.ema else model
+        average = shard_from_first(whole, ranks, compute.device) if config.optim.ema else None
         del whole
     else:
         assert whole is not None, "every process has made it"
         model = whole.to(compute.device)
-        averaged = copy.deepcopy(model) if config.ema else model
-    averaged.requires_grad_(False)
     model.train().requires_grad_(True)
+    care = lm_care(config.optimizer)
+    learner = Learner(model, config.optim, steps=config.steps, care=care, fused=True, average=average)
     model.checkpoint_layers(config.recompute_every)
     if config.compiled:
         model.compile_layers()
     flops = {id(g): sequence_flops(model.config, g.layout, full_softmax=config.full_softmax) for g in groups}
     peak = peak_flops(compute)
 
-    # optimizers
-    optimizers = make_optimizers(model, config)
-    parts: dict[str, nn.Module | torch.optim.Optimizer] = {"model": model, **optimizers}
-    if config.ema:
-        parts["ema"] = averaged
-
-    # resume
-    run = Run(
-        folder,
-        title="language model",
-        total_steps=config.steps,
-        config=config,
-        save_every_s=config.save_every_s,
-        writes=ranks.is_main,
-        store=ShardedStore(folder / "checkpoint", ranks),
-        ranks=ranks,
-    )
-    first = run.resume(parts)
+    # run
+    store = ShardedStore(folder / "checkpoint", ranks)
+    run = Run(folder, "language model", config, ranks, parts={"model": model, **learner.parts}, store=store)
 
     # loop
     spent = _Spent()
-    for step in run.steps(first):
+    for step in run.steps():
         generator = step_generator(config.seed, step)
         shares = group_shares(groups, progress=step / config.steps, image_share=config.image_share)
         group = draw_group(groups, shares, generator)
@@ -565,39 +487,27 @@ def train_lm(
             ranks=ranks,
         )
         values = _learn(model, batches, group.task, config=config, compute=compute)
-        if not sharded:
+        if not sharded:  # weights that are spread reduce their gradients on the way back
             ranks.average_gradients(model.parameters())
-        norm = nn.utils.clip_grad_norm_(model.parameters(), config.clip)
-        for optimizer in optimizers.values():
-            for table in optimizer.param_groups:
-                table["lr"] = learning_rate(config, step)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-        if config.ema:
-            follow_weights(averaged, model, decay=config.ema, step=step)
+        rates = learner.step(step)
 
         spent.count(batches, flops[id(group)])
-        if step % config.log_every == 0 or step == config.steps - 1:
-            values = ranks.means(values)
-            values["train/grad_norm"] = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
-            values |= spent.told(peak, ranks)
+        if run.logs(step):
+            run.log(step, ranks.means(values) | rates | spent.told(peak, ranks))
             spent = _Spent()
-            run.log(step, values)
-        if (step + 1) % config.validate_every == 0 or step == config.steps - 1:
-            averaged.eval()
-            measured = validate(
-                averaged, groups, config=config, data=data, captions=captions, compute=compute, ranks=ranks
-            )
+        if run.validates(step, config.validate_every):
+            with evaluating(learner.average) as model_now:
+                measured = validate(
+                    model_now, groups, config=config, data=data, captions=captions, compute=compute, ranks=ranks
+                )
             if measured:
                 run.log(step, measured)
-            averaged.train()
             spent = _Spent()
-        run.maybe_save(step, parts)
 
     # finish
-    run.finish(parts)
-    save_whole(averaged, Path(folder) / "model", ranks)
-    return Path(folder) / "model"
+    finished = run.finish()
+    save_whole(learner.average, finished, ranks)
+    return finished
 
 
 class _Spent:

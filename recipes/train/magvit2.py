@@ -10,10 +10,8 @@ paper gets by inflating an image model (MAGVIT-v2, appendix; see ``mmtok.visual.
 
 from __future__ import annotations
 
-import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,14 +22,13 @@ from mmtok.metrics.codebook import CodebookUse
 from mmtok.metrics.visual import psnr_db
 from mmtok.quantize.lfq import entropy_weight
 from mmtok.visual.magvit2 import Magvit2, Magvit2Output, finish_images, inflate, magvit2, magvit2_params
-from recipes.corpora.shapes import ShapesCorpus, render_video
-from recipes.corpora.sources import ClipSource, draw_clips
+from recipes.corpora.sources import ClipSource, draw_clips, held_clips
 from recipes.figures.sheets import reconstruction_sheet
 from recipes.loop.adversary import Judge
-from recipes.loop.average import Ema
+from recipes.loop.average import evaluating
+from recipes.loop.learner import Learner, Optim
 from recipes.loop.perception import perceptual_network
 from recipes.loop.run import Run
-from recipes.loop.schedule import warmup_cosine
 from recipes.runtime.device import Compute
 from recipes.runtime.distributed import ALONE, Ranks
 from recipes.runtime.seeds import step_generator
@@ -52,13 +49,7 @@ class Magvit2TrainConfig:
         video_batch_size: clips a step, at the first of ``sizes``; other sizes get the same number of pixels.
         num_frames: frames of a clip, 1 + a multiple of the temporal stride.
         sizes: heights (= widths) in pixels; every step draws one.
-        learning_rate: peak.
-        betas: of Adam; (0.0, 0.99) in the paper, whose game with a judge wants no momentum.
-        final_learning_rate: where the cosine ends, as a share of the peak.
-        warmup_steps: linear warm-up.
-        weight_decay: of the kernels and matrices.
-        grad_clip: largest gradient norm.
-        ema_decay: of the running average of the weights.
+        optim: of AdamW; betas are (0.0, 0.99) in the paper, whose game with a judge wants no momentum.
         l1_weight: absolute error.
         l2_weight: squared error.
         edge_weight: error of neighbour differences.
@@ -95,13 +86,9 @@ class Magvit2TrainConfig:
     video_batch_size: int = 2
     num_frames: int = 17
     sizes: tuple[int, ...] = (64,)
-    learning_rate: float = 1e-3
-    betas: tuple[float, float] = (0.9, 0.99)
-    final_learning_rate: float = 0.05
-    warmup_steps: int = 100
-    weight_decay: float = 1e-4
-    grad_clip: float = 1.0
-    ema_decay: float = 0.999
+    optim: Optim = Optim(
+        lr=1e-3, final_lr=0.05, warmup_steps=100, betas=(0.9, 0.99), weight_decay=1e-4, grad_clip=1.0, ema=0.999
+    )
     l1_weight: float = 1.0
     l2_weight: float = 5.0
     edge_weight: float = 0.5
@@ -127,7 +114,7 @@ class Magvit2TrainConfig:
     save_every_s: float = 120.0
 
     def __post_init__(self) -> None:
-        if min(self.image_steps, self.video_steps) < 0 or self.total_steps < 1:
+        if min(self.image_steps, self.video_steps) < 0 or self.steps < 1:
             raise ValueError(
                 f"image_steps ({self.image_steps}) + video_steps ({self.video_steps}) must be at least 1, none negative"
             )
@@ -139,79 +126,20 @@ class Magvit2TrainConfig:
             raise ValueError(f"the discriminator judges clips of one size, sizes names {sorted(set(self.sizes))}")
 
     @property
-    def total_steps(self) -> int:
+    def steps(self) -> int:
         """All optimizer steps."""
         return self.image_steps + self.video_steps
 
     @property
     def first_judged_step(self) -> int:
         """The step from which the discriminator takes part; beyond the end when it never does."""
-        return max(self.adversarial_start_step, self.image_steps) if self.adversarial_weight else self.total_steps
-
-
-class ShapesClips:
-    """Clips of the made-up corpus, drawn from a pool that is rendered once and kept as bytes.
-
-    Args:
-        num_clips: scenes in the pool.
-        size: largest size asked for later, pixels; smaller ones are crops or reductions by whole factors.
-        num_frames: longest clip asked for later.
-        seed: of the corpus.
-    """
-
-    def __init__(self, *, num_clips: int = 512, size: int = 64, num_frames: int = 17, seed: int = 0):
-        corpus = ShapesCorpus(seed, "train")
-        scenes = (render_video(corpus.scene(i), size=size, num_frames=num_frames) for i in range(num_clips))
-        self._pool = torch.stack([((scene + 1) * 127.5).round().to(torch.uint8) for scene in scenes])
-
-    def __call__(self, generator: torch.Generator, batch_size: int, num_frames: int, size: int) -> Tensor:
-        """Draw a batch.
-
-        Args:
-            generator: decides everything.
-            batch_size: clips.
-            num_frames: at most the pool's.
-            size: at most the pool's.
-
-        Returns:
-            (b, 3, num_frames, size, size) in [-1, 1].
-
-        Raises:
-            ValueError: if more is asked for than the pool holds.
-        """
-        frames, side = self._pool.shape[2], self._pool.shape[-1]
-        if num_frames > frames or size > side:
-            raise ValueError(f"the pool holds {frames} frames of {side} pixels, asked for {num_frames} of {size}")
-        clips = []
-        for _ in range(batch_size):
-            n, first, reduce = (
-                int(torch.randint(high, (1,), generator=generator))
-                for high in (len(self._pool), frames - num_frames + 1, 2)
-            )
-            clip = self._pool[n, :, first : first + num_frames].float() / 127.5 - 1
-            factor = side // size
-            if reduce and factor > 1:
-                clip = torch.nn.functional.avg_pool2d(clip, factor)
-            room = clip.shape[-1] - size + 1
-            top, left = (int(torch.randint(room, (1,), generator=generator)) for _ in range(2))
-            clips.append(clip[..., top : top + size, left : left + size])
-        return torch.stack(clips)
+        return max(self.adversarial_start_step, self.image_steps) if self.adversarial_weight else self.steps
 
 
 def magvit2_loss(
     model: Magvit2, video: Tensor, config: Magvit2TrainConfig, step: int
 ) -> tuple[Tensor, Magvit2Output, dict[str, Tensor | float]]:
-    """The training objective on one batch.
-
-    Args:
-        model: the tokenizer.
-        video: (b, 3, t, h, w) in [-1, 1].
-        config: weights of the terms.
-        step: decides the entropy weight.
-
-    Returns:
-        The loss, the model's output, and the terms by log name.
-    """
+    """The training objective on one batch."""
     output = model(video, temperature=config.temperature)
     terms = reconstruction_losses(output.reconstruction, video)
     entropy = output.losses.token_entropy - output.losses.codebook_entropy
@@ -237,21 +165,6 @@ def magvit2_loss(
         "vq/entropy_weight": weight,
     }
     return loss, output, logged
-
-
-def learning_rate_at(step: int, config: Magvit2TrainConfig) -> float:
-    """Linear warm-up, then half a cosine down to the final share.
-
-    Args:
-        step: optimizer step, from 0.
-        config: peak, warm-up, length and end.
-
-    Returns:
-        The learning rate of ``step``.
-    """
-    total = config.total_steps
-    floor = config.final_learning_rate
-    return config.learning_rate * warmup_cosine(step, steps=total, warmup=config.warmup_steps, floor=floor)
 
 
 def draw_batch(config: Magvit2TrainConfig, clip_source: ClipSource, step: int, ranks: Ranks = ALONE) -> Tensor:
@@ -313,46 +226,28 @@ def train_magvit2(
     Returns:
         The model's folder, ``folder / "model"``.
     """
+    # what learns
     torch.manual_seed(config.seed)
     model = _start(config).to(compute.device, memory_format=torch.channels_last_3d).train()  # type: ignore[call-overload]
-    ema = Ema(model, config.ema_decay)
-    matrices = [p for p in model.parameters() if p.ndim > 1]
-    others = [p for p in model.parameters() if p.ndim <= 1]
-    groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas)
+    learner = Learner(model, config.optim, steps=config.steps)
     use = CodebookUse(model.codebook_size, window=config.use_window)
-
-    total = config.total_steps
-    parts: dict[str, Any] = {"model": model, "ema": ema, "optimizer": optimizer, "use": use}
     network = None if config.perceptual_network is None else perceptual_network(config.perceptual_network)
     network = None if network is None else network.to(compute.device)
-    judge = Judge(config, compute.device) if config.first_judged_step < total else None
-    if judge is not None:
-        parts |= judge.parts()
-    run = Run(
-        Path(folder),
-        title="magvit2",
-        total_steps=total,
-        config=config,
-        save_every_s=config.save_every_s,
-        writes=ranks.is_main,
-    )
-    sheet = Path(folder) / "reconstructions.png"
-    held = [
-        clip_source(step_generator(config.seed, -1 - i), 2, config.num_frames, s) for i, s in enumerate(config.sizes)
-    ]
-    held = [video.to(compute.device) for video in held]
-    last_sheet = time.monotonic()
+    judge = _judge(config, compute, ranks) if config.first_judged_step < config.steps else None
 
-    for step in run.steps(run.resume(parts)):
-        lr = learning_rate_at(step, config)
-        for group in optimizer.param_groups:
-            group["lr"] = lr
-        if step and step == config.image_steps:
-            finish_images(model, optimizer)
-            finish_images(ema.model)
+    # run
+    parts = {"model": model, **learner.parts, "use": use, **({} if judge is None else judge.parts)}
+    run = Run(folder, "magvit2", config, ranks, parts=parts)
+    sheet = run.folder / "reconstructions.png"
+    held = held_clips(clip_source, seed=config.seed, num_frames=config.num_frames, sizes=config.sizes)
+    held = [video.to(compute.device) for video in held]
+
+    # loop
+    for step in run.steps():
+        if step and step == config.image_steps:  # from here on clips: the half that images never passed is copied
+            finish_images(model, learner.optimizers["optimizer"])
+            finish_images(learner.average)
         video = draw_batch(config, clip_source, step, ranks).to(compute.device)
-        playing = judge if step >= config.first_judged_step else None
         with compute.autocast():
             loss, output, logged = magvit2_loss(model, video, config, step)
             if network is not None:
@@ -360,31 +255,47 @@ def train_magvit2(
                 term = perceptual_loss(network, output.reconstruction, video, frames=frames)
                 loss = loss + config.perceptual_weight * term
                 logged["train/perceptual"] = term.detach()
-            if playing is not None:
-                term = playing.opinion(output.reconstruction)
-                loss = loss + config.adversarial_weight * term
-                logged["train/adversarial"] = term.detach()
-        optimizer.zero_grad(set_to_none=True)
+        opinion = {} if judge is None else judge(output.reconstruction, video, step)
+        if "adversarial" in opinion:
+            term = opinion.pop("adversarial")
+            loss = loss + config.adversarial_weight * term
+            logged["train/adversarial"] = term.detach()
         loss.backward()
         ranks.average_gradients(model.parameters())
-        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.grad_clip)
-        optimizer.step()
-        if playing is not None:
-            logged |= playing.learn(video, output.reconstruction, step=step, lr=lr, compute=compute, ranks=ranks)
-        ema.update(model)
+        rates = learner.step(step)
+        if judge is not None and opinion:
+            judge.learner.step(step)
         use.update(ranks.gather(output.codes))
 
-        if step % config.log_every == 0 or step + 1 == total:
+        if run.logs(step):
             share, bits = float(use.share()), float(use.entropy_bits())
-            logged |= {"vq/use": share, "vq/entropy_bits": bits, "vq/perplexity": 2.0**bits, "train/grad_norm": norm}
-            run.log(step, ranks.means(logged) | {"train/learning_rate": lr})
-        if ranks.is_main and time.monotonic() - last_sheet >= config.sheet_every_s:
-            reconstruction_sheet(ema.model, held, sheet)
-            last_sheet = time.monotonic()
-        run.maybe_save(step, parts)
+            codes = {"vq/use": share, "vq/entropy_bits": bits, "vq/perplexity": 2.0**bits}
+            run.log(step, ranks.means({**logged, **opinion}) | codes | rates)
+        if run.looks(config.sheet_every_s):
+            with evaluating(learner.average) as shown:
+                reconstruction_sheet(shown, held, sheet)
 
-    run.finish(parts)
+    # finish
+    finished = run.finish(learner.average)
     if ranks.is_main:
-        reconstruction_sheet(ema.model, held, sheet)
-        ema.model.save_pretrained(Path(folder) / "model")
-    return Path(folder) / "model"
+        reconstruction_sheet(learner.average, held, sheet)
+    return finished
+
+
+def _judge(config: Magvit2TrainConfig, compute: Compute, ranks: Ranks) -> Judge:
+    """The adversary, whose rate follows the tokenizer's."""
+    size, optim = config.sizes[0], config.optim
+    rate = optim.lr * config.discriminator_lr_scale
+    return Judge(
+        (config.num_frames, size, size),
+        replace(optim, lr=rate, betas=(0.0, 0.99), weight_decay=0.0, grad_clip=None, ema=0.0),
+        steps=config.steps,
+        first_step=config.first_judged_step,
+        channels=config.discriminator_channels,
+        channel_multipliers=config.discriminator_multipliers,
+        r1_cost=config.r1_cost,
+        r1_every=config.r1_every,
+        lecam_weight=config.lecam_weight,
+        compute=compute,
+        ranks=ranks,
+    )

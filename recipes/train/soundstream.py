@@ -15,19 +15,20 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from mmtok.audio.soundstream import PRESETS, SoundStream, build_soundstream
 from mmtok.losses.audio import MultiScaleMelLoss, waveform_loss
+from mmtok.losses.audio_discriminators import AudioDiscriminators
 from mmtok.losses.balancer import LossBalancer
 from mmtok.metrics.audio import LogMelDistance
 from mmtok.metrics.codebook import CodebookUse
 from mmtok.quantize.residual import CodebookLearning, ResidualVQ
 from recipes.corpora.shapes import ShapesCorpus
 from recipes.corpora.sources import MixedSounds, SoundSource
-from recipes.loop.adversary import Critics
+from recipes.loop.adversary import Critics, all_alike
+from recipes.loop.average import evaluating
+from recipes.loop.learner import Learner, Optim
 from recipes.loop.run import Run
-from recipes.loop.schedule import warmup_cosine
 from recipes.runtime.device import Compute
 from recipes.runtime.distributed import ALONE, Ranks
 from recipes.runtime.seeds import step_generator
@@ -46,10 +47,7 @@ class SoundStreamTrainConfig:
         recording_s: so many seconds of every file are kept in memory (230 MB an hour).
         gain_db: a crop of a recording is made quieter by up to so many dB; what a codec never heard so quiet it codes
             badly.
-        lr: peak learning rate of AdamW.
-        warmup_steps: linear warm-up; a cosine to 2 % of ``lr`` follows.
-        weight_decay: of AdamW.
-        max_grad_norm: gradients are clipped to this norm.
+        optim: of AdamW, which decays every weight.
         mel_weight: weight of the multi-scale mel loss.
         mel_as_published: the paper's sum over windows instead of a mean that does not depend on their number.
         mel_windows: window lengths in samples; the paper's are 64, 128, ... 2048.
@@ -63,7 +61,6 @@ class SoundStreamTrainConfig:
         start_vectors: vectors gathered before k-means, see ``CodebookLearning``.
         quantize_from_step: steps before this one train encoder and decoder without codebooks between them.
         level_dropout: probability that an example uses only its first levels.
-        average_decay: decay of the averaged weights that are saved, or None to save the last ones.
         use_window: steps over which the use of codes is counted.
         min_use: a level below this share of codes in use, late in the run, stops it.
         min_use_from_step: quantized steps from which that is checked; early batches look all alike.
@@ -91,10 +88,7 @@ class SoundStreamTrainConfig:
     num_samples: int = 10_240
     recording_s: float = 20.0
     gain_db: float = 15.0
-    lr: float = 1e-3
-    warmup_steps: int = 100
-    weight_decay: float = 0.01
-    max_grad_norm: float = 1.0
+    optim: Optim = Optim(lr=1e-3, final_lr=0.02, warmup_steps=100, betas=(0.9, 0.99), weight_decay=0.01, grad_clip=1.0)
     mel_weight: float = 1.0
     mel_as_published: bool = False
     mel_windows: tuple[int, ...] = (128, 512, 2048)
@@ -108,7 +102,6 @@ class SoundStreamTrainConfig:
     start_vectors: int = 0
     quantize_from_step: int = 0
     level_dropout: float = 0.5
-    average_decay: float | None = None
     use_window: int = 100
     min_use: float = 0.1
     min_use_from_step: int = 1000
@@ -135,13 +128,12 @@ class SoundStreamTrainConfig:
         ]
         weights = [
             *("mel_weight", "mel_linear_weight", "waveform_weight", "commitment_weight", "adversarial_weight"),
-            *("gain_db", "feature_weight", "warmup_steps", "quantize_from_step"),
+            *("gain_db", "feature_weight", "quantize_from_step"),
         ]
         faults = [f"{name} must be at least 1, got {values[name]}" for name in counts if values[name] < 1]
         faults += [f"{name} must not be negative, got {values[name]}" for name in weights if values[name] < 0]
-        for name in ("recording_s", "max_grad_norm"):
-            if values[name] <= 0:
-                faults.append(f"{name} must be positive, got {values[name]}")
+        if self.recording_s <= 0:
+            faults.append(f"recording_s must be positive, got {self.recording_s}")
         critics_first = self.adversarial_start_step == 0 and self.adversarial_weight + self.feature_weight > 0
         if not self.mel_weight + self.waveform_weight > 0 and not critics_first:
             faults.append(
@@ -197,29 +189,8 @@ class CodebookTraining:
         self.quantizer.load_training_state(state)
 
 
-def learning_rate_share(step: int, *, steps: int, warmup_steps: int) -> float:
-    """Share of the peak learning rate: linear warm-up, then a cosine to 2 %.
-
-    Args:
-        step: from 0.
-        steps: of the whole run.
-        warmup_steps: of the warm-up.
-
-    Returns:
-        A number in (0, 1].
-    """
-    return warmup_cosine(step, steps=steps, warmup=warmup_steps, floor=0.02)
-
-
 def weights_of(config: SoundStreamTrainConfig) -> dict[str, float]:
-    """Weights of the terms that are computed from the sound.
-
-    Args:
-        config: the run.
-
-    Returns:
-        Name to weight; terms of weight 0 are left out.
-    """
+    """Weights of the terms that are computed from the sound."""
     weights = {"mel": config.mel_weight, "waveform": config.waveform_weight}
     if config.adversarial_start_step is not None:
         weights |= {"adversarial": config.adversarial_weight, "feature": config.feature_weight}
@@ -261,22 +232,10 @@ def backward(
     return loss.detach()
 
 
-@torch.no_grad()
 def evaluate(model: SoundStream, audio: Tensor, distance: LogMelDistance) -> dict[str, float]:
-    """Log-mel distance of encode-then-decode, alone and relative to that of silence.
-
-    Args:
-        model: put into eval mode for the duration.
-        audio: (b, 1, n) originals.
-        distance: the metric.
-
-    Returns:
-        ``val/log_mel`` and ``val/log_mel_vs_silence``.
-    """
-    was_training = model.training
-    model.eval()
-    restored = model.decode(model.encode(audio), audio.shape[-1])
-    model.train(was_training)
+    """Log-mel distance of encode-then-decode, alone and relative to that of silence."""
+    with evaluating(model):
+        restored = model.decode(model.encode(audio), audio.shape[-1])
     own = float(distance(restored, audio).mean())
     silence = float(distance(torch.zeros_like(audio), audio).mean())
     return {"val/log_mel": own, "val/log_mel_vs_silence": own / max(silence, 1e-9)}
@@ -313,7 +272,7 @@ def train_soundstream(
         sound_source = MixedSounds(ShapesCorpus(config.seed), None, sample_rate=sample_rate_of(config))
     device = compute.device
 
-    # model and losses
+    # what learns
     torch.manual_seed(config.seed)
     learning = CodebookLearning(
         decay=config.codebook_decay,
@@ -338,40 +297,22 @@ def train_soundstream(
     distance = LogMelDistance(sample_rate=model.sample_rate).to(device)
     use = CodebookUse(model.codebook_size, num_codebooks=model.num_codebooks, window=config.use_window)
 
-    # optimizers
-    optimizer = torch.optim.AdamW(model.parameters(), lr=config.lr, betas=(0.9, 0.99), weight_decay=config.weight_decay)
-    parts: dict[str, Any] = {"model": model, "codebooks": CodebookTraining(model.quantizer), "optimizer": optimizer}
-    parts["use"] = use
-    average = None
-    if config.average_decay is not None:
-        average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.average_decay))
-        parts["average"] = average
-    critics = None if config.adversarial_start_step is None else Critics(config, device)
-    if critics is not None:
-        parts |= critics.parts()
+    learner = Learner(model, config.optim, steps=config.steps, care=all_alike)
+    critics = None if config.adversarial_start_step is None else _critics(config, compute, ranks)
     balancer = LossBalancer(weights_of(config), decay=config.balancer_decay) if config.balanced else None
-    if balancer is not None:
-        parts["balancer"] = balancer
 
-    # resume
-    run = Run(
-        folder,
-        title="soundstream",
-        total_steps=config.steps,
-        config=config,
-        save_every_s=config.save_every_s,
-        writes=ranks.is_main,
-    )
-    first = run.resume(parts)
+    # run
+    parts: dict[str, Any] = {"model": model, "codebooks": CodebookTraining(model.quantizer), "use": use}
+    parts |= learner.parts | ({} if critics is None else critics.parts)
+    parts |= {} if balancer is None else {"balancer": balancer}
+    run = Run(folder, "soundstream", config, ranks, parts=parts)
     judged = min(config.adversarial_examples or config.batch_size, config.batch_size)
     num_judged = len(ranks.share(judged))  # the first of this process' examples, since these are shared in turn
     held = sound_source(step_generator(config.seed + 1, 0), config.evaluation_size, config.num_samples).to(device)
-    clock, clock_step = time.monotonic(), first
 
-    for step in run.steps(first):
-        share = learning_rate_share(step, steps=config.steps, warmup_steps=config.warmup_steps)
-        for group in optimizer.param_groups:
-            group["lr"] = config.lr * share
+    # loop
+    clock, done = time.monotonic(), 0
+    for step in run.steps():
         model.quantizer.learning = replace(learning, waits=step < config.quantize_from_step)
         whole = sound_source(step_generator(config.seed, step), config.batch_size, config.num_samples)
         audio = whole[list(ranks.share(config.batch_size))].to(device)
@@ -384,52 +325,57 @@ def train_soundstream(
                 "waveform": waveform_loss(restored, audio),
                 "commitment": result.commitment_loss,
             }
-        if critics is not None and step >= (config.adversarial_start_step or 0):
-            real, fake = audio[:num_judged], restored[:num_judged]
-            terms["discriminator"] = critics.learn(real, fake.detach(), compute=compute, ranks=ranks)
-            with compute.autocast():
-                terms |= critics.opinion(real, fake)
-
-        optimizer.zero_grad(set_to_none=True)
+        if critics is not None:
+            terms |= critics(restored[:num_judged], audio[:num_judged], step)
         loss = backward(terms, restored, config=config, balancer=balancer, ranks=ranks)
         ranks.average_gradients(model.parameters())
-        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.max_grad_norm)
-        optimizer.step()
-        if average is not None:
-            average.update_parameters(model)
+        rates = learner.step(step)
+        done += 1
         if result.commitment_loss.requires_grad:  # codes of codebooks that wait for their start say nothing
             use.update(ranks.gather(result.codes))
 
-        if step % config.log_every == 0 or step + 1 == config.steps:
+        if run.logs(step):
             told = {"train/loss": loss} | {f"train/{name}": value.detach() for name, value in terms.items()}
-            values: dict[str, float | Tensor] = ranks.means({**told})
-            values |= {"train/grad_norm": norm, "train/lr": config.lr * share}
+            values: dict[str, float | Tensor] = ranks.means({**told}) | rates
             for level, (used, perplexity) in enumerate(zip(use.share(), use.perplexity(), strict=True)):
                 values[f"vq/use_level_{level}"] = used
                 values[f"vq/perplexity_level_{level}"] = perplexity
                 values[f"vq/revived_level_{level}"] = float(model.quantizer.revived[level])
-            now = time.monotonic()
-            values["perf/steps_per_s"] = (step + 1 - clock_step) / max(now - clock, 1e-9)
-            clock, clock_step = now, step + 1
+            values["perf/steps_per_s"] = done / max(time.monotonic() - clock, 1e-9)
+            clock, done = time.monotonic(), 0
             if step % config.evaluate_every < config.log_every or step + 1 == config.steps:
-                values |= evaluate(model, held, distance)
+                values |= evaluate(learner.average, held, distance)
             run.log(step, values)
-            if (
-                step >= config.quantize_from_step + config.min_use_from_step
-                and float(use.share().min()) < config.min_use
-            ):
-                level = int(use.share().argmin())
-                raise RuntimeError(
-                    f"level {level} uses {float(use.share().min()):.1%} of its codes at step {step} of {config.steps}, "
-                    f"less than min_use ({config.min_use:.0%}): the codebook collapsed; raise revival_threshold, "
-                    "lower lr, or give more varied sound"
-                )
-        run.maybe_save(step, parts)
+            if step >= config.quantize_from_step + config.min_use_from_step:
+                _refuse_collapse(use, step, config)
 
     # finish
-    run.finish(parts)
-    final = model if average is None else average.module
-    assert isinstance(final, SoundStream), "the average is a copy of the model"
-    if ranks.is_main:
-        final.eval().save_pretrained(folder / "model")
-    return folder / "model"
+    return run.finish(learner.average)
+
+
+def _critics(config: SoundStreamTrainConfig, compute: Compute, ranks: Ranks) -> Critics:
+    """The discriminators, whose rate is constant."""
+    rates = {"final_lr": 1.0, "warmup_steps": 0, "betas": (0.5, 0.9), "weight_decay": 0.01}
+    return Critics(
+        AudioDiscriminators(
+            waveform_channels=config.waveform_channels,
+            max_waveform_channels=config.max_waveform_channels,
+            spectral_channels=config.spectral_channels,
+        ),
+        Optim(lr=config.discriminator_lr, grad_clip=config.optim.grad_clip, **rates),  # type: ignore[arg-type]
+        steps=config.steps,
+        first_step=config.adversarial_start_step or 0,
+        compute=compute,
+        ranks=ranks,
+    )
+
+
+def _refuse_collapse(use: CodebookUse, step: int, config: SoundStreamTrainConfig) -> None:
+    """Stop where a level of codes stays nearly unused: the loss would not tell, and the codec would be useless."""
+    share, level = float(use.share().min()), int(use.share().argmin())
+    if share < config.min_use:
+        raise RuntimeError(
+            f"level {level} uses {share:.1%} of its codes at step {step} of {config.steps}, less than min_use "
+            f"({config.min_use:.0%}): the codebook collapsed; raise revival_threshold, lower optim.lr, or give more "
+            "varied sound"
+        )

@@ -11,7 +11,6 @@ small models and short runs.
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,9 +19,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from recipes.loop.average import follow_weights
+from recipes.loop.learner import Care, Learner, Optim
 from recipes.loop.run import Run
-from recipes.loop.schedule import warmup_cosine
 from recipes.runtime.device import Compute
 from recipes.runtime.distributed import ALONE, Ranks
 from recipes.runtime.seeds import step_generator
@@ -52,17 +50,12 @@ class SuperResTrainConfig:
         micro_batch: clips that go through the model at once, or None for all; gradients are those of the whole batch.
         recompute: compute each layer again for its gradients instead of keeping what is inside it.
         compiled: True compiles each layer with torch.compile.
-        lr: peak learning rate.
-        final_lr: learning rate at the end, as a part of the peak.
-        warmup: steps of linear warm-up.
-        weight_decay: of matrices; norms and tables are not decayed.
-        clip: largest gradient norm.
+        optim: of AdamW; the layers' matrices are decayed. The averaged weights are validated and saved.
         label_smoothing: probability spread over all values of a factor.
         visible_weight: weight of visible positions in the loss, against 1 for hidden ones.
         max_noise: largest share of low-resolution codes replaced by random ones.
         drop_low: share of clips without the low-resolution condition.
         drop_text: share of clips without text.
-        ema: decay of the averaged weights that are validated and saved.
         validation_rows: clips of each group that are kept out of training and validated, as far as there are.
         validate_every: steps between validations.
         log_every: steps between log lines.
@@ -82,17 +75,14 @@ class SuperResTrainConfig:
     micro_batch: int | None = None
     recompute: bool = False
     compiled: bool = False
-    lr: float = 1e-3
-    final_lr: float = 0.02
-    warmup: int = 10
-    weight_decay: float = 0.045
-    clip: float = 1.0
+    optim: Optim = Optim(
+        lr=1e-3, final_lr=0.02, warmup_steps=10, betas=(0.9, 0.96), weight_decay=0.045, grad_clip=1.0, ema=0.999
+    )
     label_smoothing: float = 1e-4
     visible_weight: float = 1.0
     max_noise: float = 0.25
     drop_low: float = 0.1
     drop_text: float = 0.1
-    ema: float = 0.999
     validation_rows: int = 8
     validate_every: int = 200
     log_every: int = 10
@@ -103,11 +93,10 @@ class SuperResTrainConfig:
         values = vars(self)
         counts = ["steps", "batch_size", "text_slots", "validate_every", "log_every"]
         counts += ["micro_batch"] if self.micro_batch is not None else []
-        shares = ("max_noise", "drop_low", "drop_text", "ema", "final_lr", "label_smoothing")
+        shares = ("max_noise", "drop_low", "drop_text", "label_smoothing")
         faults = [f"{name} must be at least 1, got {values[name]}" for name in counts if values[name] < 1]
         faults += [f"{name} must lie in [0, 1], got {values[name]}" for name in shares if not 0 <= values[name] <= 1]
-        faults += [f"{name} must be positive, got {values[name]}" for name in ("lr", "clip") if not values[name] > 0]
-        for name in ("warmup", "weight_decay", "visible_weight", "validation_rows"):
+        for name in ("visible_weight", "validation_rows"):
             if values[name] < 0:
                 faults.append(f"{name} must not be negative, got {values[name]}")
         if faults:
@@ -167,16 +156,7 @@ class Batch:
 
 
 def batch_loss(model: SuperResTransformer, batch: Batch, config: SuperResTrainConfig) -> SuperResLoss:
-    """Loss of one batch.
-
-    Args:
-        model: the transformer.
-        batch: clips and their corruption.
-        config: label smoothing and the weight of visible positions.
-
-    Returns:
-        Loss and accuracies.
-    """
+    """Loss of one batch."""
     drawn = batch.corruption
     logits = model(
         batch.high,
@@ -218,17 +198,7 @@ def superres_config(config: SuperResTrainConfig, grids: Sequence[Size], text_dim
 
 
 def whole_grid(grids: Sequence[Size]) -> Size:
-    """The smallest grid that holds others, whose windows must tile them all.
-
-    Args:
-        grids: (t, h, w) tokens each.
-
-    Returns:
-        (t, h, w).
-
-    Raises:
-        ValueError: if it has no windows, or they do not tile one of the grids.
-    """
+    """The smallest grid that holds others, whose windows must tile them all."""
     whole: Size = (max(g[0] for g in grids), max(g[1] for g in grids), max(g[2] for g in grids))
     for grid in grids:
         for window in windows_for(whole):
@@ -242,36 +212,9 @@ def whole_grid(grids: Sequence[Size]) -> Size:
     return whole
 
 
-def learning_rate(config: SuperResTrainConfig, step: int) -> float:
-    """Linear warm-up, then a cosine down to ``final_lr``.
-
-    Args:
-        config: the run.
-        step: from 0.
-
-    Returns:
-        The rate.
-    """
-    return config.lr * warmup_cosine(step, steps=config.steps, warmup=config.warmup, floor=config.final_lr)
-
-
-def make_optimizer(model: nn.Module, config: SuperResTrainConfig) -> torch.optim.AdamW:
-    """AdamW (0.9, 0.96) that decays the layers' matrices and leaves norms and tables alone.
-
-    Args:
-        model: the transformer.
-        config: the run.
-
-    Returns:
-        The optimizer.
-    """
-    decayed: list[nn.Parameter] = []
-    kept: list[nn.Parameter] = []
-    for name, weight in model.named_parameters():
-        table = name.startswith(("embed.", "low_embed."))
-        (kept if weight.ndim < 2 or table else decayed).append(weight)
-    groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": kept, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=config.lr, betas=(0.9, 0.96), fused=True)
+def layers_decay(name: str, weight: nn.Parameter) -> Care:
+    """The layers' matrices are decayed, norms and tables are not."""
+    return Care(decayed=weight.ndim > 1 and not name.startswith(("embed.", "low_embed.")))
 
 
 class SuperResData:
@@ -348,16 +291,7 @@ class SuperResData:
             yield self._batch(pairs, generators[start : start + size], rates), len(part) / len(rows)
 
     def clean(self, pairs: Pairs, generators: list[torch.Generator], *, hide_all: bool) -> Batch:
-        """Clips with both conditions whole.
-
-        Args:
-            pairs: b clips.
-            generators: b, drawing the masks.
-            hide_all: True hides every high-resolution code, as when sampling starts.
-
-        Returns:
-            The batch.
-        """
+        """Clips with both conditions whole."""
         batch = self._batch(pairs, generators, {"max_noise": 0.0, "drop_low": 0.0, "drop_text": 0.0})
         if hide_all:
             batch.corruption.masked.fill_(True)
@@ -416,16 +350,7 @@ def validate(
 
 
 def copy_accuracy(low: Tensor, high: Tensor, factor_sizes: tuple[int, ...]) -> dict[str, float | Tensor]:
-    """What is right when every high-resolution code is taken from the low-resolution code under it.
-
-    Args:
-        low: (b, t, h, w) codes.
-        high: (b, t, 2h, 2w) codes.
-        factor_sizes: values of each factor.
-
-    Returns:
-        ``val/copy_accuracy``, the share of right codes, and ``val/copy_accuracy_factor0`` and so on, of right factors.
-    """
+    """What is right when every high-resolution code is taken from the low-resolution code under it."""
     copied = low.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
     pairs = zip(split_codes(copied, factor_sizes), split_codes(high, factor_sizes), strict=True)
     values: dict[str, float | Tensor] = {"val/copy_accuracy": (copied == high).float().mean()}
@@ -497,7 +422,7 @@ def train_superres(
         ValueError: if a grid has no windows, the codebook does not factor, weights to start from do not fit, or a batch
             cannot be shared.
     """
-    # model and data
+    # what learns
     wanted = superres_config(config, [group.grid for group in groups], text_dim)
     if start is None:
         with torch.random.fork_rng(devices=[]):
@@ -506,29 +431,17 @@ def train_superres(
     else:
         model = start_from(start, wanted, text_dim=text_dim)
     model.to(compute.device).train()
-    averaged = copy.deepcopy(model).requires_grad_(False)
+    learner = Learner(model, config.optim, steps=config.steps, care=layers_decay, fused=True)
     model.recompute = config.recompute
     if config.compiled:
         model.compile_layers()
     size = model.config.codebook_size
     data = SuperResData(groups, captions, config, codebook_size=size, device=compute.device, ranks=ranks)
-
-    # optimizer and resume
-    optimizer = make_optimizer(model, config)
-    parts = {"model": model, "averaged": averaged, "optimizer": optimizer}
-    run = Run(
-        folder,
-        title="super-resolution",
-        total_steps=config.steps,
-        config=config,
-        save_every_s=config.save_every_s,
-        writes=ranks.is_main,
-    )
-    first = run.resume(parts)
+    run = Run(folder, "super-resolution", config, ranks, parts={"model": model, **learner.parts})
 
     # loop
     clock, clips = time.monotonic(), 0
-    for step in run.steps(first):
+    for step in run.steps():
         values: dict[str, float | Tensor] = {}
         for batch, share in data.training(step):
             with compute.autocast():
@@ -538,32 +451,16 @@ def train_superres(
                 values[name] = values.get(name, 0.0) + share * value
             clips += len(batch.high) * ranks.world
         ranks.average_gradients(model.parameters())
-        norm = nn.utils.clip_grad_norm_(model.parameters(), config.clip)
-        rate = learning_rate(config, step)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        follow_weights(averaged, model, decay=config.ema, step=step)
+        rates = learner.step(step)
 
-        last = step == config.steps - 1
-        if step % config.log_every == 0 or last:
-            values = ranks.means(values)
-            values |= {
-                "train/grad_norm": norm,
-                "train/lr": rate,
-                "perf/clips_per_s": clips / (time.monotonic() - clock),
-            }
-            run.log(step, values)
+        if run.logs(step):
+            rates["perf/clips_per_s"] = clips / (time.monotonic() - clock)
+            run.log(step, ranks.means(values) | rates)
             clock, clips = time.monotonic(), 0
-        if ((step + 1) % config.validate_every == 0 or last) and ranks.is_main:
-            if validated := validate(averaged, data, config, compute):
+        if run.validates(step, config.validate_every) and ranks.is_main:
+            if validated := validate(learner.average, data, config, compute):
                 run.log(step, validated)
             clock, clips = time.monotonic(), 0
-        run.maybe_save(step, parts)
 
     # finish
-    run.finish(parts)
-    if ranks.is_main:
-        averaged.save_pretrained(Path(folder) / "model")
-    return Path(folder) / "model"
+    return run.finish(learner.average)

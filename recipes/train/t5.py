@@ -30,8 +30,8 @@ from torch import Tensor, nn
 from mmtok.files import write_atomically
 from mmtok.text.t5 import EOS_ID, PAD_ID, T5TextEncoder, TextTokenizer
 from recipes.corpora.wording import Captions, LabelledCaptions, _dice, english_lines, reword, usual_wording
+from recipes.loop.learner import Learner, Optim
 from recipes.loop.run import Run
-from recipes.loop.schedule import warmup_cosine
 from recipes.runtime.device import Compute
 from recipes.runtime.seeds import step_generator
 
@@ -47,9 +47,7 @@ class T5TrainConfig:
         seed: of the vocabulary's text, the initial weights and every batch.
         steps: optimizer steps.
         batch_size: lines a step.
-        lr: peak learning rate of AdamW.
-        warmup_steps: linear warm-up; a cosine to a tenth follows.
-        weight_decay: of the matrices.
+        optim: of AdamW.
         free_share: share of a batch that is freely worded captions; the rest is span corruption.
         align_weight: weight of the distance between a freely worded line's mean vector and the usual wording's.
         english_share: share of the span corruption lines that are plain English rather than captions.
@@ -66,14 +64,13 @@ class T5TrainConfig:
         max_length: most tokens of a prompt, the end included.
         probe_size: captions that the linear probe is fitted on, and as many held-out ones that it is measured on.
         log_every: steps between log lines.
+        save_every_s: seconds between checkpoints.
     """
 
     seed: int = 0
     steps: int = 1200
     batch_size: int = 64
-    lr: float = 2e-3
-    warmup_steps: int = 100
-    weight_decay: float = 0.01
+    optim: Optim = Optim(lr=2e-3, final_lr=0.1, warmup_steps=100, betas=(0.9, 0.98), weight_decay=0.01, grad_clip=1.0)
     free_share: float = 0.5
     align_weight: float = 1.0
     english_share: float = 0.3
@@ -90,6 +87,7 @@ class T5TrainConfig:
     max_length: int = 64
     probe_size: int = 512
     log_every: int = 20
+    save_every_s: float = 120.0
 
     def __post_init__(self) -> None:
         if self.dim % self.num_heads:
@@ -105,19 +103,7 @@ class T5TrainConfig:
 
 
 def train_vocabulary(lines: list[str], *, vocab_size: int, seed: int) -> bytes:
-    """A sentencepiece unigram model with T5's special ids, the same for the same lines.
-
-    Args:
-        lines: text; at most ``vocab_size`` pieces come from it.
-        vocab_size: number of pieces, with 256 bytes and the three special ids.
-        seed: of sentencepiece's generator.
-
-    Returns:
-        The content of spiece.model.
-
-    Raises:
-        ValueError: if ``vocab_size`` cannot hold the bytes and printable characters.
-    """
+    """A sentencepiece unigram model with T5's special ids, the same for the same lines."""
     import sentencepiece
 
     printable = "".join(c for c in string.printable if c.strip() and c not in string.ascii_uppercase)
@@ -273,15 +259,7 @@ def _mean_vector(vectors: Tensor, mask: Tensor) -> Tensor:
 
 
 def build_t5(config: T5TrainConfig, pieces: int) -> Any:
-    """A fresh T5 v1.1 with encoder and decoder; the seed decides its weights.
-
-    Args:
-        config: sizes and seed.
-        pieces: pieces of the vocabulary; the sentinels follow them.
-
-    Returns:
-        transformers' ``T5ForConditionalGeneration``.
-    """
+    """A fresh T5 v1.1 with encoder and decoder; the seed decides its weights."""
     from transformers.models.t5.configuration_t5 import T5Config
     from transformers.models.t5.modeling_t5 import T5ForConditionalGeneration
 
@@ -303,17 +281,7 @@ def build_t5(config: T5TrainConfig, pieces: int) -> Any:
 
 
 def t5_loss(model: Any, batch: T5Batch) -> tuple[Tensor, Tensor]:
-    """The two terms of the loss, in float32.
-
-    Args:
-        model: from ``build_t5``.
-        batch: what to learn from.
-
-    Returns:
-        Mean cross-entropy of the target tokens; and the mean squared distance between the mean vectors of freely worded
-        lines and of their usual wording, relative to the latter's mean square, which receives no gradient (0 without
-        such lines).
-    """
+    """The two terms of the loss, in float32."""
     attended = batch.inputs != PAD_ID
     before = nn.functional.pad(batch.labels, (1, -1), value=PAD_ID).clamp(
         min=PAD_ID
@@ -334,16 +302,7 @@ def t5_loss(model: Any, batch: T5Batch) -> tuple[Tensor, Tensor]:
 
 
 def keep_encoder(model: Any, tokenizer: TextTokenizer, max_length: int) -> T5TextEncoder:
-    """The frozen encoder with a copy of the model's encoder weights.
-
-    Args:
-        model: from ``build_t5``.
-        tokenizer: its vocabulary.
-        max_length: most positions.
-
-    Returns:
-        The text encoder.
-    """
+    """The frozen encoder with a copy of the model's encoder weights."""
     from transformers.models.t5.modeling_t5 import T5EncoderModel
 
     encoder = T5EncoderModel(copy.deepcopy(model.config))
@@ -355,17 +314,7 @@ def keep_encoder(model: Any, tokenizer: TextTokenizer, max_length: int) -> T5Tex
 def linear_probe(
     encoder: T5TextEncoder, fit: LabelledCaptions, held_out: LabelledCaptions, *, ridge: float = 1e-2
 ) -> dict[str, float]:
-    """Accuracy of a linear read-out of each attribute from the mean vector of a caption.
-
-    Args:
-        encoder: the encoder to judge.
-        fit: captions that the read-out is fitted on, by ridge regression to one-hot labels.
-        held_out: captions that it is measured on.
-        ridge: penalty, relative to the mean square of the features.
-
-    Returns:
-        Attribute to the share of held-out captions read correctly.
-    """
+    """Accuracy of a linear read-out of each attribute from the mean vector of a caption."""
 
     def features(captions: list[str]) -> Tensor:
         """(number of captions, dim + 1) float64: masked mean and a one."""
@@ -389,19 +338,6 @@ def linear_probe(
     return accuracy
 
 
-def learning_rate(config: T5TrainConfig, step: int) -> float:
-    """Linear warm-up, then a cosine to a tenth of the peak.
-
-    Args:
-        config: peak, warm-up and length.
-        step: from 0.
-
-    Returns:
-        The rate of that step.
-    """
-    return config.lr * warmup_cosine(step, steps=config.steps, warmup=config.warmup_steps, floor=0.1)
-
-
 def train_t5(
     config: T5TrainConfig,
     folder: Path,
@@ -423,49 +359,37 @@ def train_t5(
     Returns:
         ``folder / "model"``, for ``T5TextEncoder.from_pretrained``.
     """
+    # data: the vocabulary is made once, from lines of its own stream
     folder = Path(folder)
-    run = Run(folder, title="tiny T5", total_steps=config.steps, config=config)
-
-    # Data: the vocabulary is made once, from lines of its own stream.
     vocabulary = folder / _VOCABULARY_FILE
     if not vocabulary.exists():
         generator = step_generator(config.seed, -1)
         lines = captions(generator, config.vocabulary_lines)
         dice = _dice(generator)
         lines = lines + [reword(line, dice) for line in lines] + english_lines(generator, config.vocabulary_lines)
+        folder.mkdir(parents=True, exist_ok=True)
         write_atomically(vocabulary, train_vocabulary(lines, vocab_size=config.vocab_size, seed=config.seed))
     tokenizer = TextTokenizer.from_folder(folder)
 
-    # Model and optimizer.
+    # what learns
     model = build_t5(config, tokenizer.vocab_size).to(compute.device)
-    matrices = [p for p in model.parameters() if p.ndim > 1]
-    vectors = [p for p in model.parameters() if p.ndim <= 1]
-    optimizer = torch.optim.AdamW(
-        [{"params": matrices, "weight_decay": config.weight_decay}, {"params": vectors, "weight_decay": 0.0}],
-        lr=config.lr,
-        betas=(0.9, 0.98),
-    )
-    parts = {"model": model, "optimizer": optimizer}
+    learner = Learner(model, config.optim, steps=config.steps)
+    run = Run(folder, "tiny T5", config, parts={"model": model, **learner.parts})
 
-    for step in run.steps(run.resume(parts)):
+    # loop
+    for step in run.steps():
         batch = make_batch(config, tokenizer, captions, step_generator(config.seed, step))
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(config, step)
         with compute.autocast():
             cross_entropy, distance = t5_loss(model, batch.to(compute.device))
         loss = cross_entropy + config.align_weight * distance
-        optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        norm = nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        if step % config.log_every == 0 or step == config.steps - 1:
-            run.log(
-                step, {"train/loss": loss.detach(), "train/grad_norm": norm, "train/lr": learning_rate(config, step)}
-            )
-        run.maybe_save(step, parts)
+        rates = learner.step(step)
+        if run.logs(step):
+            run.log(step, {"train/loss": loss.detach(), **rates})
 
-    # Finish: the encoder as it will be used, in bfloat16 on disk, is what the probe reads.
-    keep_encoder(model, tokenizer, config.max_length).save_pretrained(folder / "model", dtype=torch.bfloat16)
+    # finish: the encoder as it will be used, in bfloat16 on disk, is what the probe reads
+    kept = keep_encoder(learner.average, tokenizer, config.max_length)
+    kept.save_pretrained(folder / "model", dtype=torch.bfloat16)
     if probe is not None:
         encoder = T5TextEncoder.from_pretrained(folder / "model", device=compute.device, max_length=config.max_length)
         fit, held_out = probe
@@ -476,5 +400,4 @@ def train_t5(
             for name, accuracy in linear_probe(encoder, fit, lines_read).items():
                 found[f"probe/{name}{ending}"] = accuracy
         run.log(config.steps, found)
-    run.finish(parts)
-    return folder / "model"
+    return run.finish()

@@ -11,6 +11,7 @@ one bundle.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import time
@@ -28,20 +29,19 @@ from mmtok.audio.frozen_codec import FrozenCodec
 from mmtok.audio.soundstream import SoundStream
 from mmtok.files import write_atomically
 from mmtok.table import FAMILIES
-from mmtok.text.t5 import T5TextEncoder
 from mmtok.visual.holistic import as_grid
 from mmtok.visual.larp import Larp
 from mmtok.visual.magvit2 import Magvit2
 from recipes.bundle.config import BundleConfig
-from recipes.bundle.folder import Bundle, write_bundle
+from recipes.bundle.folder import PARTS, Bundle, write_bundle
 from recipes.corpora.folder import MediaFolder, clip_pool, sound_pool
 from recipes.corpora.shapes import ShapesCorpus
 from recipes.corpora.sources import MixedClips, MixedSounds, WholeScenes
 from recipes.corpora.wording import shapes_captions, shapes_labelled
-from recipes.runtime.config import to_dict
+from recipes.runtime.config import old_words, to_dict
 from recipes.runtime.device import Compute
 from recipes.runtime.distributed import ALONE, Ranks
-from recipes.runtime.records import same_data
+from recipes.runtime.records import begun, same_data
 from recipes.tokens.cache import TokenSet
 from recipes.tokens.caption_vectors import CaptionVectors
 from recipes.tokens.identity import weights_hash
@@ -66,13 +66,6 @@ STORED_AS = {
     "text": torch.bfloat16,
     "lm": torch.int8,
     "superres": torch.int8,
-}
-PART_CLASSES: dict[str, Any] = {
-    "visual": Magvit2,
-    "audio": SoundStream,
-    "text": T5TextEncoder,
-    "lm": PrefixLM,
-    "superres": SuperResTransformer,
 }
 TOKENIZERS = ("text", "visual", "audio")
 TOKENIZER_STAGES = ("text", "visual", "decoder", "audio")
@@ -160,6 +153,41 @@ class TinyConfig:
             )
 
 
+def plan_stages(
+    config: TinyConfig, stages: tuple[str, ...] | None, tokenizers: Bundle | None, ranks: Ranks
+) -> tuple[str, ...]:
+    """Which stages a run goes through.
+
+    Args:
+        config: the numbers.
+        stages: those that are asked for, None for all.
+        tokenizers: a finished model that stands in for those that are not asked for.
+        ranks: this process among others.
+
+    Returns:
+        Stages that ``config`` has, finished ones included.
+
+    Raises:
+        ValueError: for an unknown stage, or one that several processes cannot share.
+    """
+    if stages is None:
+        left = {*TOKENIZER_STAGES} if config.tokenizer == "magvit2" else {*TOKENIZER_STAGES, "superres"}
+        left -= {"audio"} if config.sound_tokenizer is not None else set()
+        stages = STAGES if tokenizers is None else tuple(s for s in STAGES if s not in left)
+    if unknown := sorted(set(stages) - set(STAGES)):
+        raise ValueError(f"unknown stages {', '.join(unknown)}; known: {', '.join(STAGES)}")
+    if config.tokenizer != "larp":
+        stages = tuple(s for s in stages if s != "larp")
+    if config.tasks is None:
+        stages = tuple(s for s in stages if s != "tasks")
+    if ranks.world > 1 and (single := [s for s in STAGES if s in stages and s not in SHARED_STAGES]):
+        raise ValueError(
+            f"{', '.join(single)} train in one process; name in --stages what {ranks.world} share: "
+            f"{', '.join(SHARED_STAGES)}"
+        )
+    return stages
+
+
 def train_tiny(
     config: TinyConfig,
     folder: Path,
@@ -190,46 +218,15 @@ def train_tiny(
         The bundle's folder.
 
     Raises:
-        ValueError: for an unknown stage, or one that several processes cannot share.
+        ValueError: as in ``plan_stages``, or for a stage that was trained with other numbers.
         FileNotFoundError: if a stage that another one needs has not been run.
     """
-    if stages is None:
-        left = {*TOKENIZER_STAGES} if config.tokenizer == "magvit2" else {*TOKENIZER_STAGES, "superres"}
-        left -= {"audio"} if config.sound_tokenizer is not None else set()
-        stages = STAGES if tokenizers is None else tuple(s for s in STAGES if s not in left)
-    if unknown := sorted(set(stages) - set(STAGES)):
-        raise ValueError(f"unknown stages {unknown}; known: {', '.join(STAGES)}")
-    if config.tokenizer != "larp":
-        stages = tuple(s for s in stages if s != "larp")
-    if config.tasks is None:
-        stages = tuple(s for s in stages if s != "tasks")
-    if ranks.world > 1 and (single := [s for s in STAGES if s in stages and s not in SHARED_STAGES]):
-        raise ValueError(
-            f"{', '.join(single)} train in one process; name in --stages what {ranks.world} share: "
-            f"{', '.join(SHARED_STAGES)}"
-        )
-    taken: tuple[str, ...] = ()
-    if tokenizers is not None:  # super-resolution does not depend on whose tokens the language model speaks
-        taken = TOKENIZERS if config.tokenizer == "magvit2" else (*TOKENIZERS, "superres")
-        taken = tuple(s for s in taken if s != "audio" or config.sound_tokenizer is None)
-        taken += ("lm",) if "tasks" in stages and "lm" not in stages else ()
-        taken += ("superres",) if "bundle" in stages and "superres" not in (*taken, *stages) else ()
+    stages = plan_stages(config, stages, tokenizers, ranks)
+    taken = _taken(config, stages) if tokenizers is not None else ()
     say = print if ranks.is_main else _silent
     say(f"training on {compute.reason}")
     started = time.monotonic()
-    corpus = ShapesCorpus(config.seed, "train")
-    run = {
-        "text": lambda: _text(config, folder, compute, corpus),
-        "visual": lambda: _visual(config, folder, compute, corpus, media, ranks),
-        "decoder": lambda: _decoder(config, folder, compute, corpus, media, ranks),
-        "audio": lambda: _audio(config, folder, compute, corpus, media, ranks),
-        "larp": lambda: _larp(config, folder, compute, corpus, ranks),
-        "tokens": lambda: _tokens(config, folder, compute, sharp="superres" in stages or "superres" not in taken),
-        "lm": lambda: _lm(config, folder, compute, ranks, stage="lm"),
-        "tasks": lambda: _lm(config, folder, compute, ranks, stage="tasks"),
-        "superres": lambda: _superres(config, folder, compute),
-        "bundle": lambda: _bundle(config, folder, compute, media, name=name, tokenizers=tokenizers, command=command),
-    }
+    line = _Line(config, folder, compute, media, ranks, sharp="superres" in stages or "superres" not in taken)
     for stage in STAGES:
         if tokenizers is not None and stage in taken and stage not in stages:
             if stage not in TOKENIZERS and (folder / stage / "config.json").exists():
@@ -240,52 +237,184 @@ def train_tiny(
             continue
         if stage not in stages:
             continue
-        if stage not in ("tokens", "bundle") and (folder / stage / "model" / "config.json").exists():
-            made_with = json.loads((folder / stage / "config.json").read_text())
-            if made_with != _numbers(config, folder, stage):
-                raise ValueError(f"{folder / stage} was trained with other numbers; delete it or use another --out")
+        if _finished(folder, stage):
+            same_numbers(config, folder, (stage,))
             say(f"{stage}: finished before, kept")
             continue
-        run[stage]()
+        if stage == "bundle":
+            _bundle(line, name=name, tokenizers=tokenizers, command=command)
+        else:
+            getattr(line, stage)()
         ranks.wait()
     where = folder / "bundle" if "bundle" in stages else folder
     say(f"done in {(time.monotonic() - started) / 60:.1f} min: {where}")
     return folder / "bundle"
 
 
-def _text(config: TinyConfig, folder: Path, compute: Compute, corpus: ShapesCorpus) -> None:
-    unseen = ShapesCorpus(config.seed, "heldout")
-    size = config.text.probe_size
-    probe = (shapes_labelled(corpus, size), shapes_labelled(unseen, size))
-    train_t5(config.text, folder / "text", captions=shapes_captions(corpus), compute=compute, probe=probe)
+def _taken(config: TinyConfig, stages: tuple[str, ...]) -> tuple[str, ...]:
+    """Parts of a finished model that stand in for stages; super-resolution does not ask whose tokens are spoken."""
+    taken: tuple[str, ...] = TOKENIZERS if config.tokenizer == "magvit2" else (*TOKENIZERS, "superres")
+    taken = tuple(s for s in taken if s != "audio" or config.sound_tokenizer is None)
+    taken += ("lm",) if "tasks" in stages and "lm" not in stages else ()
+    return taken + (("superres",) if "bundle" in stages and "superres" not in (*taken, *stages) else ())
 
 
-def _visual(
-    config: TinyConfig, folder: Path, compute: Compute, corpus: ShapesCorpus, media: MediaFolder | None, ranks: Ranks
-) -> None:
-    _same_data(config, folder / "visual", media, ranks)
-    clips = _clips(config, corpus, media)
-    train_magvit2(config.visual, folder / "visual", clip_source=clips, compute=compute, ranks=ranks)
+def _finished(folder: Path, stage: str) -> bool:
+    """Whether a stage has left its model."""
+    return stage not in ("tokens", "bundle") and (folder / stage / "model" / "config.json").exists()
 
 
-def _decoder(
-    config: TinyConfig, folder: Path, compute: Compute, corpus: ShapesCorpus, media: MediaFolder | None, ranks: Ranks
-) -> None:
-    _same_data(config, folder / "decoder", media, ranks)
-    train_decoder(
-        config.decoder,
-        folder / "decoder",
-        tokenizer=folder / "visual" / "model",
-        clip_source=_clips(config, corpus, media),
-        compute=compute,
-        ranks=ranks,
-    )
+def same_numbers(config: TinyConfig, folder: Path, stages: tuple[str, ...]) -> None:
+    """Refuse numbers other than those that stages were trained with, finished or not.
+
+    Args:
+        config: the numbers.
+        folder: of the run.
+        stages: which to look at.
+
+    Raises:
+        ValueError: if one was trained with others, or with such that have other names now.
+    """
+    for stage in (s for s in stages if _finished(folder, s) or begun(folder / s)):
+        there = json.loads((folder / stage / "config.json").read_text())
+        if there != _numbers(config, folder, stage):
+            old = old_words(there)
+            why = f"numbers of other names ({'; '.join(old)})" if old else "other numbers"
+            raise ValueError(f"{folder / stage} was trained with {why}; delete it or use another --out")
 
 
-def _clips(config: TinyConfig, corpus: ShapesCorpus, media: MediaFolder | None) -> MixedClips:
-    large = 2 * config.bundle.size
-    real = clip_pool(media.train_video, size=large + 16, num_frames=config.bundle.num_frames) if media else None
-    return MixedClips(corpus, real, real_share=config.real_share, large=large, pool=config.scenes_pool)
+@dataclass(frozen=True)
+class _Line:
+    """The stages, each a method of its own name; ``sharp`` says whether super-resolution gets tokens."""
+
+    config: TinyConfig
+    folder: Path
+    compute: Compute
+    media: MediaFolder | None
+    ranks: Ranks
+    sharp: bool
+
+    @functools.cached_property
+    def corpus(self) -> ShapesCorpus:
+        return ShapesCorpus(self.config.seed, "train")
+
+    def text(self) -> None:
+        unseen = ShapesCorpus(self.config.seed, "heldout")
+        size = self.config.text.probe_size
+        probe = (shapes_labelled(self.corpus, size), shapes_labelled(unseen, size))
+        captions = shapes_captions(self.corpus)
+        train_t5(self.config.text, self.folder / "text", captions=captions, compute=self.compute, probe=probe)
+
+    def visual(self) -> None:
+        config, folder = self.config.visual, self._same_data("visual")
+        train_magvit2(config, folder, clip_source=self._clips(), compute=self.compute, ranks=self.ranks)
+
+    def decoder(self) -> None:
+        train_decoder(
+            self.config.decoder,
+            self._same_data("decoder"),
+            tokenizer=self.folder / "visual" / "model",
+            clip_source=self._clips(),
+            compute=self.compute,
+            ranks=self.ranks,
+        )
+
+    def _clips(self) -> MixedClips:
+        config, media = self.config, self.media
+        large = 2 * config.bundle.size
+        real = clip_pool(media.train_video, size=large + 16, num_frames=config.bundle.num_frames) if media else None
+        return MixedClips(self.corpus, real, real_share=config.real_share, large=large, pool=config.scenes_pool)
+
+    def _same_data(self, stage: str) -> Path:
+        """The stage's folder; refused with a stopped run on other data: its curve would have a hidden step."""
+        config, media = self.config, self.media
+        files = [] if media is None else [p.relative_to(media.root) for p in media.train]
+        share = config.real_share if media is not None else 0.0
+        told = [f"corpus seed {config.seed}", f"scenes_pool {config.scenes_pool}", f"real_share {share}"]
+        same_data(self.folder / stage, [*told, *map(str, files)], self.ranks)
+        return self.folder / stage
+
+    def audio(self) -> None:
+        config, media, ranks = self.config, self.media, self.ranks
+        if config.sound_tokenizer is not None:
+            codec = mmtok.load(config.sound_tokenizer, num_codebooks=config.sound_levels)
+            if not isinstance(codec, (FrozenCodec, SoundStream)):
+                raise ValueError(f"sound_tokenizer {config.sound_tokenizer} is not a sound tokenizer")
+            if ranks.is_main:
+                folder = self.folder / "audio"
+                codec.save_pretrained(folder / "model")
+                write_atomically(folder / "config.json", json.dumps(_numbers(config, self.folder, "audio")) + "\n")
+                print(f"audio: {type(codec).__name__}, {codec.num_codebooks} levels, {codec.bitrate_kbps:g} kbit/s")
+            return
+        rate = sample_rate_of(config.audio)
+        files = () if media is None else media.train_audio + media.train_video
+        source = MixedSounds(
+            self.corpus,
+            sound_pool(files, sample_rate=rate, longest_s=config.audio.recording_s),
+            real_share=config.real_share,
+            pool=4 * config.scenes_pool,
+            sample_rate=rate,
+            gain_db=config.audio.gain_db,
+        )
+        folder = self._same_data("audio")
+        train_soundstream(config.audio, folder, sound_source=source, compute=self.compute, ranks=ranks)
+
+    def larp(self) -> None:
+        scenes = WholeScenes(self.corpus)
+        train_larp(self.config.larp, self.folder / "larp", clip_source=scenes, compute=self.compute, ranks=self.ranks)
+
+    def _stored(self, part: str) -> Any:
+        """A trained tokenizer with the rounding that it gets in the bundle, so that its codes are those users get."""
+        tokenizer = mmtok.load(self.folder / part / "model", device=self.compute.device)
+        stored = _stored_as(tokenizer, part)
+        return tokenizer if stored is None else tokenizer.to(stored).float()
+
+    def _spoken(self) -> Any:
+        """The visual tokenizer that the language model speaks."""
+        config, part = self.config, "larp" if self.config.tokenizer == "larp" else "visual"
+        return as_grid(self._stored(part), (_num_frames(config), config.bundle.size, config.bundle.size))
+
+    def tokens(self) -> None:
+        config, audio = self.config, self._stored("audio")
+        spoken = config.lm_tokens if config.tokenizer == "magvit2" else replace(config.lm_tokens, conditions=())
+        wanted = {"lm_tokens": (spoken, self._spoken())}
+        if self.sharp:
+            wanted["superres_tokens"] = (config.superres_tokens, self._stored("visual"))
+        for name, (encode, visual) in wanted.items():
+            tokens = encode_shapes(encode, self.folder / name, visual=visual, audio=audio, compute=self.compute)
+            print(f"{name}: {len(tokens)} clips, {tuple(tokens.low.shape[1:])} tokens each")
+
+    def lm(self, stage: str = "lm") -> None:
+        folder, visual, audio = self.folder, self._spoken(), self._stored("audio")
+        lm, text_encoder = _lm_config(self.config, folder, stage), mmtok.load(folder / "text" / "model")
+        data = cached_data(TokenSet.load(folder / "lm_tokens"), validation_rows=lm.validation_rows)
+        train_lm(
+            lm,
+            folder / stage,
+            data=data,
+            captions=CaptionVectors(data.captions, text_encoder, slots=lm.text_slots),
+            text_dim=text_encoder.dim,
+            compute=self.compute,
+            code_vectors=(visual.code_vectors(), audio.code_vectors()),
+            start=partial(PrefixLM.from_pretrained, folder / "lm" / "model") if stage == "tasks" else None,
+            ranks=self.ranks,
+        )
+
+    def tasks(self) -> None:
+        self.lm("tasks")
+
+    def superres(self) -> None:
+        folder, sr = self.folder, self.config.superres
+        text_encoder, tokens = mmtok.load(folder / "text" / "model"), TokenSet.load(folder / "superres_tokens")
+        cached = CachedPairs(tokens, validation_rows=sr.validation_rows, codebook_size=sr.visual_codes)
+        train_superres(
+            sr,
+            folder / "superres",
+            groups=[cached],
+            captions=CaptionVectors(cached.captions(), text_encoder, slots=sr.text_slots),
+            text_dim=text_encoder.dim,
+            compute=self.compute,
+        )
 
 
 def _numbers(config: TinyConfig, folder: Path, stage: str) -> dict[str, Any]:
@@ -295,50 +424,8 @@ def _numbers(config: TinyConfig, folder: Path, stage: str) -> dict[str, Any]:
     return to_dict(_lm_config(config, folder, stage) if stage in ("lm", "tasks") else getattr(config, stage))
 
 
-def _audio(
-    config: TinyConfig, folder: Path, compute: Compute, corpus: ShapesCorpus, media: MediaFolder | None, ranks: Ranks
-) -> None:
-    if config.sound_tokenizer is not None:
-        codec = mmtok.load(config.sound_tokenizer, num_codebooks=config.sound_levels)
-        if not isinstance(codec, (FrozenCodec, SoundStream)):
-            raise ValueError(f"sound_tokenizer {config.sound_tokenizer} is not a sound tokenizer")
-        if ranks.is_main:
-            codec.save_pretrained(folder / "audio" / "model")
-            write_atomically(folder / "audio" / "config.json", json.dumps(_numbers(config, folder, "audio")) + "\n")
-            print(f"audio: {type(codec).__name__}, {codec.num_codebooks} levels, {codec.bitrate_kbps:g} kbit/s")
-        return
-    files = () if media is None else media.train_audio + media.train_video
-    rate = sample_rate_of(config.audio)
-    real = sound_pool(files, sample_rate=rate, longest_s=config.audio.recording_s)
-    pool = 4 * config.scenes_pool
-    source = MixedSounds(
-        corpus, real, real_share=config.real_share, pool=pool, sample_rate=rate, gain_db=config.audio.gain_db
-    )
-    _same_data(config, folder / "audio", media, ranks)
-    train_soundstream(config.audio, folder / "audio", sound_source=source, compute=compute, ranks=ranks)
-
-
-def _larp(config: TinyConfig, folder: Path, compute: Compute, corpus: ShapesCorpus, ranks: Ranks) -> None:
-    train_larp(config.larp, folder / "larp", clip_source=WholeScenes(corpus), compute=compute, ranks=ranks)
-
-
-def _same_data(config: TinyConfig, folder: Path, media: MediaFolder | None, ranks: Ranks = ALONE) -> None:
-    """Refuse to go on with a stopped run on other data: its curve would have a hidden step."""
-    files = [] if media is None else [p.relative_to(media.root) for p in media.train]
-    share = config.real_share if media is not None else 0.0
-    told = [f"corpus seed {config.seed}", f"scenes_pool {config.scenes_pool}", f"real_share {share}"]
-    same_data(folder, [*told, *map(str, files)], ranks)
-
-
 def _silent(line: str) -> None:
     """What the other processes print."""
-
-
-def _stored(folder: Path, part: str, compute: Compute) -> Any:
-    """A trained tokenizer with the rounding that it gets in the bundle, so that its codes are those users get."""
-    tokenizer = mmtok.load(folder / part / "model", device=compute.device)
-    stored = _stored_as(tokenizer, part)
-    return tokenizer if stored is None else tokenizer.to(stored).float()
 
 
 def _stored_as(model: Any, part: str) -> torch.dtype | None:
@@ -346,26 +433,9 @@ def _stored_as(model: Any, part: str) -> torch.dtype | None:
     return None if isinstance(model, FrozenCodec) else STORED_AS.get(part, torch.float16)
 
 
-def _spoken(config: TinyConfig, folder: Path, compute: Compute) -> Any:
-    """The visual tokenizer that the language model speaks."""
-    part = "larp" if config.tokenizer == "larp" else "visual"
-    return as_grid(_stored(folder, part, compute), (_num_frames(config), config.bundle.size, config.bundle.size))
-
-
 def _num_frames(config: TinyConfig) -> int:
     """Pictures of a clip: the wanted ones, or the most that LARP's patches cover."""
     return larp_params(config.larp).num_frames if config.tokenizer == "larp" else config.bundle.num_frames
-
-
-def _tokens(config: TinyConfig, folder: Path, compute: Compute, *, sharp: bool) -> None:
-    audio = _stored(folder, "audio", compute)
-    spoken = config.lm_tokens if config.tokenizer == "magvit2" else replace(config.lm_tokens, conditions=())
-    wanted = {"lm_tokens": (spoken, _spoken(config, folder, compute))}
-    if sharp:
-        wanted["superres_tokens"] = (config.superres_tokens, _stored(folder, "visual", compute))
-    for name, (encode, visual) in wanted.items():
-        tokens = encode_shapes(encode, folder / name, visual=visual, audio=audio, compute=compute)
-        print(f"{name}: {len(tokens)} clips, {tuple(tokens.low.shape[1:])} tokens each")
 
 
 def _lm_config(config: TinyConfig, folder: Path, stage: str) -> LMTrainConfig:
@@ -386,37 +456,6 @@ def _lm_config(config: TinyConfig, folder: Path, stage: str) -> LMTrainConfig:
     return replace(lm, task_weights=kept, image_share=None, first_slice_weight=1.0, visual_codes=codes)
 
 
-def _lm(config: TinyConfig, folder: Path, compute: Compute, ranks: Ranks, *, stage: str) -> None:
-    visual, audio = _spoken(config, folder, compute), _stored(folder, "audio", compute)
-    lm, text_encoder = _lm_config(config, folder, stage), mmtok.load(folder / "text" / "model")
-    data = cached_data(TokenSet.load(folder / "lm_tokens"), validation_rows=lm.validation_rows)
-    train_lm(
-        lm,
-        folder / stage,
-        data=data,
-        captions=CaptionVectors(data.captions, text_encoder, slots=lm.text_slots),
-        text_dim=text_encoder.dim,
-        compute=compute,
-        code_vectors=(visual.code_vectors(), audio.code_vectors()),
-        start=partial(PrefixLM.from_pretrained, folder / "lm" / "model") if stage == "tasks" else None,
-        ranks=ranks,
-    )
-
-
-def _superres(config: TinyConfig, folder: Path, compute: Compute) -> None:
-    sr, text_encoder = config.superres, mmtok.load(folder / "text" / "model")
-    tokens = TokenSet.load(folder / "superres_tokens")
-    cached = CachedPairs(tokens, validation_rows=sr.validation_rows, codebook_size=sr.visual_codes)
-    train_superres(
-        sr,
-        folder / "superres",
-        groups=[cached],
-        captions=CaptionVectors(cached.captions(), text_encoder, slots=sr.text_slots),
-        text_dim=text_encoder.dim,
-        compute=compute,
-    )
-
-
 def _take(bundle: Bundle, part: str, folder: Path) -> None:
     """Put a finished model's part where its stage would have left it, with the numbers it was trained with."""
     if not bundle.has(part):
@@ -429,8 +468,9 @@ def _take(bundle: Bundle, part: str, folder: Path) -> None:
 
 
 def _load_part(folder: Path, part: str) -> Any:
-    """A saved part; that of sound is of any family."""
-    return mmtok.load(folder) if part == "audio" else PART_CLASSES[part].from_pretrained(folder)
+    """A saved part; tokenizers are of any family."""
+    transformers: dict[str, Any] = {"lm": PrefixLM, "superres": SuperResTransformer}
+    return transformers[part].from_pretrained(folder) if part in transformers else mmtok.load(folder)
 
 
 def _trained(config: TinyConfig, folder: Path, part: str) -> Any:
@@ -456,19 +496,11 @@ def _minutes(folder: Path, part: str) -> float | None:
     return round(json.loads(last[0])["perf/seconds"] / 60, 1) if last else None
 
 
-def _bundle(
-    config: TinyConfig,
-    folder: Path,
-    compute: Compute,
-    media: MediaFolder | None,
-    *,
-    name: str,
-    tokenizers: Bundle | None,
-    command: str,
-) -> None:
+def _bundle(line: _Line, *, name: str, tokenizers: Bundle | None, command: str) -> None:
     """Copy the parts, rounded as they are stored, beside cinepoet.json; the card says how each stage was really run."""
+    config, folder, media = line.config, line.folder, line.media
     licence = "Apache-2.0"
-    for part in PART_CLASSES:
+    for part in PARTS:
         place = "superres_visual" if part == "visual" and config.tokenizer == "larp" else part
         model = _trained(config, folder, part)
         model.save_pretrained(folder / "bundle" / place, dtype=_stored_as(model, place))
@@ -477,8 +509,8 @@ def _bundle(
     if config.tokenizer == "larp":
         spoken = Larp.from_pretrained(folder / "larp" / "model").without_prior()
         spoken.save_pretrained(folder / "bundle" / "visual", dtype=STORED_AS["visual"])
-    gpu = compute.device.type == "cuda"
-    machine = torch.cuda.get_device_name(compute.device) if gpu else f"{os.cpu_count()} CPU cores"
+    device = line.compute.device
+    machine = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{os.cpu_count()} CPU cores"
     trained = [s for s in STAGES if s not in ("tokens", "bundle") and (s != "tasks" or config.tasks is not None)]
     stages = [s for s in trained if (folder / s / "config.json").exists()]
     card: dict[str, Any] = {

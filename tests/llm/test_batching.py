@@ -31,8 +31,8 @@ def test_steps_hold_about_equal_tokens_and_no_padding():
     for group in groups():
         tokens = group.batch_size(2000) * group.layout.length
         assert 2000 - group.layout.length < tokens <= 2000
-        content = [s for s in group.layout.segments if s.kind in ("visual", "audio")]
-        markers = [s for s in group.layout.segments if s.kind == "special"]
+        content = [s for s in group.layout.stretches if s.kind in ("visual", "audio")]
+        markers = [s for s in group.layout.stretches if s.kind == "special"]
         assert group.layout.length == 4 + len(markers) + sum(s.length for s in content)
 
 
@@ -150,7 +150,7 @@ def test_context_is_dropped_from_half_of_the_sequences_in_the_output_only():
 def test_the_first_slice_of_the_given_pictures_stays_rolled():
     vocabulary = Vocabulary(visual_codes=64, audio_levels=2, audio_codes=16)
     layout = task_layout("video_to_audio", vocabulary, Clip((5, 2, 3), audio_frames=6), text_slots=4)
-    at = layout.segment("visual_in")
+    at = layout.stretch("visual_in")
     generator = torch.Generator().manual_seed(0)
     picture = torch.arange(6).view(2, 3)
     ids = layout.template.repeat(300, 1)

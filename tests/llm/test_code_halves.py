@@ -95,8 +95,8 @@ def test_all_weights_learn_and_a_batch_is_learned_by_heart(halved, batch):
 
 def test_generated_ids_are_codes_and_greedy_takes_the_best_pair(halved, batch):
     layout = batch.layout
-    known = torch.arange(layout.length) < layout.segment("visual_out").start
-    for s in layout.segments:
+    known = torch.arange(layout.length) < layout.stretch("visual_out").start
+    for s in layout.stretches:
         if s.kind == "special":
             known[s.start] = True
     ids = torch.where(known, batch.ids, 0)
@@ -105,7 +105,7 @@ def test_generated_ids_are_codes_and_greedy_takes_the_best_pair(halved, batch):
     )
     visual = layout.read(out, "visual_out")
     assert int(visual.min()) >= 0 and int(visual.max()) < 49
-    first = layout.segment("visual_out").start
+    first = layout.stretch("visual_out").start
     with torch.no_grad():
         arguments = {"text": batch.text}
         hidden, null = (

@@ -3,7 +3,6 @@ import dataclasses
 import pytest
 import torch
 
-from llm.cuda_graphs import GraphedStepDecoder
 from llm.generate import StepDecoder, generate
 from llm.sampling import guide
 from llm.tasks import TASKS
@@ -14,7 +13,7 @@ def blank(batch, known_until=None):
     """The batch's inputs with the output forgotten."""
     layout = batch.layout
     known = torch.ones(layout.length, dtype=torch.bool)
-    for s in layout.segments:
+    for s in layout.stretches:
         if s.start >= layout.prefix_length and s.kind != "special":
             known[s.start : s.stop] = ~s.filled
     if known_until is not None:
@@ -75,25 +74,6 @@ def test_steps_give_the_logits_of_one_pass(model, make):
     torch.testing.assert_close(model.logits(torch.stack(rows, dim=1)), whole[:, p - 1 :], atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("small", [0, 2**20])
-def test_a_step_that_knows_its_place_as_a_tensor_is_the_same(model, make, monkeypatch, small):
-    monkeypatch.setattr("llm.step_linear.SMALL", small)  # products joined, or left where they are
-    batch = make("text_to_video")
-    layout, p = batch.layout, batch.layout.prefix_length
-    mask = layout.attention_mask(batch.text_mask)[:, :, :p, :p]
-    with torch.inference_mode():
-        x = model.embed(batch.ids, layout, text=batch.text)[:, :p]
-        plain, fixed = (StepDecoder(model, layout, layout.readable(batch.text_mask), 2) for _ in range(2))
-        torch.testing.assert_close(plain.prefill(x, mask), fixed.prefill(x, mask))
-        for place in range(p, p + 6):
-            ids = batch.ids[:, place]
-            expected = plain.step(ids)
-            torch.testing.assert_close(fixed.step_at(ids, torch.tensor([place])), expected, atol=1e-5, rtol=1e-5)
-            fixed.cache.advance(1)
-    with pytest.raises(ValueError, match="CUDA graphs need a model on a CUDA device, this one is on cpu"):
-        GraphedStepDecoder(model, layout, None, 2)
-
-
 @torch.inference_mode()
 def teacher_forced(model, batch):
     """Scores of all output places through prefill and steps, joined."""
@@ -131,7 +111,7 @@ def test_the_grammar_is_never_violated(model, make, name, temperature, order):
     out = generate(model, batch.layout, ids, known, temperature=temperature, generator=draw, **texts(batch))
     blocks = batch.layout.blocks
     content = torch.ones(batch.layout.length, dtype=torch.bool)
-    for s in batch.layout.segments:
+    for s in batch.layout.stretches:
         content[s.start : s.stop] = s.kind != "text"
     inside = (out >= blocks[:, 0]) & (out < blocks[:, 1])
     assert inside[:, content].all()
@@ -240,7 +220,7 @@ def test_same_seed_same_ids(model, make):
 
 def test_given_output_slices_are_kept(model, make):
     batch = make("image_to_video")
-    start = batch.layout.segment("visual_out").start
+    start = batch.layout.stretch("visual_out").start
     ids, known = blank(batch, known_until=start + 6)
     out = generate(model, batch.layout, ids, known, generator=torch.Generator().manual_seed(0), **texts(batch))
     assert torch.equal(out[:, : start + 6], ids[:, : start + 6])

@@ -73,7 +73,7 @@ def test_no_logit_depends_on_a_later_output_place(model, make, name):
 def test_changing_an_output_token_changes_no_earlier_logit(model, make):
     batch = make("text_to_video")
     ids = batch.ids.clone()
-    at = batch.layout.segment("visual_out").start + 4
+    at = batch.layout.stretch("visual_out").start + 4
     ids[:, at] = batch.layout.vocabulary.visual.start + (ids[:, at] - batch.layout.vocabulary.visual.start + 1) % 50
     with torch.no_grad():
         before, after = run(model, batch), run(model, dataclasses.replace(batch, ids=ids))
@@ -96,7 +96,7 @@ def test_empty_text_slots_have_no_influence(model, make):
 def test_prefix_and_output_share_positions(model, config):
     layout = task_layout("inpaint", config.vocabulary, Clip((3, 2, 3)), text_slots=4)
     table = model.positions(layout)
-    given, made = layout.segment("condition"), layout.segment("visual_out")
+    given, made = layout.stretch("condition"), layout.stretch("visual_out")
     assert torch.equal(table[given.start : given.stop], table[made.start : made.stop])
     expected = model.positions.time.weight[1] + model.positions.height.weight[0] + model.positions.width.weight[2]
     torch.testing.assert_close(table[made.start + 1 * 6 + 0 * 3 + 2], expected)
@@ -107,7 +107,7 @@ def test_prefix_and_output_share_positions(model, config):
 def test_a_code_has_the_position_of_its_level_and_frame_wherever_it_stands(model, config, order):
     clip = Clip((3, 2, 3), 6)
     layout = task_layout("unconditional", config.vocabulary, clip, text_slots=0, audio_order=order)
-    audio, table = layout.segment("audio_out"), model.positions(layout)
+    audio, table = layout.stretch("audio_out"), model.positions(layout)
     for place in range(audio.length):
         step, level = divmod(place, 2)
         frame = step - level if order == "delay" else step
@@ -123,7 +123,7 @@ def test_future_slices_have_the_positions_they_have_in_the_whole_clip(model, con
     whole = task_layout("text_to_video", config.vocabulary, clip, text_slots=4)
     future = task_layout("continue_av", config.vocabulary, clip, text_slots=4, given=1)
     for name in ("visual_out", "audio_out"):
-        a, b = whole.segment(name), future.segment(name)
+        a, b = whole.stretch(name), future.stretch(name)
         all_places = model.positions(whole)[a.start : a.stop].reshape(*a.shape, -1)
         later = model.positions(future)[b.start : b.stop].reshape(*b.shape, -1)
         axis = 0 if name == "visual_out" else 1
@@ -252,9 +252,9 @@ def test_a_model_of_another_special_table_is_refused(model, tmp_path):
 
 def test_other_tokenizers_are_refused(model):
     visual = SimpleNamespace(codebook_size=50, num_codebooks=1)
-    model.check_tokenizers(visual, SimpleNamespace(num_codebooks=2, codebook_size=11))
+    model.vocabulary.require(visual, SimpleNamespace(num_codebooks=2, codebook_size=11))
     with pytest.raises(ValueError, match="audio_codes is 12 in the tokenizers, 11 in the model"):
-        model.check_tokenizers(visual, SimpleNamespace(num_codebooks=2, codebook_size=12))
+        model.vocabulary.require(visual, SimpleNamespace(num_codebooks=2, codebook_size=12))
 
 
 def test_errors(model, make, config):

@@ -12,7 +12,7 @@ SOUNDING = Clip(grid=(5, 16, 16), audio_frames=106)
 
 
 def names(layout):
-    return [s.name for s in layout.segments]
+    return [s.name for s in layout.stretches]
 
 
 def test_order_of_everything():
@@ -91,7 +91,7 @@ def test_image_sequence_is_a_strict_prefix_of_the_video_sequence():
 @pytest.mark.parametrize(("order", "places"), [("level", 424), ("time", 424), ("delay", 436)])
 def test_audio_places_lie_in_the_block_of_the_level_that_stands_there(order, places):
     layout = task_layout("video_to_audio", VOCABULARY, SOUNDING, text_slots=64, audio_order=order)
-    audio = layout.segment("audio_out")
+    audio = layout.stretch("audio_out")
     assert audio.length == places
     for place in range(places):
         step, level = divmod(place, 4)  # of the two orders that go along time
@@ -113,7 +113,7 @@ def test_mask_is_full_in_the_prefix_and_causal_behind_it():
 
 def test_empty_text_slots_are_read_by_nobody():
     layout = task_layout("text_to_video", Vocabulary(9), Clip((2, 1, 2)), text_slots=3)
-    text = layout.segment("text")
+    text = layout.stretch("text")
     mask = layout.attention_mask(torch.tensor([[True, True, False], [False, False, False]]))
     assert mask.shape == (2, 1, layout.length, layout.length)
     assert not mask[0, :, :, text.stop - 1].any()
@@ -125,17 +125,25 @@ def test_empty_text_slots_are_read_by_nobody():
         layout.attention_mask(torch.ones(1, 2, dtype=torch.bool))
 
 
+def learned(layout):
+    """(n,) bool: True at the places whose next id is learned."""
+    mask = torch.zeros(layout.length, dtype=torch.bool)
+    for run in layout.runs:
+        mask[run.rows] = True
+    return mask
+
+
 def test_loss_is_on_the_last_prefix_place_and_the_output():
     layout = task_layout("text_to_video", VOCABULARY, SOUNDING, text_slots=64)
-    mask = layout.loss_mask
+    mask = learned(layout)
     assert not mask[: layout.prefix_length - 1].any()
     assert mask[layout.prefix_length - 1 : -1].all()
     assert not mask[-1]
-    assert layout.segments[[s.start for s in layout.segments].index(layout.prefix_length)].name == "<bov_o>"
-    learned = torch.zeros(layout.length, dtype=torch.bool)
+    assert layout.stretches[[s.start for s in layout.stretches].index(layout.prefix_length)].name == "<bov_o>"
+    places = torch.zeros_like(mask)
     for run in layout.runs:
-        learned[run.start - 1 : run.stop - 1] = True
-    assert torch.equal(learned, mask)
+        places[run.start - 1 : run.stop - 1] = True
+    assert torch.equal(places, mask)
 
 
 @pytest.mark.parametrize("order", ORDERS)
@@ -154,7 +162,7 @@ def test_fill_then_read_gives_the_codes_back(order):
 def test_empty_places_of_delayed_levels_are_known_and_not_learned():
     layout = task_layout("video_to_audio", VOCABULARY, SOUNDING, text_slots=0, audio_order="delay")
     ids, known = layout.fill({"visual_in": torch.zeros(1, 1, 5, 16, 16, dtype=torch.long)}, 1)
-    audio = layout.segment("audio_out")
+    audio = layout.stretch("audio_out")
     steps = known[audio.start : audio.stop].view(109, 4)
     assert steps[:4].tolist() == [
         [False, True, True, True],
@@ -164,7 +172,7 @@ def test_empty_places_of_delayed_levels_are_known_and_not_learned():
     ]
     assert torch.equal(steps, steps.flip(0, 1))  # the levels end as they began
     assert ids[0, audio.start : audio.stop][known[audio.start : audio.stop]].eq(VOCABULARY.pad_id).all()
-    assert torch.equal(layout.loss_mask[audio.start - 1 : audio.stop - 1], ~known[audio.start : audio.stop])
+    assert torch.equal(learned(layout)[audio.start - 1 : audio.stop - 1], ~known[audio.start : audio.stop])
     wrong = ids.clone()
     wrong[0, audio.start + 1] = VOCABULARY.eos_id
     with pytest.raises(ValueError, match="the empty places of delayed levels must hold 0"):
@@ -175,7 +183,7 @@ def test_fill_marks_what_is_given():
     layout = task_layout("image_to_video", VOCABULARY, SOUNDING, text_slots=64)
     image = torch.randint(2**18, (1, 1, 1, 16, 16))
     ids, known = layout.fill({"visual_in": image, "visual_out": image}, 1)
-    out, sound = layout.segment("visual_out"), layout.segment("audio_out")
+    out, sound = layout.stretch("visual_out"), layout.stretch("audio_out")
     assert known[: out.start + 256].all()
     assert not known[out.start + 256 : out.stop].any()
     assert not known[sound.start : sound.stop].any()
@@ -189,7 +197,7 @@ def test_a_sound_may_be_given_in_part(order):
     visual, audio = torch.zeros(2, 1, 5, 16, 16, dtype=torch.long), torch.randint(1024, (2, 4, 106))
     whole, _ = layout.fill({"visual_in": visual, "audio_out": audio}, 2)
     part, known = layout.fill({"visual_in": visual, "audio_out": audio[:, :, :56]}, 2)
-    out = layout.segment("audio_out")
+    out = layout.stretch("audio_out")
     for level in range(4):
         at = torch.arange(layout.length)[out.level(level)]
         assert known[at].tolist() == [True] * 56 + [False] * 50
@@ -212,7 +220,7 @@ def test_errors():
     ):
         layout.fill({"visual_in": image, "visual_out": image.expand(1, 1, 6, 16, 16)}, 1)
     with pytest.raises(ValueError, match="this layout has no 'audio_out'; it has: text, visual_in, visual_out"):
-        layout.segment("audio_out")
+        layout.stretch("audio_out")
     with pytest.raises(ValueError, match="unknown order of audio codes 'random'; known: level, time, delay"):
         task_layout("text_to_video", VOCABULARY, SILENT, text_slots=64, audio_order="random")
     with pytest.raises(ValueError, match="holds no media"):

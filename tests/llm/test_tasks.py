@@ -26,9 +26,9 @@ def test_every_task_lays_out_and_fills(name):
     assert known[: layout.prefix_length].all()
     assert not known.all()
     # markers of the output are always known, its content never
-    for segment in layout.segments:
-        if segment.start >= layout.prefix_length:
-            assert bool(known[segment.start : segment.stop].all()) == (segment.kind == "special")
+    for stretch in layout.stretches:
+        if stretch.start >= layout.prefix_length:
+            assert bool(known[stretch.start : stretch.stop].all()) == (stretch.kind == "special")
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -39,7 +39,7 @@ def test_a_clip_without_sound_loses_the_sound_or_the_task(name):
             task_layout(name, VOCABULARY, silent, text_slots=4, given=given_for(name))
     else:
         layout = task_layout(name, VOCABULARY, silent, text_slots=4, given=given_for(name))
-        assert all(segment.kind != "audio" for segment in layout.segments)
+        assert all(stretch.kind != "audio" for stretch in layout.stretches)
 
 
 def test_tasks_with_the_same_kind_of_output_share_their_value():
@@ -50,8 +50,8 @@ def test_tasks_with_the_same_kind_of_output_share_their_value():
 
 def test_past_and_future_share_the_clips_positions():
     layout = task_layout("continue_video", VOCABULARY, CLIP, text_slots=4, given=2)
-    assert (layout.segment("visual_in").offset, layout.segment("visual_in").shape) == (0, (2, 2, 3))
-    assert (layout.segment("visual_out").offset, layout.segment("visual_out").shape) == (2, (1, 2, 3))
+    assert (layout.stretch("visual_in").offset, layout.stretch("visual_in").shape) == (0, (2, 2, 3))
+    assert (layout.stretch("visual_out").offset, layout.stretch("visual_out").shape) == (2, (1, 2, 3))
 
 
 def test_slices_and_audio_frames_of_videopoets_clip():
@@ -61,7 +61,7 @@ def test_slices_and_audio_frames_of_videopoets_clip():
 
 
 def test_errors():
-    with pytest.raises(ValueError, match="unknown task 'dream'; known: unconditional, text_to_image"):
+    with pytest.raises(ValueError, match="unknown task 'dream'; known: text_to_video, text_to_image"):
         find_task("dream")
     with pytest.raises(ValueError, match=r"continue_video needs given slices in \[1, 2\], got given=None"):
         task_layout("continue_video", VOCABULARY, CLIP, text_slots=4)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from mmtok.features.squeezenet import FEATURES, SqueezeNet
+from mmtok.features.squeezenet import SqueezeNet
 from mmtok.features.vgg import LPIPS, VGG16, WIDTHS, perceptual_loss
 from mmtok.media.video import read_video
 
@@ -36,7 +36,7 @@ def test_squeezenet_files(tmp_path: Path) -> None:
         SqueezeNet.from_npz(tmp_path / "code.npz")
     model = SqueezeNet()
     images = torch.rand(2, 3, 64, 48) * 2 - 1
-    assert model.features(images).shape == (2, FEATURES) and model(images).shape == (2, 1000)
+    assert model.features(images).shape == (2, 512) and model(images).shape == (2, 1000)
     white = model.prepare(torch.ones(1, 3, 227, 227))
     assert white[0, :, 0, 0].tolist() == [255 - 104, 255 - 117, 255 - 123]  # blue first
 

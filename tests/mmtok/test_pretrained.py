@@ -1,12 +1,14 @@
 """mmtok/pretrained.py: what is written is what is read, and what does not fit is named."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
 from mmtok.pretrained import (
+    known_models,
     load_strictly,
     load_tensors,
     params_from_config,
@@ -72,3 +74,44 @@ def test_damaged_and_absent_files(tmp_path):
         load_tensors(tmp_path)
     with pytest.raises(FileNotFoundError, match="is not a folder"):
         resolve_folder(tmp_path / "absent")
+
+
+def test_names_folders_and_the_hub(tmp_path, monkeypatch):
+    asked = []
+
+    def snapshot_download(name, **options):
+        asked.append((name, options["revision"]))
+        return str(tmp_path / "hub")
+
+    monkeypatch.setattr("mmtok.pretrained.snapshot_download", snapshot_download)
+    monkeypatch.chdir(tmp_path)
+    for folder in ("hub/audio", "runs/visual", "tiny"):
+        (tmp_path / folder).mkdir(parents=True)
+    assert (resolve_folder("tiny") / "cinepoet.json").is_file()  # a known name goes before a folder
+    assert resolve_folder("./tiny") == Path("tiny") and resolve_folder("runs/visual") == Path("runs/visual")
+    assert resolve_folder("tiny/audio") == resolve_folder("tiny") / "audio" and asked == []
+    assert resolve_folder("owner/model", revision="v2") == tmp_path / "hub"
+    assert resolve_folder("owner/model/audio") == tmp_path / "hub" / "audio"
+    assert asked == [("owner/model", "v2"), ("owner/model", None)]
+    with pytest.raises(FileNotFoundError, match="has no text part"):
+        resolve_folder("owner/model/text")
+    with pytest.raises(FileNotFoundError, match="unknown model 'runs/lm/model': it is not a folder; known: tiny"):
+        resolve_folder("runs/lm/model")
+    with pytest.raises(ValueError, match="revision 'v2' is a choice for hub ids"):
+        resolve_folder("tiny", revision="v2")
+    (tmp_path / "weights.pt").touch()
+    with pytest.raises(ValueError, match="is a file; cinepoet convert"):
+        resolve_folder("weights.pt")
+
+
+def test_packages_bring_models(tmp_path, monkeypatch):
+    info = tmp_path / "films-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: films\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[cinepoet.models]\nfilms = films_model.weights\nlost = films_lost\n")
+    (tmp_path / "films_model" / "weights" / "lm").mkdir(parents=True)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert known_models() == ["films", "lost", "tiny"]
+    assert resolve_folder("films/lm") == tmp_path / "films_model" / "weights" / "lm"
+    with pytest.raises(FileNotFoundError, match="the model lost should lie in the package films_lost"):
+        resolve_folder("lost")

@@ -40,7 +40,7 @@ def test_special_ids_of_the_table_are_distinct_and_inside_their_block():
     assert len(ids) == len(set(ids))
     assert all(0 <= i < 256 for i in ids)
     assert all(i in FAMILY_IDS["task"] for i in TASK_IDS.values())
-    assert (VIDEOPOET.pad_id, VIDEOPOET.mask_id, VIDEOPOET.bos_id, VIDEOPOET.eos_id) == (0, 1, 2, 3)
+    assert (VIDEOPOET.pad_id, SPECIAL_IDS["<mask>"], VIDEOPOET.bos_id, VIDEOPOET.eos_id) == (0, 1, 2, 3)
     assert VIDEOPOET.special_id("<bov_o>") == 10
     assert VIDEOPOET.family_id("resolution", 0) == 16
     assert VIDEOPOET.task_id("generate_video") == 64

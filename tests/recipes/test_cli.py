@@ -253,7 +253,7 @@ def test_models_lists_parts_sizes_and_families(cinepoet: Cinepoet, bundle: Path)
     code, shown, _ = cinepoet("models", bundle)
     assert code == 0
     assert "17 frames of 32x32 at 8 fps, then 64x64" in shown and "Apache-2.0" in shown
-    assert "tasks: unconditional, text_to_image" in shown and "continue_av" in shown
+    assert "tasks: text_to_video, text_to_image" in shown and "continue_av" in shown
     assert "further lengths: 25; aspects: portrait; sources: clean, raw" in shown
     for part in ("visual", "audio", "text", "lm", "superres"):
         assert re.search(rf"^    {part} .*M parameters", shown, re.M), shown
@@ -279,9 +279,16 @@ def test_usage_mistakes(cinepoet: Cinepoet, tmp_path: Path) -> None:
     assert_refused(cinepoet("generate", " \n", *out), "prompt is empty")
     assert_refused(cinepoet("generate", *out), "give a PROMPT")
     assert_refused(cinepoet("evaluate", "prompts", "--scenes", "3"), "unknown option --scenes")
-    assert_refused(cinepoet("evaluate", "shapes"), "evaluate shapes is now cinepoet evaluate prompts")
-    assert_refused(cinepoet("evaluate", "prompt"), "unknown command 'prompt'; did you mean prompts")
-    assert_refused(cinepoet("train", "huge"), "unknown choice 'huge'; known: tiny, smoke, lm, soundstream, larp")
+    assert_refused(cinepoet("evaluate", "shapes"), "evaluate shapes is now evaluate prompts")
+    assert_refused(cinepoet("evaluate", "prompt"), "unknown command 'evaluate prompt'; did you mean prompts")
+    assert_refused(
+        cinepoet("train", "huge"), "unknown command 'train huge'; known: tiny, smoke, lm, superres, soundstream, larp"
+    )
+    assert_refused(cinepoet("train", "smok"), "unknown command 'train smok'; did you mean smoke")
+    assert_refused(cinepoet("train"), "cinepoet train needs one of tiny, smoke, lm, .*larp-ar")
+    assert_refused(cinepoet("train", "--media", "x"), "cinepoet train needs one of|unknown option --media")
+    assert_refused(cinepoet("train", "lm", "--tokenizers", "tiny"), "--tokenizers is now --tokenizer$")
+    assert_refused(cinepoet("train", "lm", "--dato", "x"), "unknown option --dato; did you mean --data")
     assert_refused(cinepoet("tokenize", *out), "give MEDIA to encode, or --decode")
 
 
@@ -512,15 +519,16 @@ def test_every_shipped_config_loads() -> None:
 def test_misspelt_keys_are_named_with_the_nearest(cinepoet: Cinepoet, tmp_path: Path) -> None:
     out = ("--out", tmp_path / "run")
     assert_refused(cinepoet("train", "smoke", "lm.step=3", *out), "unknown key lm.step; did you mean lm.steps")
+    assert_refused(cinepoet("train", "smoke", "lm.warmup=3", *out), "lm.warmup is now lm.optim.warmup_steps$")
     assert_refused(cinepoet("train", "smoke", "lm.steps=soon", *out), "lm.steps must be of type int")
     assert_refused(cinepoet("train", "smoke", "steps", *out), "expected key=value, got 'steps'")
     assert_refused(cinepoet("train", "smoke", "--stages", "lm,visuals", *out), "unknown stages visuals; known: text")
     assert_refused(cinepoet("train", "smoke", "--config", tmp_path / "no.yaml", *out), "no.yaml does not exist")
     assert_refused(cinepoet("train", "smoke", "--media", tmp_path / "no", *out), "does not exist")
     assert_refused(cinepoet("train", "smoke", "--media-list", "x.csv", *out), "give --media too")
-    tokenizers = ("--tokenizers", "tiny")
+    tokenizers = ("--tokenizer", "tiny")
     assert_refused(cinepoet("train", "smoke", *tokenizers, "--media", tmp_path, *out), "name in --stages which train")
-    assert_refused(cinepoet("train", "smoke", "--tokenizers", "nobody", *out), "unknown model 'nobody'")
+    assert_refused(cinepoet("train", "smoke", "--tokenizer", "nobody", *out), "unknown model 'nobody'")
     assert not list(tmp_path.iterdir())
 
 
@@ -546,7 +554,7 @@ def test_train_smoke_resumes_after_a_kill_and_its_bundle_makes_films(
             raise KeyboardInterrupt
 
     monkeypatch.setattr(Run, "log", log_then_die)
-    monkeypatch.setattr(Run, "maybe_save", lambda self, step, parts: save(self, step + 1, parts))
+    monkeypatch.setattr(Run, "maybe_save", lambda self, step: save(self, step + 1))
     words = ("train", "smoke", "--device", "cpu", "--stages", "lm", "--out", killed)
     assert cinepoet(*words)[0] == 130
     monkeypatch.undo()

@@ -45,7 +45,7 @@ def counted(model):
 def test_neutral_scales_equal_the_plain_conditional_logits_in_one_pass():
     model = counted(make_model())
     codes, masked, low, text = make_inputs()
-    guided = guided_logits(model, codes, masked, low, text, text_scale=1.0, low_scale=1.0)
+    guided = guided_logits(model, low, text, text_scale=1.0, low_scale=1.0)(codes, masked)
     assert [len(shown) for shown, _ in model.calls] == [2]
     for a, b in zip(guided, model(codes, masked, low, text), strict=True):
         assert a.equal(b)
@@ -60,7 +60,7 @@ def test_guidance_is_the_formula_of_instruct_pix2pix(text_scale, low_scale, pass
     only_low = model(codes, masked, low, text, keep_text=no)
     neither = model(codes, masked, low, text, keep_low=no, keep_text=no)
     spy = counted(model)
-    guided = guided_logits(spy, codes, masked, low, text, text_scale=text_scale, low_scale=low_scale)
+    guided = guided_logits(spy, low, text, text_scale=text_scale, low_scale=low_scale)(codes, masked)
     assert [len(shown) for shown, _ in spy.calls] == [2 * passes], "all passes run as one batch"
     for out, lt, l0, n in zip(guided, both, only_low, neither, strict=True):
         torch.testing.assert_close(out, n + low_scale * (l0 - n) + text_scale * (lt - l0), atol=2e-5, rtol=2e-5)
@@ -77,7 +77,7 @@ def test_passes_that_cancel_are_left_out():
 def test_text_scale_means_nothing_without_text():
     model = make_model()
     codes, masked, low, _ = make_inputs()
-    strong = guided_logits(model, codes, masked, low, text_scale=7.0)
+    strong = guided_logits(model, low, text_scale=7.0)(codes, masked)
     for a, b in zip(strong, model(codes, masked, low), strict=True):
         assert a.equal(b)
 
@@ -179,7 +179,7 @@ def test_temperature_zero_is_certain():
     )
     assert a.equal(b)
     nothing = torch.ones_like(masked)
-    greedy = [x.argmax(-1) for x in guided_logits(model, codes, nothing, low, text)]
+    greedy = [x.argmax(-1) for x in guided_logits(model, low, text)(codes, nothing)]
     one_step = sample(model, low, text, num_steps=1, temperature=0.0, generator=generator())
     assert one_step.equal(greedy[0] + 64 * greedy[1])
 

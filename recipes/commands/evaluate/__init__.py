@@ -18,4 +18,3 @@ COMMANDS = {
     "speech": ".speech",
     "card": ".card",
 }
-RENAMED = {"shapes": "prompts"}

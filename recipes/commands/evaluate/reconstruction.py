@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from recipes.terminal.options import add_held_out, add_model, number, require_media
+from recipes.terminal.options import add_held_out, add_model, check_media, number
 from recipes.terminal.report import check_folder, compute_of
 
 SUMMARY = "how much a model's tokenizers lose, on held-out scenes and real media"
@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measure and print."""
-    require_media(args)
+    check_media(args)
     if args.out is not None:
         check_folder(args.out)
     from mmtok.visual.holistic import is_holistic

@@ -12,8 +12,8 @@ from recipes.terminal.options import (
     add_model,
     add_networks,
     add_seed,
+    check_media,
     number,
-    require_media,
 )
 from recipes.terminal.report import check_folder, compute_of
 
@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measure and print."""
-    require_media(args)
+    check_media(args)
     if args.out is not None:
         check_folder(args.out)
     from recipes.bundle.folder import open_bundle

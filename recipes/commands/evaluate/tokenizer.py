@@ -14,8 +14,8 @@ from recipes.terminal.options import (
     add_held_out,
     add_networks,
     add_tile,
+    check_media,
     number,
-    require_media,
 )
 from recipes.terminal.report import check_folder, compute_of
 
@@ -65,7 +65,7 @@ def _levels(text: str) -> tuple[int, ...]:
 
 def run(args: argparse.Namespace) -> int:
     """Measure and print."""
-    require_media(args)
+    check_media(args)
     if args.out is not None:
         check_folder(args.out)
     if args.baseline:

@@ -7,24 +7,34 @@ from pathlib import Path
 from typing import Any
 
 from recipes.runtime.config import CONFIGS
+from recipes.terminal.options import add_training
 from recipes.terminal.report import join_training, note, tell_config
-from recipes.tokens.caption_vectors import caption_lookup
 
-_CONFIG = CONFIGS / "lm_tiny.yaml"
+SUMMARY = "a language model on token shards"
+EXAMPLES = """\
+  cinepoet train lm --data runs/shards --out runs/lm          # shards of cinepoet prepare
+  cinepoet train lm --data runs/fine --init runs/lm/model --out runs/adapted steps=2000   # task adaptation
+  torchrun --nproc-per-node 8 -m recipes.cli train lm --config recipes/configs/lm_8b.yaml --data ... sharded=true
+"""
 
 
-def run_lm(args: argparse.Namespace) -> int:
-    """Train a language model on token shards.
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's options."""
+    add_training(parser, out="runs/lm")
+    parser.add_argument(
+        "--data", type=Path, nargs="+", metavar="FOLDER", help="token shards (make them with cinepoet prepare)"
+    )
+    parser.add_argument("--tokenizer", default="tiny", metavar="MODEL", help="that of the shards (default: tiny)")
+    for part in ("visual", "audio"):
+        parser.add_argument(f"--{part}", metavar="M", help=f"{part} tokenizer of the shards (default: --tokenizer's)")
+    parser.add_argument(
+        "--text", metavar="MODEL", help="text encoder, or a folder of cinepoet embed (default: that of --tokenizer)"
+    )
+    parser.add_argument("--init", metavar="MODEL", help="weights or a model that go on, or a Qwen3 or Llama")
 
-    Args:
-        args: of ``cinepoet train``.
 
-    Returns:
-        The exit code.
-
-    Raises:
-        ValueError: for options that this training does not take, or shards that do not fit the tokenizers.
-    """
+def run(args: argparse.Namespace) -> int:
+    """Train a language model on token shards."""
     from dataclasses import replace
     from functools import partial
 
@@ -33,23 +43,24 @@ def run_lm(args: argparse.Namespace) -> int:
     from mmtok.visual.holistic import is_holistic
     from recipes.bundle.assemble import tell_clips
     from recipes.bundle.folder import open_bundle
+    from recipes.bundle.named import chosen_part
+    from recipes.loop.tracking import choose_tracker
     from recipes.runtime.config import load_config
     from recipes.runtime.records import same_data
+    from recipes.tokens.caption_vectors import caption_lookup
     from recipes.tokens.lm_batches import clip_kinds, shard_data
     from recipes.tokens.plan import STRUCTURE
     from recipes.tokens.reader import TokenShards
     from recipes.train.lm import LMTrainConfig, describe_mixture, lm_config, mixture, train_lm
 
-    for option in ("stages", "media", "media_list"):
-        if getattr(args, option) is not None:
-            raise ValueError(f"lm trains on token shards: leave --{option.replace('_', '-')} out and give --data")
     if not args.data:
         raise ValueError("lm trains on token shards: --data FOLDER (make one with cinepoet prepare)")
-    config: Any = load_config(LMTrainConfig, args.config or _CONFIG, args.changes)
-    tokenizers = open_bundle(args.tokenizers or "tiny")
+    choose_tracker(args.track)
+    config: Any = load_config(LMTrainConfig, args.config or CONFIGS / "lm_tiny.yaml", args.changes)
+    tokenizers = open_bundle(args.tokenizer)
     shards = TokenShards.open(*args.data)
-    visual = mmtok.load(tokenizers.part("visual"))
-    audio = mmtok.load(tokenizers.part("audio")) if shards.info.audio else None
+    visual = mmtok.load(chosen_part("visual", args.visual, args.tokenizer))
+    audio = mmtok.load(chosen_part("audio", args.audio, args.tokenizer)) if shards.info.audio else None
     shards.info.require(visual, audio, where=", ".join(str(folder) for folder in args.data))
     vocabulary = shards.info.vocabulary
     config = replace(config, visual_codes=vocabulary.visual_codes, audio_codes=vocabulary.audio_codes)
@@ -59,7 +70,7 @@ def run_lm(args: argparse.Namespace) -> int:
     sized = any(word.startswith("size=") for word in args.changes)
     start_from = None if args.init is None else _model_folder(args.init)
     compute, ranks = join_training(args)
-    out = args.out or Path("runs") / "lm"
+    out = args.out
     tell_config(config, out, ranks)
     text = args.text or tokenizers.part("text")
     captions, text_dim, cut = caption_lookup(text, data.captions, config.text_slots, compute.device)
@@ -93,12 +104,9 @@ def run_lm(args: argparse.Namespace) -> int:
 
 
 def _model_folder(name: str) -> Path:
-    from recipes.bundle.folder import part_folder
+    from mmtok.loading import part_folder
 
-    folder = part_folder(name, "lm")
-    if not (folder / "config.json").is_file():
-        raise FileNotFoundError(f"{folder} has no config.json, so it is no model to start from")
-    return folder
+    return part_folder(name, "lm")
 
 
 def _start(folder: Path, wanted: Any, code_vectors: tuple[Any, Any], seed: int, *, sized: bool) -> Any:
@@ -139,4 +147,6 @@ def _require_size(there: Any, wanted: Any, folder: Path, *, sized: bool) -> None
 
 def _code_vectors(tokenizer: Any) -> Any:
     """What a tokenizer knows about its codes, or None when it tells nothing."""
-    return tokenizer.code_vectors() if hasattr(tokenizer, "code_vectors") else None
+    from mmtok.contract import HasCodeVectors
+
+    return tokenizer.code_vectors() if isinstance(tokenizer, HasCodeVectors) else None

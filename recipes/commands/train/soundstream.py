@@ -3,43 +3,43 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 from recipes.runtime.config import CONFIGS
+from recipes.terminal.options import add_media, add_training, check_media
 from recipes.terminal.report import join_training, tell_config
 
-_CONFIG = CONFIGS / "soundstream_spectral.yaml"
+SUMMARY = "a SoundStream on sounds and the sound of films"
+EXAMPLES = """\
+  cinepoet train soundstream --media my_sounds --out runs/soundstream           # WAV, FLAC, MP3, the sound of films
+  cinepoet train soundstream --media speech --init runs/soundstream/model --out runs/speech optim.lr=1e-3    # goes on
+"""
 
 
-def run_soundstream(args: argparse.Namespace) -> int:
-    """Train a SoundStream on the sounds and films of a folder, or on the corpus.
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's options."""
+    add_training(parser, out="runs/soundstream")
+    add_media(parser, "sounds and films (without: corpus shapes)")
+    parser.add_argument("--init", metavar="MODEL", help="a trained codec that goes on, alone or of a model")
 
-    Args:
-        args: of ``cinepoet train``.
 
-    Returns:
-        The exit code.
-
-    Raises:
-        ValueError: for options that this training does not take, or a folder without sound.
-    """
+def run(args: argparse.Namespace) -> int:
+    """Train a SoundStream on the sounds and films of a folder, or on the corpus."""
     from recipes.corpora.folder import MediaFolder, sound_pool
     from recipes.corpora.shapes import ShapesCorpus
     from recipes.corpora.sources import MixedSounds, RealSounds
+    from recipes.loop.tracking import choose_tracker
     from recipes.runtime.config import load_config
     from recipes.runtime.records import same_data
     from recipes.train.soundstream import SoundStreamTrainConfig, sample_rate_of, train_soundstream
 
-    if args.stages is not None:
-        raise ValueError("soundstream has one run, whose stages are set by adversarial_start_step; leave --stages out")
-    if args.tokenizers is not None:
-        raise ValueError("soundstream trains a tokenizer; leave --tokenizers out")
-    config = load_config(SoundStreamTrainConfig, args.config or _CONFIG, args.changes)
+    check_media(args)
+    choose_tracker(args.track)
+    config = load_config(SoundStreamTrainConfig, args.config or CONFIGS / "soundstream_spectral.yaml", args.changes)
     rate = sample_rate_of(config)  # an unknown preset is told before the files are read
     start = None if args.init is None else _start(args.init, config.preset)
     compute, ranks = join_training(args)
-    out = args.out or Path("runs") / args.preset
+    out = args.out
     tell_config(config, out, ranks)
     source: Any
     if args.media is None:

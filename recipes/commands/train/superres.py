@@ -7,27 +7,36 @@ from pathlib import Path
 from typing import Any
 
 from recipes.runtime.config import CONFIGS
+from recipes.terminal.options import add_media, add_training, check_media
 from recipes.terminal.report import join_training, note, tell_config
 
-_CONFIG = CONFIGS / "superres_tiny.yaml"
+SUMMARY = "super-resolution on films, on made-up scenes, or on both"
+EXAMPLES = """\
+  cinepoet train superres --media my_films --out runs/superres                  # captions: NAME.txt beside NAME.mp4
+  cinepoet train superres --media my_films --init tiny scenes_share=0.3 "sizes=[[128,128],[224,128]]" optim.lr=5e-4
+  torchrun --nproc-per-node 8 -m recipes.cli train superres --config recipes/configs/superres_1b.yaml --media films \
+    --tokenizer runs/magvit2_base/visual/model --text t5_vectors --out runs/sr1
+"""
 
 
-def run_superres(args: argparse.Namespace) -> int:
-    """Train super-resolution on the films of a folder, on made-up scenes, or on both.
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's options."""
+    add_training(parser, out="runs/superres")
+    add_media(parser, "films of any size (without: corpus shapes)")
+    parser.add_argument("--captions", type=Path, metavar="F", help="CSV or JSONL with path and caption of films")
+    parser.add_argument(
+        "--tokenizer", default="tiny", metavar="MODEL", help="that of pictures, alone or of a model (default: tiny)"
+    )
+    parser.add_argument("--text", metavar="MODEL", help="text encoder, or a folder of cinepoet embed (default: tiny's)")
+    parser.add_argument("--init", metavar="MODEL", help="weights or a model that go on, of any grid")
 
-    Args:
-        args: of ``cinepoet train``.
 
-    Returns:
-        The exit code.
-
-    Raises:
-        ValueError: for options that this training does not take, sizes that no windows tile, a tokenizer that does not
-            fit, or a folder without a film that is large and long enough.
-    """
+def run(args: argparse.Namespace) -> int:
+    """Train super-resolution on the films of a folder, on made-up scenes, or on both."""
     from dataclasses import replace
 
-    from recipes.bundle.folder import part_folder
+    from mmtok.loading import part_folder
+    from recipes.loop.tracking import choose_tracker
     from recipes.runtime.config import load_config
     from recipes.runtime.records import same_data
     from recipes.tokens.caption_vectors import caption_lookup
@@ -35,19 +44,18 @@ def run_superres(args: argparse.Namespace) -> int:
     from recipes.tokens.superres_pairs import pair_grid
     from recipes.train.superres import PixelTrainConfig, start_from, superres_config, train_superres
 
-    for option in ("stages", "data"):
-        if getattr(args, option) is not None:
-            raise ValueError(f"superres trains on films: leave --{option} out and give --media, or neither for scenes")
+    check_media(args)
+    choose_tracker(args.track)
     if args.captions is not None and args.media is None:
         raise ValueError("--captions goes with the films of --media")
-    config: Any = load_config(PixelTrainConfig, args.config or _CONFIG, args.changes)
+    config: Any = load_config(PixelTrainConfig, args.config or CONFIGS / "superres_tiny.yaml", args.changes)
     if args.media is None:
         config = replace(config, scenes_share=1.0)
     elif config.scenes_share == 1.0:
         raise ValueError("scenes_share is 1.0, which leaves nothing for the films of --media")
 
     # What can be refused is refused before anything is read or written.
-    tokenizer = _tokenizer(args.tokenizers or "tiny")
+    tokenizer = _tokenizer(args.tokenizer)
     config = replace(config, visual_codes=tokenizer.codebook_size)
     grids = [pair_grid(tokenizer, config.num_frames, size) for size in config.sizes]
     wanted = superres_config(config, grids, None)
@@ -69,7 +77,7 @@ def run_superres(args: argparse.Namespace) -> int:
         raise ValueError("--text embeds captions, and no film has one (NAME.txt beside it, or --captions)")
     elif ranks.is_main:
         note("no film has a caption (NAME.txt beside it, or --captions): the model learns without text")
-    out = args.out or Path("runs") / "superres"
+    out = args.out
     tell_config(config, out, ranks)
     told += [f"tokenizer {weights_hash(tokenizer)}", f"text {args.text or 'tiny' if texts else 'none'}"]
     told += [f"init {args.init}"] if args.init is not None else []
@@ -98,15 +106,13 @@ def run_superres(args: argparse.Namespace) -> int:
 def _tokenizer(name: str) -> Any:
     """A visual tokenizer, or that of a bundle's super-resolution."""
     import mmtok
-    from recipes.bundle.folder import part_folder
 
-    own = part_folder(name, "superres_visual")
-    return mmtok.load(own if own.is_dir() else part_folder(name, "visual"))
+    return mmtok.load(name, part="superres_visual")
 
 
 def _start(name: str) -> Any:
     """Trained weights, or those of a bundle."""
-    from recipes.bundle.folder import part_folder
+    from mmtok.loading import part_folder
     from superres.model import SuperResTransformer
 
     return SuperResTransformer.from_pretrained(part_folder(name, "superres"))

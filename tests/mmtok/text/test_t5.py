@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import mmtok
+from mmtok import pretrained
 from mmtok.contract import TextEncoder
 from mmtok.text import t5
 from mmtok.text.t5 import T5TextEncoder, TextTokenizer
@@ -241,7 +242,7 @@ def test_hub_repository_is_fetched_without_its_pickled_files(folder: Path, monke
         asked.append((name, allow_patterns))
         return str(folder)
 
-    monkeypatch.setattr(t5, "snapshot_download", fetch)
+    monkeypatch.setattr(pretrained, "snapshot_download", fetch)
     assert T5TextEncoder.from_pretrained("google/t5-v1_1-xl").dim == 16
     ((name, patterns),) = asked
     wanted = {n: any(fnmatch(n, p) for p in patterns) for n in ("model-00001-of-00003.safetensors", "spiece.model")}
@@ -253,7 +254,7 @@ def test_hub_repository_is_fetched_without_its_pickled_files(folder: Path, monke
     def unreachable(name: str, revision: str | None, allow_patterns: list[str]) -> str:
         raise OSError("no network\nlong story")
 
-    monkeypatch.setattr(t5, "snapshot_download", unreachable)
+    monkeypatch.setattr(pretrained, "snapshot_download", unreachable)
     with pytest.raises(FileNotFoundError, match=r"neither a folder nor a reachable hub repository \(no network\)"):
         T5TextEncoder.from_pretrained("google/t5-v1_1-xl")
 
@@ -361,7 +362,7 @@ def test_revisions_are_asked_for_and_recorded(folder: Path, tmp_path: Path, monk
         asked.append((name, options.get("revision")))
         return str(snapshot)
 
-    monkeypatch.setattr(t5, "snapshot_download", fetch)
+    monkeypatch.setattr(pretrained, "snapshot_download", fetch)
     encoder = T5TextEncoder.from_pretrained("google/t5-v1_1-xl", revision="main")
     assert asked == [("google/t5-v1_1-xl", "main")]
     assert (encoder.name, encoder.revision) == ("google/t5-v1_1-xl", snapshot.name)

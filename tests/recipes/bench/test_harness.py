@@ -212,8 +212,8 @@ def test_decoding_is_told_beside_transformers(capsys, tmp_path, monkeypatch):
     assert int8["GB a step"] == pytest.approx(fp32["GB a step"] / 4, rel=0.05)
     assert "4 visual tokens" in told["machine"] and "| ours int8 |" in capsys.readouterr().out
     with pytest.raises(SystemExit):
-        main(["decode", "--modes", "ours bf16 graphs"])
-    assert "CUDA graphs need --device cuda" in capsys.readouterr().err
+        main(["decode", "--modes", "ours bf4"])
+    assert "unknown modes ours bf4; known: transformers fp32, ours fp32" in capsys.readouterr().err
 
 
 def test_transformers_form_makes_the_same_ids():
@@ -288,3 +288,12 @@ def test_superres_cases_are_measured_and_published_sizes_want_a_gpu(tmp_path, ca
         assert measured("clip", guidance)["s a clip"] > 0
     assert superres_bench.main(["full"]) == 2
     assert capsys.readouterr().err == superres_bench.NO_GPU + "\n"
+
+
+@pytest.mark.parametrize(("words", "expected"), [([], "fp32"), (["--precision", "bf16"], "bf16")])
+def test_windows_are_measured_in_float32_unless_told(monkeypatch, capsys, words, expected):
+    """Over 35,840 tokens a CPU's fused attention needs float32."""
+    for kind, usual in (("windows", expected), ("clip", "bf16")):
+        monkeypatch.setitem(superres_bench.CASE, kind, lambda args: {"precision": args.precision})
+        assert superres_bench.main([kind, "--case", "full", *words]) == 0
+        assert json.loads(capsys.readouterr().out)["precision"] == usual

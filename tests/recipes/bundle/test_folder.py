@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from mmtok.pretrained import known_models
 from recipes.bundle.config import BundleConfig
-from recipes.bundle.folder import BUNDLE_FILE, PARTS, embedded_names, open_bundle, write_bundle
+from recipes.bundle.folder import BUNDLE_FILE, PARTS, open_bundle, write_bundle
 
 CONFIG = BundleConfig(size=64, num_frames=17, fps=8.0, upscaled_size=128, top_k=50)
 
@@ -27,8 +28,8 @@ def test_bundle_knows_its_parts(bundle: Path) -> None:
     assert opened.part("lm") == bundle / "lm"
 
 
-def test_embedded_names_open() -> None:
-    for name in embedded_names():
+def test_every_model_with_a_name_opens() -> None:
+    for name in known_models():
         assert open_bundle(name).config.num_frames > 0
 
 

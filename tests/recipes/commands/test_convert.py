@@ -10,10 +10,10 @@ import torch
 from safetensors.torch import load_file
 
 from llm.model import PrefixLM
-from recipes.bundle.folder import EMBEDDED
+from mmtok.pretrained import resolve_folder
 from recipes.cli import main
 
-TINY = EMBEDDED / "tiny" / "lm"
+TINY = resolve_folder("tiny/lm")
 
 
 def test_the_embedded_model_goes_there_and_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -40,7 +40,7 @@ def test_mistakes_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
         (["tiny", "--to", "llama", "--out", out], "unknown choice 'llama'"),
         (["tiny", "tiny", "--to", "qwen3", "--out", out], "one model at a time, got 2"),
         (["tiny", "--to", "qwen3", "--family", "larp", "--out", out], "--family is not a language model's"),
-        (["nowhere", "--to", "qwen3", "--out", out], "nowhere is not a folder"),
+        (["nowhere", "--to", "qwen3", "--out", out], "unknown model 'nowhere': it is not a folder; known: tiny"),
         ([text, "--out", out], "so it is a text model: it can start a training, but it speaks no media"),
         ([empty, "--out", out], "is a folder; name the files of weights in it"),
         ([text, "--dtype", "float32", "--out", out], "--dtype is a choice for T5 and with --to"),

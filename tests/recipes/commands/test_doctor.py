@@ -61,7 +61,7 @@ def test_folder_that_cannot_be_written(tmp_path: Path) -> None:
 
 
 def test_missing_model_is_broken(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("recipes.bundle.folder.EMBEDDED", tmp_path)
+    monkeypatch.setattr("mmtok.pretrained.MODELS", {})
     (fact,) = doctor.model_facts()
     assert not fact.ok and "train tiny" in fact.fix
 

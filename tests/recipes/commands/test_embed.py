@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from mmtok.pretrained import resolve_folder
 from mmtok.text.embedding_cache import EmbeddingCache, caption_hash
 from mmtok.text.t5 import T5TextEncoder
-from recipes.bundle.folder import EMBEDDED
 from recipes.cli import main
 from recipes.tokens.caption_vectors import CaptionVectors
 
@@ -39,7 +39,7 @@ def test_a_trainer_reads_what_the_encoder_gives(tmp_path: Path, embed, monkeypat
 
     cache = EmbeddingCache.open(tmp_path / "vectors")
     assert (len(cache), cache.identity.name, cache.identity.dtype) == (3, "tiny", "bfloat16")
-    encoder = T5TextEncoder.from_pretrained(EMBEDDED / "tiny" / "text", dtype=torch.bfloat16)
+    encoder = T5TextEncoder.from_pretrained(resolve_folder("tiny/text"), dtype=torch.bfloat16)
     for text in (*CAPTIONS, "blurry, low quality"):
         direct, mask = encoder.encode([text], pad_to=64)
         vectors, kept = cache([text])
@@ -70,7 +70,7 @@ def test_mistakes_are_one_line(tmp_path: Path, embed) -> None:
         (("c.txt", "--dtype", "float32"), "use another folder"),
         (("hole.csv",), "no caption in row 4"),
         (("nothing.txt",), "no such file or folder"),
-        (("c.txt", "--revision", "main"), "--revision is a choice for hub ids"),
+        (("c.txt", "--revision", "main"), "revision 'main' is a choice for hub ids, and tiny"),
         (("c.txt", "--max-length", "1"), "must be at least 2"),
     ):
         code, out, err = embed(str(tmp_path / words[0]), *words[1:])

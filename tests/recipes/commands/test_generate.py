@@ -137,7 +137,7 @@ def test_contradictions_are_one_line_before_weights_are_read(
         (("--task", "inpaint", *video), "task inpaint takes video and mask, got video"),
         (("--task", "stylize", "x"), "task stylize takes video, got no media"),
         (("--task", "continue_av", "--video", silent), "silent.mp4 has no sound"),
-        (("--task", "continue_av", *video, "--no-sound"), "--no-sound leaves nothing of the task continue_av"),
+        (("--task", "continue_av", *video, "--no-sound"), "without sound nothing is left of the task continue_av"),
         (("x", "--num-frames", 41), r"num_frames must be 17 or 25"),
         (("x", "--aspect", "wide"), "aspect 'wide' is not trained"),
         (("x", "--source", "best"), "source 'best' is not one of this model's; it has: clean, raw"),

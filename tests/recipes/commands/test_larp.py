@@ -69,7 +69,7 @@ def generators(tokenizer: Path, tmp_path_factory: pytest.TempPathFactory) -> dic
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Run, "plot", lambda self: None)
         for name, more in (("class", ()), ("frames", ("frame_prediction=true",))):
-            words = ["train", "larp-ar", "--tokenizers", str(tokenizer), *sizes, *more, "--out", str(root / name)]
+            words = ["train", "larp-ar", "--tokenizer", str(tokenizer), *sizes, *more, "--out", str(root / name)]
             assert main(words) == 0
     return {name: root / name / "model" for name in ("class", "frames")}
 
@@ -89,8 +89,11 @@ def test_the_tokenizer_trains_and_loads(cinepoet: Cinepoet, tmp_path: Path) -> N
     model = mmtok.load(out / "model")
     assert model.params.num_tokens == 16 and model.prior is not None
     assert model.encode(torch.zeros(1, 3, 16, 32, 32)).shape == (1, 1, 16)
+    told = (out / "config.yaml").read_text()
+    code, _, fault = cinepoet(*words[:-2], "optim.lr=0.5", "--out", out)
+    assert code == 2 and "another config" in fault and (out / "config.yaml").read_text() == told
     code, _, fault = cinepoet(*words[:-2], "learning_rate=0.5", "--out", out)
-    assert code == 2 and "another config" in fault
+    assert code == 2 and fault == "cinepoet: learning_rate is now optim.lr\n"
 
 
 def test_real_clips_train_the_tokenizer(cinepoet: Cinepoet, film: Path, tmp_path: Path) -> None:
@@ -143,11 +146,11 @@ def test_first_frames_go_on(cinepoet: Cinepoet, generators: dict[str, Path], fil
         (("--model", "CLASS", "--video", "FILM"), "makes clips of classes"),
         (("--model", "FRAMES", "--class", "1"), "continues first frames"),
         (("--model", "FRAMES", "--video", "FILM", "--first-frames", "16"), "give 1 to 15 known frames"),
-        (("a prompt", "--model", "CLASS"), "not a PROMPT"),
-        (("--class", "1"), "tiny is not a LARP generator"),
+        (("a prompt", "--model", "CLASS"), "a PROMPT is for whole models, and "),
+        (("--class", "1"), "--class is for LARP generators, and tiny is a whole model"),
         (("a prompt", "--tokenizer", "x"), "--tokenizer is for LARP generators"),
         (("a prompt", "--cfg-steps", "3"), "--cfg-steps is for LARP generators"),
-        (("--model", "CLASS", "--class", "1", "--no-upscale"), "not --no-upscale"),
+        (("--model", "CLASS", "--class", "1", "--no-upscale"), "--no-upscale is for whole models"),
         (("--model", "CLASS", "--class", "1", "--first-frames", "3"), "--class takes none"),
         (("--model", "CLASS", "--class", "1", "--device", "foo"), "unknown device 'foo'"),
         (("--model", "CLASS", "--class", "1", "--cfg-steps", "3", "--guidance-scale", "1"), "give cfg_scale too"),
@@ -171,15 +174,20 @@ def test_mistakes_are_one_line(
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (("larp-ar",), "--tokenizers FOLDER"),
-        (("larp", "--tokenizers", "TOKENIZER"), "init=FOLDER"),
-        (("larp", "--stages", "visual"), "one stage"),
+        (("larp-ar",), "--tokenizer FOLDER"),
+        (("larp", "--tokenizer", "TOKENIZER"), "unknown option --tokenizer; cinepoet train tiny"),
+        (("larp-ar", "--media-list", "x.csv"), "unknown option --media-list; cinepoet train tiny"),
+        (
+            ("larp", "--stages", "visual"),
+            "unknown option --stages; cinepoet train tiny and cinepoet train smoke have it",
+        ),
         (("larp", "stepz=3"), "did you mean steps"),
+        (("larp", "--init", "x", "local_start=true"), "local_start is a new model's"),
         (("larp", "init=x", "local_start=true"), "local_start is a new model's"),
         (("larp", "num_tokens=0"), "num_tokens must be at least 1"),
         (("larp", "init=TOKENIZER", "local_start=false"), "has no prior to train with"),
-        (("larp-ar", "--tokenizers", "TOKENIZER", "given_frames=16", "frame_prediction=true"), "must lie in [1, 15]"),
-        (("larp-ar", "--tokenizers", "VISUAL"), "is not a LARP tokenizer"),
+        (("larp-ar", "--tokenizer", "TOKENIZER", "given_frames=16", "frame_prediction=true"), "must lie in [1, 15]"),
+        (("larp-ar", "--tokenizer", "VISUAL"), "is not a LARP tokenizer"),
     ],
 )
 def test_training_refuses(
@@ -292,7 +300,7 @@ def test_codes_of_another_tokenizer_are_not_taken(
     monkeypatch.setattr(Run, "plot", lambda self: None)
     shutil.copytree(tokenizer, tmp_path / "tok")
     sizes = ("dim=32", "num_layers=1", "num_heads=2", "hidden_dim=32", "clips=8", "validation_rows=2", "steps=1")
-    words = ("train", "larp-ar", "--tokenizers", tmp_path / "tok", *sizes, "--out", tmp_path / "run")
+    words = ("train", "larp-ar", "--tokenizer", tmp_path / "tok", *sizes, "--out", tmp_path / "run")
     assert cinepoet(*words)[0] == 0
     torch.manual_seed(1)
     Larp(TOKENIZER).save_pretrained(tmp_path / "tok")  # trained anew at the same place
@@ -311,12 +319,12 @@ def test_fewer_clips_than_there_are_come_from_all_classes(
     sizes = ("dim=32", "num_layers=1", "num_heads=2", "hidden_dim=32", "validation_rows=1", "steps=1")
     for clips, count in ((5, 5), ("null", 9)):
         out = tmp_path / str(clips)
-        words = ("train", "larp-ar", "--tokenizers", tokenizer, "--media", tmp_path / "media", *sizes)
+        words = ("train", "larp-ar", "--tokenizer", tokenizer, "--media", tmp_path / "media", *sizes)
         assert cinepoet(*words, f"clips={clips}", "--out", out)[0] == 0
         data = LarpCodes.load(out / "codes.safetensors")
         assert len(data.codes) == count and data.classes == ("a", "b", "c")
         assert len(set(data.condition.tolist())) > 1
-    code, _, fault = cinepoet("train", "larp-ar", "--tokenizers", tokenizer, "clips=null", "--out", tmp_path / "no")
+    code, _, fault = cinepoet("train", "larp-ar", "--tokenizer", tokenizer, "clips=null", "--out", tmp_path / "no")
     assert code == 2 and "the corpus is endless" in fault
 
 

@@ -12,10 +12,14 @@ import pytest
 
 from recipes.loop import tracking
 from recipes.loop.run import Run
+from recipes.runtime.distributed import Ranks
 
 
 @dataclass(frozen=True)
 class Numbers:
+    steps: int = 2
+    log_every: int = 1
+    save_every_s: float = 60.0
     lr: float = 0.1
     sizes: tuple[int, ...] = (1, 2)
     weights: dict[str, float] = field(default_factory=lambda: {"a": 0.5})
@@ -45,10 +49,10 @@ class Notes:
 
 
 def train(folder: Path, *, writes: bool = True) -> None:
-    run = Run(folder, title="numbers", total_steps=2, config=Numbers(), writes=writes)
-    for step in run.steps(run.resume({})):
+    run = Run(folder, "numbers", Numbers(), Ranks(0 if writes else 1, 2), parts={})
+    for step in run.steps():
         run.log(step, {"train/loss": 1.0 / (step + 1)})
-    run.finish({})
+    run.finish()
 
 
 @pytest.fixture(autouse=True)
@@ -62,7 +66,15 @@ def test_a_tracker_gets_what_the_log_gets(tmp_path: Path, monkeypatch: pytest.Mo
     tracking.choose_tracker("json")
     train(tmp_path / "run")
     (notes,) = Notes.made
-    config = {"title": "numbers", "folder": str(tmp_path / "run"), "lr": 0.1, "sizes": "[1, 2]", "weights.a": 0.5}
+    numbers = {"steps": 2, "log_every": 1, "save_every_s": 60.0}
+    config = {
+        "title": "numbers",
+        "folder": str(tmp_path / "run"),
+        **numbers,
+        "lr": 0.1,
+        "sizes": "[1, 2]",
+        "weights.a": 0.5,
+    }
     assert notes.told == ["cinepoet", str(tmp_path / "run"), config, (0, 1.0), (1, 0.5), "end"]
     assert [json.loads(line)["step"] for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()] == [0, 1]
     train(tmp_path / "second", writes=False)

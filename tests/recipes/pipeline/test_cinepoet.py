@@ -155,6 +155,15 @@ def test_progress_and_times(pipe: CinePoetPipeline) -> None:
     assert {"text", "sample text_to_video", "decode picture", "decode sound", "super-resolution"} <= set(out.seconds)
 
 
+def test_a_pipeline_says_what_it_is_and_what_is_loaded(bundle: Path) -> None:
+    fresh = CinePoetPipeline.from_pretrained(bundle, device="cpu")
+    told = "CinePoetPipeline(random: 17 pictures of 32x32 -> 64 at 8 fps, 12 tasks, on cpu, loaded: "
+    assert repr(fresh) == f"{told}nothing yet)"
+    assert fresh.visual is fresh.parts.visual and repr(fresh) == f"{told}visual)"
+    fresh.depth = torch.zeros_like  # another estimator, which the parts then use
+    assert fresh.parts.depth is torch.zeros_like
+
+
 def test_times_do_not_count_loading_twice(bundle: Path) -> None:
     import time
 

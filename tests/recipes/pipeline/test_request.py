@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from llm.sampling import film_generators
-from llm.tasks import INPUTS, TASKS
+from llm.tasks import TASKS
 from recipes.bundle.config import BundleConfig
 from recipes.pipeline.output import Output
 from recipes.pipeline.plan import make_plan
@@ -34,15 +34,11 @@ def output(frames=17, height=8, fps=8.0, sound=True):
     return Output(torch.zeros(1, 3, frames, height, 8), fps, audio, 16000, {})
 
 
-def test_every_task_has_a_row_of_inputs() -> None:
-    assert set(INPUTS) == set(TASKS)
-
-
 @pytest.mark.parametrize("task", TASKS)
 def test_every_task_is_planned_with_what_it_needs_and_refused_without(task: str) -> None:
-    needed, _ = INPUTS[task]
+    needed = TASKS[task].needs
     plan = make_plan(Request(**{name: GIVEN[name] for name in needed}, task=task), WHOLE)
-    assert plan.task == task and plan.size == (128, 128) and plan.sharp_size == (256, 256)
+    assert plan.task == task and plan.row is TASKS[task] and plan.size == (128, 128) and plan.sharp_size == (256, 256)
     for name in needed:
         with pytest.raises(ValueError, match=r"takes|needs a prompt"):
             make_plan(Request(**{other: GIVEN[other] for other in needed if other != name}, task=task), WHOLE)
@@ -67,7 +63,7 @@ def test_the_task_follows_from_what_is_given(given: tuple[str, ...], task: str) 
 
 def test_untrained_tasks_are_refused_by_name_with_the_trained_ones() -> None:
     for task in set(TASKS) - set(TODAY.tasks):
-        given = {name: GIVEN[name] for name in INPUTS[task][0]}
+        given = {name: GIVEN[name] for name in TASKS[task].needs}
         with pytest.raises(ValueError, match=f"task {task} is not trained in this model; trained: unconditional, text"):
             make_plan(Request(**given, task=task), TODAY)
     assert make_plan(Request(video=VIDEO, audio=AUDIO), TODAY).task == "continue_video"

@@ -103,7 +103,7 @@ def test_a_mask_that_leaves_no_whole_token_is_refused_before_the_language_model_
     fresh = CinePoetPipeline.from_pretrained(bundle, device="cpu")
     with pytest.raises(ValueError, match="hides everything once it covers whole tokens"):
         fresh.stream(video=film(), mask=(0.1, 0.1, 0.9, 0.9))
-    assert "lm" not in vars(fresh)
+    assert "lm" not in vars(fresh.parts)
 
 
 def test_a_film_that_is_painted_keeps_its_sound_or_gets_one(pipe: CinePoetPipeline) -> None:
@@ -146,7 +146,7 @@ def test_a_missing_extra_is_told_before_the_language_model_is_loaded(
     monkeypatch.setattr(importlib, "import_module", absent)
     with pytest.raises(ImportError, match=r"optical flow needs OpenCV: pip install"):
         fresh.stream(PROMPT, video=film(), task="stylize")
-    assert "lm" not in vars(fresh)
+    assert "lm" not in vars(fresh.parts)
 
 
 # Going on.

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from recipes.runtime.config import from_dict, load_config, merge, to_dict
+from recipes.runtime.config import from_dict, load_config, merge, old_words, to_dict
 
 
 @dataclass(frozen=True)
@@ -57,3 +57,34 @@ def test_broken_files(tmp_path):
     file.write_text("a: [")
     with pytest.raises(ValueError, match="is not valid YAML"):
         load_config(Outer, file, [])
+
+
+@dataclass(frozen=True)
+class Rates:
+    lr: float = 1.0
+    grad_clip: float | None = None
+    ema: float = 0.5
+
+
+@dataclass(frozen=True)
+class Training:
+    optim: Rates = Rates(lr=0.1)
+    steps: int = 3
+
+
+@dataclass(frozen=True)
+class Line:
+    lm: Training = Training(optim=Rates(lr=0.2))
+
+
+def test_a_table_changes_the_default_of_its_owner_and_not_that_of_its_class():
+    assert from_dict(Training, {"optim": {"ema": 0.9}}) == Training(Rates(0.1, None, 0.9))
+    assert from_dict(Line, merge({"lm": {"steps": 4}}, ["lm.optim.grad_clip=2"])) == Line(Training(Rates(0.2, 2.0), 4))
+
+
+def test_old_words_are_refused_with_the_new_ones():
+    with pytest.raises(ValueError, match=r"^lm.learning_rate is now lm.optim.lr; lm.clip is now lm.optim.grad_clip$"):
+        from_dict(Line, {"lm": {"learning_rate": 1, "clip": 2}})
+    record = {"lm": {"warmup": 3, "optim": {"lr": 1}}, "steps": 2, "ema_decay": None}
+    assert old_words(record) == ["lm.warmup is now lm.optim.warmup_steps", "ema_decay is now optim.ema"]
+    assert old_words(to_dict(Line())) == []

@@ -7,8 +7,7 @@ import pytest
 
 SCRIPT = """
 import sys, torch
-from recipes.runtime.device import give_back_freed_memory
-from recipes.bench.harness import forget_peak, peak_gb
+from recipes.runtime.memory import forget_peak, give_back_freed_memory, peak_gb
 
 told = give_back_freed_memory()
 kept = []

@@ -146,12 +146,12 @@ def test_the_command_trains_goes_on_and_refuses(cinepoet, bundle, tmp_path, monk
         "steps=3",
         "text_slots=16",
         "tokens_per_step=900",
-        "ema=0",
+        "optim.ema=0",
         "validation_rows=1",
         "log_every=1",
     )
     tasks = ("task_weights={text_to_video: 0.5, inpaint: 0.25, outpaint: 0.25}", "context_dropout=0")
-    train = ("train", "lm", *small, *tasks, "--data", data, "--tokenizers", bundle, "--device", "cpu")
+    train = ("train", "lm", *small, *tasks, "--data", data, "--tokenizer", bundle, "--device", "cpu")
     code, shown, notes = cinepoet(*train, "--out", tmp_path / "lm")
     assert code == 0, notes
     assert "inpaint_central" in shown and "padding of this mixture" in shown
@@ -172,7 +172,16 @@ def test_the_command_trains_goes_on_and_refuses(cinepoet, bundle, tmp_path, monk
     assert code == 0, notes
     assert cinepoet("convert", tmp_path / "lm" / "model", "--to", "qwen3", "--out", tmp_path / "qwen3")[0] == 0
     shutil.rmtree(tmp_path / "qwen3" / "cinepoet")  # what is left is a text model to the trainer
-    more = ("--text", tmp_path / "vectors", "--init", tmp_path / "qwen3", "steps=1", "lr=0", "--out", tmp_path / "warm")
+    more = (
+        "--text",
+        tmp_path / "vectors",
+        "--init",
+        tmp_path / "qwen3",
+        "steps=1",
+        "optim.lr=0",
+        "--out",
+        tmp_path / "warm",
+    )
     code, _, notes = cinepoet(*train, *more)
     assert code == 0, notes
     warm = PrefixLM.from_pretrained(tmp_path / "warm" / "model").state_dict()
@@ -186,7 +195,7 @@ def test_the_command_trains_goes_on_and_refuses(cinepoet, bundle, tmp_path, monk
     (tmp_path / "empty").mkdir()
     monkeypatch.setattr("recipes.tokens.caption_vectors.caption_lookup", encode)
     for more, message in (
-        (("--media", tmp_path), "leave --media out"),
+        (("--media", tmp_path), "unknown option --media; cinepoet train tiny"),
         (("task_weights.stylize=1", "--out", tmp_path / "x"), "stylize needs a clip with a condition named structure"),
         (("--init", tmp_path / "empty", "--out", tmp_path / "x"), "no config.json, so it is no model to start from"),
         (("image_share=[0.9,0.1]", "--out", tmp_path / "x"), "image_share needs at least one image task"),
@@ -202,9 +211,9 @@ def test_the_command_trains_goes_on_and_refuses(cinepoet, bundle, tmp_path, monk
     ):
         code, _, notes = cinepoet(*train, *more)
         assert code == 2 and message in notes, (more, notes)
-    code, _, notes = cinepoet("train", "lm", "--data", data, "--tokenizers", "tiny", "--device", "cpu")
+    code, _, notes = cinepoet("train", "lm", "--data", data, "--tokenizer", "tiny", "--device", "cpu")
     assert code == 2 and "were made with another tokenizer" in notes
     code, _, notes = cinepoet("train", "lm", "--device", "cpu")
     assert code == 2 and "--data FOLDER" in notes
     code, _, notes = cinepoet("train", "smoke", "--data", data)
-    assert code == 2 and "--data is for cinepoet train lm" in notes
+    assert code == 2 and "unknown option --data; cinepoet train lm has it" in notes

@@ -5,7 +5,16 @@ import itertools
 import pytest
 
 from recipes.corpora.captioned import Film
-from recipes.tokens.plan import ClipPlan, FilmPlan, Plan, PrepareConfig, _number_shards, _splits, _starts, frame_size
+from recipes.tokens.plan import (
+    ClipPlan,
+    CorpusPlan,
+    FilmPlan,
+    PrepareConfig,
+    _number_shards,
+    _splits,
+    _starts,
+    frame_size,
+)
 
 FILM = Film("a.mp4", {"file": "a.mp4", "suffix": ".mp4"})
 
@@ -68,13 +77,13 @@ def test_shards_hold_whole_films():
 
 
 def test_a_plan_is_read_back_and_a_changed_one_refused(tmp_path):
-    plan = Plan([film(0, 2), film(1, 1)], [{"source": "x", "reason": "y"}])
+    plan = CorpusPlan([film(0, 2), film(1, 1)], [{"source": "x", "reason": "y"}])
     digest = plan.write(tmp_path)
-    again = Plan.read(tmp_path, digest)
+    again = CorpusPlan.read(tmp_path, digest)
     assert again.films == plan.films and again.quarantined == plan.quarantined and again.shards == 1
     (tmp_path / "manifest.jsonl").write_text("")
     with pytest.raises(ValueError, match="was changed since the work began"):
-        Plan.read(tmp_path, digest)
+        CorpusPlan.read(tmp_path, digest)
 
 
 def test_sizes_are_those_of_the_paper():

@@ -8,17 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from mmtok.features.vgg import LPIPS, VGG16
-from mmtok.losses.larp_discriminator import hinge_discriminator_loss
 from mmtok.visual import larp as larp_module
 from mmtok.visual.larp import Larp, LarpParams
 from mmtok.visual.larp_prior import LarpPriorParams
-from recipes.loop.adversary import LarpJudge
-from recipes.loop.perception import LarpPerception
+from recipes.loop.learner import Optim
 from recipes.loop.run import Run
 from recipes.runtime.config import load_config
 from recipes.runtime.device import Compute
-from recipes.runtime.distributed import ALONE, join
+from recipes.runtime.distributed import join
 from recipes.train.larp import LarpTrainConfig, train_larp
 
 CONFIGS = Path(__file__).parents[3] / "recipes" / "configs"
@@ -36,7 +33,8 @@ PARAMS = LarpParams(
     codebook_size=64,
     prior=LarpPriorParams(num_layers=1, num_heads=2, dim=16, max_tokens=12),
 )
-CONFIG = LarpTrainConfig(preset="test", steps=6, learning_rate=1e-3, warmup_steps=2, log_every=1)
+OPTIM = Optim(lr=1e-3, final_lr=0.01, warmup_steps=2, betas=(0.5, 0.9), grad_clip=None)
+CONFIG = LarpTrainConfig(preset="test", steps=6, optim=OPTIM, log_every=1)
 GAME = dataclasses.replace(
     CONFIG,
     adversarial_weight=0.3,
@@ -47,8 +45,7 @@ GAME = dataclasses.replace(
     discriminator_depth=1,
     perceptual_weight=0.1,
     perceptual_network="random",
-    ema_decay=0.9,
-    grad_clip=1.0,
+    optim=dataclasses.replace(OPTIM, grad_clip=1.0, ema=0.9),
 )
 
 
@@ -98,8 +95,8 @@ def test_stopped_and_resumed_equals_one_that_was_not(tmp_path, monkeypatch):
     whole = Larp.from_pretrained(train(tmp_path / "whole", GAME)).state_dict()
     keep = Run.maybe_save
 
-    def stop(run, step, parts):
-        keep(run, step, parts)
+    def stop(run, step):
+        keep(run, step)
         if step == 2:
             raise KeyboardInterrupt
 
@@ -115,7 +112,10 @@ def test_one_batch_is_learnt(tmp_path):
         return gradients(torch.Generator().manual_seed(0), batch_size, num_frames, size)
 
     config = dataclasses.replace(
-        CONFIG, steps=150, learning_rate=3e-3, betas=(0.9, 0.99), warmup_steps=10, prior_lr_scale=1.0
+        CONFIG,
+        steps=150,
+        optim=dataclasses.replace(OPTIM, lr=3e-3, betas=(0.9, 0.99), warmup_steps=10),
+        prior_lr_scale=1.0,
     )
     train_larp(config, tmp_path, clip_source=one, compute=COMPUTE)
     log = rows(tmp_path)
@@ -152,7 +152,8 @@ def test_the_published_numbers_are_a_config():
 
 def test_training_goes_on_from_a_finished_tokenizer(tmp_path):
     first = train(tmp_path / "first")
-    same = Larp.from_pretrained(train(tmp_path / "same", init=str(first), learning_rate=0.0, adaptive_tokens=4))
+    still = dataclasses.replace(OPTIM, lr=0.0)
+    same = Larp.from_pretrained(train(tmp_path / "same", init=str(first), optim=still, adaptive_tokens=4))
     assert same.params.adaptive_tokens == 4
     start = Larp.from_pretrained(first).state_dict()
     assert all(torch.equal(weight, start[name]) for name, weight in same.state_dict().items())
@@ -169,36 +170,6 @@ def test_an_adaptive_training_uses_first_parts_of_the_queries(tmp_path, monkeypa
     model = Larp.from_pretrained(train(tmp_path, adaptive_tokens=3))
     assert model.params.adaptive_tokens == 3
     assert len(set(counts)) > 2 and min(counts) >= 3 and max(counts) <= 12
-
-
-def test_lpips_judges_every_frame(tmp_path):
-    torch.manual_seed(0)
-    network = VGG16()
-    torch.save(network.state_dict(), tmp_path / "vgg16.pth")
-    names = [f"lin{i}.model.1.weight" for i in range(5)]
-    widths = (64, 128, 256, 512, 512)
-    torch.save({n: torch.rand(1, w, 1, 1) for n, w in zip(names, widths, strict=True)}, tmp_path / "linear.pth")
-    perception = LarpPerception(f"lpips:{tmp_path / 'vgg16.pth'}:{tmp_path / 'linear.pth'}", torch.device("cpu"))
-    assert isinstance(perception.network, LPIPS)
-    video, other = (torch.rand(1, 3, 2, 32, 32) * 2 - 1 for _ in range(2))
-    other.requires_grad_()
-    term = perception(other, video)
-    frames = [perception.network(other[:, :, i], video[:, :, i]).mean() for i in range(2)]
-    torch.testing.assert_close(term, sum(frames) / 2)
-    term.backward()
-    assert other.grad.abs().sum() > 0 and float(perception(video, video)) == 0
-
-
-def test_the_judge_learns_by_the_loss_it_is_given(tmp_path):
-    judge = LarpJudge(
-        dataclasses.replace(GAME, discriminator_loss="hinge", lecam_weight=0.0), Larp(PARAMS), COMPUTE.device
-    )
-    video, fake = (torch.rand(2, 3, 8, 16, 16) * 2 - 1 for _ in range(2))
-    with torch.no_grad():
-        wanted = hinge_discriminator_loss(judge.network(video), judge.network(fake))
-    source = torch.Generator().manual_seed(0)
-    terms = judge.learn(video, fake, share=1.0, generator=source, compute=COMPUTE, ranks=ALONE)
-    torch.testing.assert_close(terms["judge/loss"], wanted)
 
 
 # the prior's scheduled sampling, codes and blurred targets are drawn anew in each process, so there is nothing to draw

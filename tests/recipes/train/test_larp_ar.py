@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from llm.larp_ar import LarpAR, LarpARConfig
+from recipes.loop.learner import Learner
 from recipes.loop.run import Run
 from recipes.runtime.config import load_config
 from recipes.runtime.device import Compute
@@ -15,15 +16,16 @@ from recipes.tokens.larp_codes import LarpCodes
 from recipes.train.larp_ar import (
     LarpARTrainConfig,
     larp_ar_model_config,
-    make_optimizer,
+    linear_decay,
     train_larp_ar,
     validation_loss,
 )
 
 CONFIGS = Path(__file__).parents[3] / "recipes" / "configs"
 COMPUTE = Compute(torch.device("cpu"), torch.float32, "tests")
+OPTIM = dataclasses.replace(LarpARTrainConfig().optim, warmup_steps=2)
 CONFIG = LarpARTrainConfig(
-    dim=32, num_layers=2, num_heads=2, hidden_dim=48, steps=6, warmup=2, log_every=1, validate_every=3
+    dim=32, num_layers=2, num_heads=2, hidden_dim=48, steps=6, optim=OPTIM, log_every=1, validate_every=3
 )
 
 
@@ -50,7 +52,7 @@ def rows(folder):
 
 @pytest.mark.parametrize("data", [classes(), frames()], ids=["class", "frames"])
 def test_learns_what_the_condition_says(tmp_path, data):
-    config = dataclasses.replace(CONFIG, steps=120, lr=5e-3, batch_size=16)
+    config = dataclasses.replace(CONFIG, steps=120, optim=dataclasses.replace(OPTIM, lr=5e-3), batch_size=16)
     model = LarpAR.from_pretrained(train_larp_ar(config, tmp_path, data=data, compute=COMPUTE))
     assert model.config.frame_prediction == (data.num_classes == 0)
     made = model.generate(data.condition[-4:], temperature=0.0)
@@ -62,11 +64,9 @@ def test_learns_what_the_condition_says(tmp_path, data):
 
 def test_stopped_and_resumed_equals_one_that_was_not(tmp_path, monkeypatch):
     whole = LarpAR.from_pretrained(train_larp_ar(CONFIG, tmp_path / "whole", data=classes(), compute=COMPUTE))
-    keep = Run.maybe_save
 
-    def stop(run, step, parts):
-        run.save_every_s = 0.0
-        keep(run, step, parts)
+    def stop(run, step):
+        run.save(step + 1)
         if step == 3:
             raise KeyboardInterrupt
 
@@ -80,7 +80,8 @@ def test_stopped_and_resumed_equals_one_that_was_not(tmp_path, monkeypatch):
 
 def test_only_linear_maps_decay():
     model = LarpAR(larp_ar_model_config(CONFIG, classes()))
-    decayed, kept = make_optimizer(model, CONFIG).param_groups
+    groups = Learner(model, OPTIM, steps=6, care=linear_decay(model)).optimizers["optimizer"].param_groups
+    kept, decayed = sorted(groups, key=lambda group: group["weight_decay"])
     assert decayed["weight_decay"] == 0.05 and kept["weight_decay"] == 0
     names = {id(p): n for n, p in model.named_parameters()}
     assert {names[id(p)].split(".")[-2] for p in decayed["params"]} == {"wqkv", "wo", "w1", "w2", "w3", "output"}

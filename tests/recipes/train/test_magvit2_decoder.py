@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from mmtok.visual.magvit2 import Magvit2, Magvit2Params
+from recipes.loop.learner import Optim
 from recipes.loop.run import Run
 from recipes.runtime.device import Compute
 from recipes.train.magvit2_decoder import DecoderTrainConfig, decoder_loss, train_decoder
@@ -24,7 +25,11 @@ PARAMS = Magvit2Params(
     normalize_latents=True,
 )
 CONFIG = DecoderTrainConfig(
-    steps=40, num_mid_blocks=3, num_frames=5, sizes=(16, 32), ema_decay=0.5, learning_rate=3e-3, warmup_steps=2
+    steps=40,
+    num_mid_blocks=3,
+    num_frames=5,
+    sizes=(16, 32),
+    optim=Optim(lr=3e-3, warmup_steps=2, weight_decay=1e-4, grad_clip=30.0, ema=0.5),
 )
 
 
@@ -71,8 +76,8 @@ def test_a_stopped_and_resumed_run_equals_one_that_was_not(tmp_path, start, monk
     whole = Magvit2.from_pretrained(train(tmp_path, "whole", steps=6)).state_dict()
     keep = Run.maybe_save
 
-    def stop(run, step, parts):
-        keep(run, step, parts)
+    def stop(run, step):
+        keep(run, step)
         if step == 2:
             raise KeyboardInterrupt
 

@@ -19,6 +19,7 @@ from recipes.corpora.wording import (
     shapes_labelled,
     usual_wording,
 )
+from recipes.loop.learner import Optim
 from recipes.loop.run import Run
 from recipes.runtime.config import load_config
 from recipes.runtime.device import Compute
@@ -27,7 +28,6 @@ from recipes.train.t5 import (
     T5TrainConfig,
     build_t5,
     corrupt_spans,
-    learning_rate,
     linear_probe,
     make_batch,
     t5_loss,
@@ -39,7 +39,7 @@ CPU = Compute(torch.device("cpu"), torch.float32, "test")
 SMALL = T5TrainConfig(
     steps=6,
     batch_size=8,
-    warmup_steps=2,
+    optim=Optim(lr=2e-3, final_lr=0.1, warmup_steps=2, betas=(0.9, 0.98), weight_decay=0.01),
     vocab_size=420,
     vocabulary_lines=200,
     dim=16,
@@ -196,10 +196,8 @@ def test_alignment_is_the_distance_to_the_usual_wording() -> None:
     assert moved[5] > 0 and moved[50] == 0, "the usual wording is the target and does not move"
 
 
-def test_learning_rate_warms_up_and_falls_to_a_tenth() -> None:
-    config = replace(SMALL, steps=100, warmup_steps=10, lr=1.0)
-    assert learning_rate(config, 0) == pytest.approx(0.1) and learning_rate(config, 10) == pytest.approx(1.0)
-    assert learning_rate(config, 99) == pytest.approx(0.1, abs=1e-3)
+def test_the_rate_falls_to_a_tenth() -> None:
+    assert T5TrainConfig().optim.share(1200, 1200) == pytest.approx(0.1)
 
 
 def test_probe_reads_what_is_there_and_not_what_is_not(tokenizer: TextTokenizer) -> None:
@@ -241,7 +239,7 @@ def interrupted(monkeypatch: pytest.MonkeyPatch, folder: Path, config: T5TrainCo
         return CAPTIONS(generator, count)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Run, "maybe_save", lambda run, step, parts: run.save(step + 1, parts))
+        patch.setattr(Run, "maybe_save", lambda run, step: run.save(step + 1))
         with pytest.raises(KeyboardInterrupt):
             train_t5(config, folder, captions=captions, compute=CPU)
 
@@ -263,7 +261,7 @@ def test_run_resumes_bit_for_bit_and_leaves_a_loadable_encoder(tmp_path: Path, m
 
     for name in ("model.safetensors", "config.json", "spiece.model"):
         assert (whole / name).read_bytes() == (resumed / name).read_bytes(), name
-    logs = [Run(tmp_path / n, title="", total_steps=6, config=SMALL).read_log() for n in ("whole", "parts")]
+    logs = [Run(tmp_path / n, "", SMALL, parts={}).read_log() for n in ("whole", "parts")]
     clockless = [[{k: v for k, v in row.items() if k != "perf/seconds"} for row in log] for log in logs]
     assert clockless[0] == clockless[1] and [row["step"] for row in logs[0]] == list(range(7))
     assert {"probe/colour", "probe/shape", "probe/motion", "probe/colour_reworded"} <= set(logs[0][-1])

@@ -67,8 +67,13 @@ def test_the_same_command_repeats_nothing(trained: Path, cinepoet: Command) -> N
 
 def test_other_numbers_are_refused_for_a_finished_stage(trained: Path, cinepoet: Command, tmp_path: Path) -> None:
     shutil.copytree(trained, tmp_path / "run")
-    code, _, fault = cinepoet("train", "smoke", "audio.lr=0.5", "--stages", "audio", "--out", tmp_path / "run")
+    code, _, fault = cinepoet("train", "smoke", "audio.optim.lr=0.5", "--stages", "audio", "--out", tmp_path / "run")
     assert code == 2 and "was trained with other numbers" in fault
+    assert (tmp_path / "run" / "config.yaml").read_text() == (trained / "config.yaml").read_text()
+    record = tmp_path / "run" / "audio" / "config.json"
+    record.write_text(json.dumps({"lr": 0.001, "average_decay": None}))
+    code, _, fault = cinepoet("train", "smoke", "--stages", "audio", "--out", tmp_path / "run")
+    assert code == 2 and "numbers of other names (lr is now optim.lr; average_decay is now optim.ema)" in fault
 
 
 def test_the_bundle_has_the_polished_decoder_and_refuses_a_foreign_one(
@@ -132,7 +137,7 @@ def test_a_stopped_run_does_not_go_on_with_other_data(trained: Path, cinepoet: C
 
 
 def test_tokenizers_of_a_finished_model_serve_another(trained: Path, cinepoet: Command, tmp_path: Path) -> None:
-    words = ("train", "smoke", "lm.steps=2", "superres.steps=2", "--tokenizers", trained / "bundle")
+    words = ("train", "smoke", "lm.steps=2", "superres.steps=2", "--tokenizer", trained / "bundle")
     code, shown, fault = cinepoet(*words, "--out", tmp_path)
     assert code == 0, fault
     assert "visual: taken from bundle" in shown
@@ -146,7 +151,7 @@ def test_tokenizers_of_a_finished_model_serve_another(trained: Path, cinepoet: C
     assert card["training"]["lm"]["steps"] == 2
 
     # its language model too, which goes on
-    words = ("train", "smoke", "tasks.steps=1", "--stages", "tasks,bundle", "--tokenizers", trained / "bundle")
+    words = ("train", "smoke", "tasks.steps=1", "--stages", "tasks,bundle", "--tokenizer", trained / "bundle")
     shutil.copytree(tmp_path / "lm_tokens", tmp_path / "more" / "lm_tokens")
     code, shown, fault = cinepoet(*words, "--out", tmp_path / "more")
     assert code == 0 and "lm: taken from bundle" in shown and "superres: taken from bundle" in shown, fault
@@ -176,7 +181,7 @@ def test_a_codec_takes_the_place_of_soundstream_and_sizes_follow(
     Encodec(model).save_pretrained(tmp_path / "codec")
     run, film = tmp_path / "run", tmp_path / "film.mp4"
     changes = (f"sound_tokenizer={tmp_path / 'codec'}", "sound_levels=2", "lm.audio_order=delay", "lm.steps=2")
-    words = ("train", "smoke", *changes, "superres.steps=2", "--tokenizers", trained / "bundle", "--out", run)
+    words = ("train", "smoke", *changes, "superres.steps=2", "--tokenizer", trained / "bundle", "--out", run)
     code, shown, fault = cinepoet(*words)
     assert code == 0, fault
     assert "visual: taken from bundle" in shown and "audio: Encodec, 2 levels, 0.375 kbit/s" in shown
@@ -238,7 +243,7 @@ def test_the_card_tells_what_was_measured(trained: Path, cinepoet: Command, tmp_
 def test_one_config_line_lets_the_model_speak_larp(trained: Path, cinepoet: Command, tmp_path: Path) -> None:
     """Holistic tokens from the grid's bundle: its text, sound and super-resolution are taken, the rest is trained."""
     run, film = tmp_path / "run", tmp_path / "film.mp4"
-    code, shown, fault = cinepoet("train", "smoke", "tokenizer=larp", "--tokenizers", trained / "bundle", "--out", run)
+    code, shown, fault = cinepoet("train", "smoke", "tokenizer=larp", "--tokenizer", trained / "bundle", "--out", run)
     assert code == 0, fault
     assert "superres: taken from bundle" in shown and not (run / "superres_tokens").exists()
     bundle = open_bundle(run / "bundle")
@@ -261,7 +266,7 @@ def test_one_config_line_lets_the_model_speak_larp(trained: Path, cinepoet: Comm
     assert code == 0 and "reconstructed_upscaled" in shown
     code, _, _ = cinepoet("upscale", film, "--model", run / "bundle", "--out", tmp_path / "sharp.mp4")
     assert code == 0
-    code, shown, _ = cinepoet("train", "smoke", "tokenizer=larp", "--tokenizers", trained / "bundle", "--out", run)
+    code, shown, _ = cinepoet("train", "smoke", "tokenizer=larp", "--tokenizer", trained / "bundle", "--out", run)
     assert code == 0 and shown.count("finished before, kept") == 3
     code, _, fault = cinepoet("train", "smoke", "tokenizer=vqgan", "--out", tmp_path / "no")
     assert code == 2 and "known: magvit2, larp" in fault
