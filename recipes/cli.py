@@ -105,10 +105,10 @@ def build_parser() -> Parser:
     return parser
 
 
-def _add_commands(parser: Parser, table: dict[str, str], *, package: str | None) -> None:
+def _add_commands(parser: Parser, modules: dict[str, str], *, package: str | None) -> None:
     """Fill a parser with the commands of a table, and theirs with those of tables in it."""
     parsers = parser.add_subparsers(metavar="COMMAND", parser_class=Parser)
-    for name, place in table.items():
+    for name, place in modules.items():
         module = importlib.import_module(place, package)
         command = parser.commands[name] = parsers.add_parser(
             name,
@@ -117,8 +117,9 @@ def _add_commands(parser: Parser, table: dict[str, str], *, package: str | None)
             epilog=f"examples:\n{module.EXAMPLES}",
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-        if hasattr(module, "COMMANDS"):
-            _add_commands(command, module.COMMANDS, package=module.__name__)
+        table = getattr(module, "COMMANDS", None)
+        if table is not None:
+            _add_commands(command, table, package=module.__name__)
         else:
             module.add_arguments(command)
             command.set_defaults(run=module.run, words=command.prog.split()[1:])
