@@ -34,7 +34,7 @@ COMMANDS = {
     "models": "recipes.commands.models",
     "doctor": "recipes.commands.doctor",
 }
-RENAMED = {"--tokenizers": "--tokenizer"}  # options as they were spelled once
+RENAMED = {"--tokenizers": "--tokenizer", "--model": "--tokenizer", "--from": "--model"}  # options as they were spelled once
 USER_ERRORS = (
     ValueError,
     OSError,
