@@ -34,7 +34,8 @@ COMMANDS = {
     "models": "recipes.commands.models",
     "doctor": "recipes.commands.doctor",
 }
-RENAMED = {"--tokenizers": "--tokenizer", "--model": "--tokenizer", "--from": "--model"}  # options as they were spelled once
+# options as they were spelled once, told where a command has the new spelling
+RENAMED = {"--tokenizers": "--tokenizer", "--model": "--tokenizer", "--from": "--model"}
 USER_ERRORS = (
     ValueError,
     OSError,
