@@ -34,7 +34,13 @@ COMMANDS = {
     "models": "recipes.commands.models",
     "doctor": "recipes.commands.doctor",
 }
-RENAMED = {"--tokenizers": "--tokenizer", "evaluate shapes": "evaluate prompts"}  # as they were spelled once
+# words as they were spelled once, told where a command has the new spelling
+RENAMED = {
+    "--tokenizers": "--tokenizer",
+    "--model": "--tokenizer",
+    "--from": "--model",
+    "evaluate shapes": "evaluate prompts",
+}
 USER_ERRORS = (
     ValueError,
     OSError,

@@ -138,7 +138,16 @@ def test_the_command_trains_goes_on_and_refuses(cinepoet, bundle, tmp_path, monk
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
     monkeypatch.setattr(Run, "plot", lambda self: None)
     data = tmp_path / "tokens"
-    words = ("--model", bundle, "--device", "cpu", "--conditions", "inpaint_central,outpaint_central", "--scenes", 10)
+    words = (
+        "--tokenizer",
+        bundle,
+        "--device",
+        "cpu",
+        "--conditions",
+        "inpaint_central,outpaint_central",
+        "--scenes",
+        10,
+    )
     code, _, notes = cinepoet("prepare", "shapes", *words, "--out", data)
     assert code == 0, notes
     small = (
