@@ -23,6 +23,7 @@ from safetensors.torch import load_file, save_file
 from mmtok.media.image import write_png
 from mmtok.media.video import write_film
 from recipes.cli import COMMANDS
+from recipes.commands.train import COMMANDS as TRAININGS
 from recipes.corpora.shapes import ShapesCorpus, render_audio, render_video
 from recipes.runtime.config import load_config
 from recipes.studies import tasks as study_tasks
@@ -469,6 +470,15 @@ def test_help_prints_with_examples(cinepoet: Cinepoet, command: str) -> None:
     code, shown, _ = cinepoet(*([command] if command else []), "--help")
     assert code == 0 and "usage: cinepoet" in shown
     assert (f"  cinepoet {command} " in shown or f"  cinepoet {command}\n" in shown) if command else "doctor" in shown
+
+
+@pytest.mark.parametrize("name", TRAININGS)
+def test_each_training_shows_its_own_options(cinepoet: Cinepoet, name: str) -> None:
+    code, shown, _ = cinepoet("train", name, "--help")
+    owners = {"--data": {"lm"}, "--stages": {"tiny", "smoke"}, "--captions": {"superres"}, "--config": set(TRAININGS)}
+    owners["--init"] = {"lm", "superres", "soundstream", "larp"}
+    assert code == 0 and f"  cinepoet train {name} " in shown
+    assert {option for option, who in owners.items() if name in who} == {o for o in owners if f" {o} " in shown}
 
 
 def test_help_and_mistakes_import_nothing_heavy() -> None:
