@@ -34,7 +34,13 @@ COMMANDS = {
     "models": "recipes.commands.models",
     "doctor": "recipes.commands.doctor",
 }
-RENAMED = {"--tokenizers": "--tokenizer", "evaluate shapes": "evaluate prompts"}  # as they were spelled once
+# words as they were spelled once, told where a command has the new spelling
+RENAMED = {
+    "--tokenizers": "--tokenizer",
+    "--model": "--tokenizer",
+    "--from": "--model",
+    "evaluate shapes": "evaluate prompts",
+}
 USER_ERRORS = (
     ValueError,
     OSError,
@@ -105,10 +111,10 @@ def build_parser() -> Parser:
     return parser
 
 
-def _add_commands(parser: Parser, table: dict[str, str], *, package: str | None) -> None:
+def _add_commands(parser: Parser, modules: dict[str, str], *, package: str | None) -> None:
     """Fill a parser with the commands of a table, and theirs with those of tables in it."""
     parsers = parser.add_subparsers(metavar="COMMAND", parser_class=Parser)
-    for name, place in table.items():
+    for name, place in modules.items():
         module = importlib.import_module(place, package)
         command = parser.commands[name] = parsers.add_parser(
             name,
@@ -117,8 +123,9 @@ def _add_commands(parser: Parser, table: dict[str, str], *, package: str | None)
             epilog=f"examples:\n{module.EXAMPLES}",
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-        if hasattr(module, "COMMANDS"):
-            _add_commands(command, module.COMMANDS, package=module.__name__)
+        table = getattr(module, "COMMANDS", None)
+        if table is not None:
+            _add_commands(command, table, package=module.__name__)
         else:
             module.add_arguments(command)
             command.set_defaults(run=module.run, words=command.prog.split()[1:])

@@ -19,7 +19,7 @@ from typing import Any
 import mmtok
 from mmtok.contract import needs_size
 from mmtok.loading import part_folder, what_is
-from mmtok.pretrained import resolve_folder
+from mmtok.pretrained import BUNDLE_FILE, resolve_folder
 from mmtok.table import KINDS
 from recipes.bundle.folder import open_bundle
 
@@ -38,6 +38,7 @@ class Tokenizers:
         size: usual side of the pictures, pixels.
         clip: pictures that are encoded together.
         source: name or folder, for the record.
+        token_size: side of the pictures that a language model speaks, pixels; smaller where it has super-resolution.
     """
 
     visual: Any
@@ -46,64 +47,73 @@ class Tokenizers:
     size: int
     clip: int
     source: str
+    token_size: int
 
 
-def load_tokenizers(name: str, device: Any, levels: int | None = None) -> Tokenizers:
-    """What ``--tokenizer`` means: the tokenizers of a whole model, or one tokenizer.
+def load_tokenizers(
+    name: str, device: Any, levels: int | None = None, *, visual: str | None = None, audio: str | None = None
+) -> Tokenizers:
+    """What ``--tokenizer`` means, with ``--visual`` and ``--audio`` beside it.
 
     Args:
-        name: such as "tiny" or "tiny/audio".
+        name: a whole model, whose tokenizers are meant, or one tokenizer; such as "tiny" or "tiny/audio".
         device: torch device.
         levels: of the codes of sound, where that is a choice; None leaves it to the tokenizer.
+        visual: another visual tokenizer than the model's; "none" goes without.
+        audio: the same for sound.
 
     Returns:
-        The tokenizers.
+        The tokenizers; rate, size and length are of whatever has the visual one.
 
     Raises:
         FileNotFoundError: if there is no such thing.
         ValueError: if it holds no tokenizer of media, or levels are chosen where there is no choice.
     """
-    folder = resolve_folder(name)
-    held = what_is(folder)
-    if held.kind == "model":
-        bundle = open_bundle(folder)
-        options = {"visual": {}, "audio": {"num_codebooks": levels}}
-        parts = {p: mmtok.load(bundle.part(p), device=device, **o) for p, o in options.items() if bundle.has(p)}
-        config = bundle.config
-        size = max(config.size, config.upscaled_size)
-        if needs_size(parts.get("visual")):  # it works at the size that it was trained for
-            size = config.size
-        return Tokenizers(parts.get("visual"), parts.get("audio"), config.fps, size, config.num_frames, name)
-    if held.kind not in ("visual", "audio"):
+    places = {"visual": chosen_part("visual", visual, name), "audio": chosen_part("audio", audio, name)}
+    if not any(places.values()):
+        held = what_is(resolve_folder(name))
         raise ValueError(f"{name} is {held.words}; {KINDS['visual']} or {KINDS['audio']} is needed")
-    tokenizer = mmtok.load(folder, device=device, num_codebooks=levels)
-    if held.kind == "audio":
-        return Tokenizers(None, tokenizer, 8.0, 128, 17, name)
-    size = tokenizer.clip_size[1] if needs_size(tokenizer) else 128
-    return Tokenizers(tokenizer, None, tokenizer.fps, size, tokenizer.valid_num_frames(17), name)
+    if levels is not None and places["audio"] is None:
+        raise ValueError(f"--levels is a choice of sound tokenizers, and {name} has none")
+    options: dict[str, dict[str, Any]] = {"visual": {}, "audio": {"num_codebooks": levels}}
+    loaded = {part: mmtok.load(p, device=device, **options[part]) for part, p in places.items() if p is not None}
+    seen, heard = loaded.get("visual"), loaded.get("audio")
+    folder = resolve_folder(visual or name) if visual != "none" else None
+    if folder is not None and (folder / BUNDLE_FILE).is_file():
+        config = open_bundle(folder).config
+        size = config.size if needs_size(seen) else max(config.size, config.upscaled_size)
+        return Tokenizers(seen, heard, config.fps, size, config.num_frames, name, config.size)
+    if seen is None:
+        return Tokenizers(None, heard, 8.0, 128, 17, name, 128)
+    size = getattr(getattr(seen, "params", None), "size", 128)
+    return Tokenizers(seen, heard, seen.fps, size, seen.valid_num_frames(17), name, size)
 
 
-def chosen_part(part: str, given: str | None, model: str) -> Path | None:
-    """What ``--visual``, ``--audio`` or ``--text`` means beside ``--model`` or ``--tokenizer``.
+def chosen_part(part: str, given: str | None, name: str) -> Path | None:
+    """What ``--visual``, ``--audio`` or ``--text`` means beside ``--tokenizer`` or ``--model``.
 
     Args:
         part: "visual", "audio" or "text".
-        given: the option's value; "none" goes without, None takes the model's.
-        model: name of the model that has all else.
+        given: the option's value; "none" goes without, None takes what ``name`` has.
+        name: of a whole model, or of one part.
 
     Returns:
         The part's folder, or None without.
 
     Raises:
         FileNotFoundError: if there is no such thing.
-        ValueError: if it is something else.
+        ValueError: if ``given`` is something else.
     """
     if given == "none":
         return None
     if given is not None:
         return part_folder(given, part)
-    bundle = open_bundle(model)
-    return bundle.part(part) if bundle.has(part) else None
+    folder = resolve_folder(name)
+    held = what_is(folder)
+    if held.kind == "model":
+        bundle = open_bundle(folder)
+        return bundle.part(part) if bundle.has(part) else None
+    return folder if held.kind == part else None
 
 
 def in_tiles(tokenizers: Tokenizers, tile: int | None) -> Tokenizers:

@@ -35,7 +35,7 @@ LARP generators:
   cinepoet generate --model runs/larp_fp/model --video clip.mp4 --out more.mp4               # 5 frames -> 11 more
 """
 COMMON = {
-    "command",
+    "words",
     "run",
     "started",
     "out",

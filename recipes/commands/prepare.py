@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from recipes.terminal.options import add_model, add_seed, number
+from recipes.terminal.options import add_device, add_seed, add_tokenizer, add_tokenizer_parts, number
 from recipes.terminal.report import check_folder, compute_of, note
 
 SUMMARY = "turn films and pictures with captions into token shards that the language model trains on"
@@ -23,11 +23,7 @@ _SHOWN = 20  # entries of a list that are printed
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The command's options.
-
-    Args:
-        parser: of the command.
-    """
+    """The command's options."""
     parser.add_argument(
         "source",
         nargs="?",
@@ -37,9 +33,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="where the shards go; a stopped run goes on there")
     parser.add_argument("--check", type=Path, metavar="FOLDER", help="look at every row of finished shards instead")
-    add_model(parser)
-    parser.add_argument("--visual", metavar="M", help="visual tokenizer (default: the model's)")
-    parser.add_argument("--audio", metavar="M", help="audio tokenizer (default: the model's); none leaves sound out")
+    add_tokenizer(parser)
+    add_tokenizer_parts(parser)
+    add_device(parser)
     texts = parser.add_argument_group("texts")
     texts.add_argument("--captions", metavar="F", help=".csv or .jsonl with columns path and caption, for a folder")
     texts.add_argument(
@@ -62,7 +58,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     clips.add_argument(
         "--depth", metavar="M", help="depth of structure: a Depth Anything by folder or hub id, or saturation"
     )
-    clips.add_argument("--high", action="store_true", help="also codes at twice the size, for super-resolution")
     clips.add_argument("--limit", type=number(int, 1), metavar="N", help="films at most")
     clips.add_argument("--scenes", type=number(int, 1), metavar="N", help="of shapes (default: 1000)")
     add_seed(parser)
@@ -79,14 +74,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Prepare, or check.
-
-    Args:
-        args: as parsed.
-
-    Returns:
-        The exit code.
-    """
+    """Prepare, or check."""
     if (args.source is None) == (args.check is None):
         raise ValueError("give SOURCE to prepare, or --check with a folder of shards; one of the two")
     if args.check is None:
@@ -115,7 +103,10 @@ def _check(folder: Path) -> int:
 
 
 def _prepare(args: argparse.Namespace) -> int:
+    from mmtok.visual.holistic import as_grid
+    from recipes.bundle.named import load_tokenizers
     from recipes.corpora.named import SHAPES
+    from recipes.tokens.conditions import Tokenizing
     from recipes.tokens.prepare import prepare
 
     if args.out is None:
@@ -124,8 +115,12 @@ def _prepare(args: argparse.Namespace) -> int:
         raise ValueError(f"--scenes goes with {SHAPES} only")
     part = part_of(args.part)
     compute = compute_of(args)
-    tokenizing, size, frames = _load(args, compute)
-    config = _config(args, size, frames)
+    chosen = load_tokenizers(args.tokenizer, compute.device, visual=args.visual, audio=args.audio)
+    if chosen.visual is None:
+        raise ValueError(f"films need a visual tokenizer, and {chosen.source} has none; name one with --visual")
+    config = _config(args, args.size or chosen.token_size, chosen.clip)
+    shape = (config.num_frames[0], config.size, config.size)
+    tokenizing = Tokenizing(as_grid(chosen.visual, shape), chosen.audio, compute)
     check_folder(args.out)
     done = prepare(config, args.out, tokenizing, part=part, workers=args.workers, plan_only=args.plan)
     for text in done.notes:
@@ -151,53 +146,13 @@ def _describe(folder: Path, done: Any) -> str:
 
 
 def part_of(text: str | None) -> tuple[int, int]:
-    """Which shards are this process's.
-
-    Args:
-        text: "I/N" with I from 1 to N; None looks for RANK and WORLD_SIZE, which torchrun sets.
-
-    Returns:
-        (number from 0, of how many)
-
-    Raises:
-        ValueError: if the text says something else.
-    """
+    """Which shards are this process's, number from 0 and of how many: "I/N", or None for torchrun's numbers."""
     if text is None:
         return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     found = re.fullmatch(r"(\d+)/(\d+)", text)
     if found is None or not 1 <= int(found[1]) <= int(found[2]):
         raise ValueError(f"--part takes I/N with I from 1 to N, such as 3/8, got {text!r}")
     return int(found[1]) - 1, int(found[2])
-
-
-def _load(args: argparse.Namespace, compute: Any) -> tuple[Any, int, int]:
-    """The tokenizers, the width of the pictures and the length of a clip."""
-    import mmtok
-    from mmtok.visual.holistic import as_grid
-    from recipes.bundle.folder import open_bundle
-    from recipes.bundle.named import load_tokenizers
-    from recipes.tokens.conditions import Tokenizing
-
-    bundle = open_bundle(args.model)
-    size, frames = bundle.config.size, bundle.config.num_frames
-    visual: Any
-    if args.visual is None:
-        visual = mmtok.load(bundle.part("visual"), device=compute.device)
-    else:
-        chosen = load_tokenizers(args.visual, compute.device)
-        visual, size, frames = chosen.visual, chosen.size, chosen.clip
-        if visual is None:
-            raise ValueError(f"--visual {args.visual} has no visual tokenizer")
-    audio = None
-    if args.audio is None and bundle.has("audio"):
-        audio = mmtok.load(bundle.part("audio"), device=compute.device)
-    elif args.audio not in (None, "none"):
-        audio = load_tokenizers(args.audio, compute.device).audio
-        if audio is None:
-            raise ValueError(f"--audio {args.audio} has no audio tokenizer")
-    size = args.size or size
-    lengths = _lengths(args.num_frames) or (frames,)
-    return Tokenizing(as_grid(visual, (lengths[0], size, size)), audio, compute), size, frames
 
 
 def _lengths(text: str | None) -> tuple[int, ...]:
@@ -230,26 +185,17 @@ def _config(args: argparse.Namespace, size: int, frames: int) -> Any:
         settings["depth"] = args.depth or SATURATION
     if args.scenes is not None:
         settings["scenes"] = args.scenes
+    same = (
+        *("source", "captions", "uncaptioned", "media_column", "caption_column", "collection", "split_by"),
+        *("validation", "seed", "limit", "skip_dull", "shard", "batch_size"),
+    )
     return PrepareConfig(
-        source=args.source,
-        captions=args.captions,
-        uncaptioned=args.uncaptioned,
-        media_column=args.media_column,
-        caption_column=args.caption_column,
-        collection=args.collection,
         num_frames=_lengths(args.num_frames) or (frames,),
         aspects=tuple(_words(args.aspect)),
         size=size,
         conditions=tuple(conditions),
         flow=args.flow or "dis",
-        high=args.high,
         clips_per_file=None if args.clips_per_file == "all" else int(args.clips_per_file),
-        split_by=args.split_by,
-        validation=args.validation,
-        seed=args.seed,
-        limit=args.limit,
-        skip_dull=args.skip_dull,
-        shard=args.shard,
-        batch_size=args.batch_size,
+        **{name: getattr(args, name) for name in same},
         **settings,
     )

@@ -7,8 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from recipes.bundle.named import in_tiles
-from recipes.terminal.options import add_device, add_levels, add_long_and_large, add_preview, number, preview_path
+from recipes.terminal.options import add_media_coding, add_preview, add_tokenizer, number, preview_path
 from recipes.terminal.report import check_outputs, compute_of, describe_film
 
 SUMMARY = "send a picture, a film or a sound through the tokenizers and back"
@@ -23,34 +22,18 @@ EXAMPLES = """\
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The command's options.
-
-    Args:
-        parser: of the command.
-    """
+    """The command's options."""
     parser.add_argument("media", metavar="MEDIA", help="picture, film or sound")
     parser.add_argument("--out", required=True, type=Path, metavar="F", help=".mp4, .mov or .gif; .png; .wav")
-    parser.add_argument(
-        "--tokenizer", default="tiny", metavar="M", help="a model (both its tokenizers) or one tokenizer's folder"
-    )
-    parser.add_argument("--size", type=number(int, 8), metavar="PX", help="side of the pictures (default: the model's)")
+    add_tokenizer(parser)
     parser.add_argument("--seconds", type=number(float, 0.1), default=60.0, metavar="S", help="longest piece (60)")
-    add_levels(parser)
-    add_long_and_large(parser)
     parser.add_argument("--side-by-side", action="store_true", help="show the original on the left")
     add_preview(parser)
-    add_device(parser)
+    add_media_coding(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Reconstruct one file.
-
-    Args:
-        args: as parsed.
-
-    Returns:
-        The exit code.
-    """
+    """Reconstruct one file."""
     import torch
 
     from mmtok.audio.long_sound import encode_sound
@@ -58,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
     from mmtok.media.preview import write_preview
     from mmtok.media.video import FILM_SUFFIXES
     from mmtok.visual.long_video import reconstruct_video
-    from recipes.bundle.named import load_tokenizers
+    from recipes.bundle.named import in_tiles, load_tokenizers
     from recipes.runtime.memory import give_back_freed_memory
     from recipes.terminal.media import Media, long_sound_s, output_endings, read_media, write_media
     from recipes.terminal.options import require_use
@@ -73,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
     if length_s is not None:
         require_use(args, pictures=False, sound=True)
         check_outputs({"--out": (args.out, SOUND_SUFFIXES)}, [args.media])
-        return _long_sound(args, tokenizers.audio, length_s, compute.device)
+        return _long_sound(args.media, args.out, tokenizers.audio, length_s, compute.device)
     media = read_media(args.media, tokenizers, size=size, seconds=args.seconds)
     require_use(args, pictures=media.frames is not None, sound=media.sound is not None)
     check_outputs({"--out": (args.out, output_endings(media))} | sheet, [args.media])
@@ -113,7 +96,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _long_sound(args: argparse.Namespace, audio: Any, length_s: float, device: Any) -> int:
+def _long_sound(media: str, out: Path, audio: Any, length_s: float, device: Any) -> int:
     """A long sound there and back, block by block, in bounded memory."""
     import torch
 
@@ -127,7 +110,7 @@ def _long_sound(args: argparse.Namespace, audio: Any, length_s: float, device: A
 
     def blocks(on_block: Callable[[int, int], None]) -> Iterator[Any]:
         how = {"seconds": length_s, "device": device, "decodes": True, "on_block": on_block}
-        for original, codes, made in long_sound(args.media, audio, **how):
+        for original, codes, made in long_sound(media, audio, **how):
             count = original.shape[-1]
             sums["tokens"] += codes.numel()
             sums["samples"] += count
@@ -137,8 +120,8 @@ def _long_sound(args: argparse.Namespace, audio: Any, length_s: float, device: A
 
     rate = audio.sample_rate
     with blocks_bar("sound") as on_block:
-        written = write_wav_blocks(args.out, blocks(on_block), rate)
-    print(f"{args.out}: {written / rate:.3f} s of sound at {rate} Hz")
+        written = write_wav_blocks(out, blocks(on_block), rate)
+    print(f"{out}: {written / rate:.3f} s of sound at {rate} Hz")
     print(
         f"sound: log-mel distance {sums['ours'] / sums['samples']:.3f}, that of silence "
         f"{sums['silence'] / sums['samples']:.3f} (64 bands, window 1024, natural log, {rate} Hz, mean of blocks of "

@@ -8,8 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from recipes.bundle.named import in_tiles
-from recipes.terminal.options import add_device, add_levels, add_long_and_large, number
+from recipes.terminal.options import add_media_coding, add_tokenizer, number
 from recipes.terminal.report import check_outputs, compute_of, describe_film
 
 SUMMARY = "turn media into a file of codes, or such a file back into media"
@@ -21,41 +20,25 @@ _FORMAT = "cinepoet-tokens-1"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The command's options.
-
-    Args:
-        parser: of the command.
-    """
+    """The command's options."""
     parser.add_argument("media", nargs="?", metavar="MEDIA", help="picture, film or sound")
     parser.add_argument("--decode", metavar="F.safetensors", help="codes to turn back into media")
     parser.add_argument("--out", required=True, type=Path, metavar="F", help=".safetensors, or media with --decode")
-    parser.add_argument("--tokenizer", metavar="M", help="model or tokenizer (default: tiny, or the one of the codes)")
-    parser.add_argument("--size", type=number(int, 8), metavar="PX", help="side of the pictures (default: the model's)")
+    add_tokenizer(parser, default=None, told="tiny, or the one of the codes")
     parser.add_argument("--seconds", type=number(float, 0.1), metavar="S", help="longest piece (60)")
-    add_levels(parser)
-    add_long_and_large(parser)
-    add_device(parser)
+    add_media_coding(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Encode or decode one file.
-
-    Args:
-        args: as parsed.
-
-    Returns:
-        The exit code.
-    """
+    """Encode or decode one file."""
     if (args.media is None) == (args.decode is None):
         raise ValueError("give MEDIA to encode, or --decode with a file of codes; one of the two")
-    if args.decode is not None and args.size is not None:
-        raise ValueError("--size does not go with --decode: the codes decide it")
-    if args.decode is not None and args.seconds is not None:
-        raise ValueError("--seconds does not go with --decode: the codes decide it")
-    if args.decode is not None and args.levels is not None:
-        raise ValueError("--levels does not go with --decode: the codes decide it")
-    if args.decode is not None and args.stream:
-        raise ValueError("--stream does not go with --decode: the file says how it was encoded")
+    for name, why in (
+        *((name, "the codes decide it") for name in ("size", "seconds", "levels")),
+        ("stream", "the file says how it was encoded"),
+    ):
+        if args.decode is not None and getattr(args, name) not in (None, False):
+            raise ValueError(f"--{name} does not go with --decode: {why}")
     return _encode(args) if args.decode is None else _decode(args)
 
 
@@ -66,7 +49,7 @@ def _encode(args: argparse.Namespace) -> int:
     from mmtok.audio.long_sound import encode_sound, long_sound
     from mmtok.media.container import replacing
     from mmtok.visual.long_video import encode_video
-    from recipes.bundle.named import load_tokenizers
+    from recipes.bundle.named import in_tiles, load_tokenizers
     from recipes.runtime.memory import give_back_freed_memory
     from recipes.runtime.progress import blocks_bar
     from recipes.terminal.media import Media, long_sound_s, read_media
@@ -125,7 +108,7 @@ def _decode(args: argparse.Namespace) -> int:
     from mmtok.media.audio import SOUND_SUFFIXES
     from mmtok.media.video import FILM_SUFFIXES
     from mmtok.visual.long_video import decode_video
-    from recipes.bundle.named import load_tokenizers
+    from recipes.bundle.named import in_tiles, load_tokenizers
     from recipes.terminal.media import Media, output_endings, write_media
     from recipes.terminal.options import require_use
 

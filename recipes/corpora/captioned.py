@@ -32,7 +32,6 @@ MEDIA_SUFFIXES = VIDEO_SUFFIXES | PICTURE_SUFFIXES
 MEDIA_COLUMNS = ("path", "file_name", "video", "image", "film", "file", "mp4", "jpg", "png")
 CAPTION_COLUMNS = ("caption", "text", "captions", "prompt")
 SPLIT_NAMES = ("train", "validation")
-UNCAPTIONED = ("refuse", "keep", "skip")
 _WHOLE_UP_TO = 64 << 20  # bytes; larger files are hashed by blocks spread over them
 _BLOCKS, _BLOCK = 64, 1 << 20
 _TAR_END = 1024  # bytes of zeros behind the last member of a whole tar file

@@ -22,13 +22,14 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import TextColumn
 
 from mmtok.files import write_atomically, writing
 from recipes.loop.checkpoint import FileStore, LoopState, Store
 from recipes.loop.tracking import open_tracker
 from recipes.runtime.config import to_dict
 from recipes.runtime.distributed import ALONE, Ranks
+from recipes.runtime.progress import progress_bar
 from recipes.runtime.records import same_config
 
 AGREE_EVERY = 10  # steps between two questions to the first process whether it is time to save
@@ -109,8 +110,7 @@ class Run:
                 self.maybe_save(step)
             return
         self._tracker = open_tracker(self.title, self.folder, self._numbers)
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        with Progress(*columns, TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[shown]}")) as bar:
+        with progress_bar(TextColumn("{task.fields[shown]}"), console=None) as bar:
             task = bar.add_task(self.title, total=self.config.steps, completed=self.state.step, shown="")
             for step in range(self.state.step, self.config.steps):
                 yield step

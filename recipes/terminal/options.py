@@ -47,6 +47,29 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     add_device(parser)
 
 
+def add_tokenizer(parser: argparse._ActionsContainer, *, default: str | None = "tiny", told: str = "tiny") -> None:
+    """``--tokenizer``.
+
+    Args:
+        parser: of the command.
+        default: name of a model, or None.
+        told: the default in words.
+    """
+    parser.add_argument(
+        "--tokenizer", default=default, metavar="M", help=f"a model, or one tokenizer of it or alone (default: {told})"
+    )
+
+
+def add_tokenizer_parts(parser: argparse._ActionsContainer) -> None:
+    """``--visual`` and ``--audio``, beside ``--tokenizer``.
+
+    Args:
+        parser: of the command.
+    """
+    parser.add_argument("--visual", metavar="M", help="visual tokenizer (default: --tokenizer's)")
+    parser.add_argument("--audio", metavar="M", help="audio tokenizer (default: --tokenizer's); none leaves sound out")
+
+
 def add_lm_weights(parser: argparse._ActionsContainer) -> None:
     """``--lm-weights``.
 
@@ -115,27 +138,21 @@ def add_seed(parser: argparse._ActionsContainer) -> None:
     )
 
 
-def add_long_and_large(parser: argparse.ArgumentParser) -> None:
-    """The options ``--stream`` and ``--tile``.
+def add_media_coding(parser: argparse.ArgumentParser) -> None:
+    """How media are read and coded: ``--size``, ``--levels``, ``--stream``, ``--tile``, ``--device``, ``--threads``.
 
     Args:
-        parser: of the command.
+        parser: of ``tokenize`` or ``reconstruct``.
     """
+    parser.add_argument("--size", type=number(int, 8), metavar="PX", help="side of the pictures (default: the model's)")
+    parser.add_argument(
+        "--levels", type=number(int, 1), metavar="N", help="of a codec's codes of sound (default: as saved, or all)"
+    )
     parser.add_argument(
         "--stream", action="store_true", help="one long clip with carried state, instead of clips that start anew"
     )
     add_tile(parser)
-
-
-def add_levels(parser: argparse.ArgumentParser) -> None:
-    """The option ``--levels``.
-
-    Args:
-        parser: of the command.
-    """
-    parser.add_argument(
-        "--levels", type=number(int, 1), metavar="N", help="of a codec's codes of sound (default: as saved, or all)"
-    )
+    add_device(parser)
 
 
 def add_tile(parser: argparse._ActionsContainer) -> None:

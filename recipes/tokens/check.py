@@ -85,7 +85,7 @@ def _row_faults(row: dict[str, Any], info: ShardInfo) -> list[str]:
     tokens = grid[0] * grid[1] * grid[2]
     vocabulary = info.vocabulary
     sounding = vocabulary.audio_levels * row["audio_frames"]
-    codes = [("visual", tokens, vocabulary.visual_codes), ("high", 4 * tokens, vocabulary.visual_codes)]
+    codes = [("visual", tokens, vocabulary.visual_codes)]
     codes += [(CONDITION_PREFIX + name, tokens, vocabulary.visual_codes) for name in sorted(info.conditions)]
     codes.append(("audio", sounding, vocabulary.audio_codes))
     faults = []

@@ -59,7 +59,6 @@ class PrepareConfig:
         conditions: of ``CONDITIONS``.
         flow: method of ``OpenCVFlow`` for the structure.
         depth: "saturation", or a folder or hub id of Depth Anything, for the structure.
-        high: whether to encode the clips at twice the size too.
         clips_per_file: most windows of a film for each length, or None for all that fit one behind the other.
         split_by: what is kept together: "source" for the content of a film, "folder" for its folder.
         validation: share of films kept for validation.
@@ -86,7 +85,6 @@ class PrepareConfig:
     conditions: tuple[str, ...] = ()
     flow: str = "dis"
     depth: str = "depth-anything/Depth-Anything-V2-Small-hf"
-    high: bool = False
     clips_per_file: int | None = 4
     split_by: str = "source"
     validation: float = 0.05
@@ -489,7 +487,5 @@ def check_shapes(config: PrepareConfig, visual: Any, *, try_condition: Callable[
                     f"the tokenizer takes clips of {visual.size} (frames, height, width), not {(length, height, width)}"
                 )
             visual.grid(length, height, width)
-            if config.high:
-                visual.grid(length, 2 * height, 2 * width)
             for name in config.conditions if length > 1 else ():
                 try_condition(name, length, height, width)

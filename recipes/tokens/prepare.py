@@ -366,8 +366,8 @@ def _render(read: _Read, fps: float, rate: int | None) -> None:
 
 
 def _read_clip(read: _Read, path: Path, config: PrepareConfig, fps: float, rate: int | None) -> None:
-    clip, scale = read.clip, 2 if config.high else 1
-    size = (scale * clip.height, scale * clip.width)
+    clip = read.clip
+    size = (clip.height, clip.width)
     if read.film.where["suffix"] in PICTURE_SUFFIXES:
         read.frames = to_bytes(read_image(path, size))[:, None]
     else:
@@ -413,11 +413,8 @@ def _encode(
     visual, audio, device = tokenizing.visual, tokenizing.audio, tokenizing.compute.device
     clips = torch.stack([read.frames for read in batch if read.frames is not None]).to(device)
     clips = to_signed(clips) if clips.dtype == torch.uint8 else clips
-    large = clips.shape[-1] > batch[0].clip.width
-    video = half_size(clips) if large else clips
+    video = half_size(clips) if clips.shape[-1] > batch[0].clip.width else clips  # scenes are drawn at twice the size
     columns = {"visual": visual.encode(video)}
-    if config.high:
-        columns["high"] = visual.encode(clips)
     if video.shape[2] > 1:  # a mask or a flow of a single picture serves no task
         for name, make in makers.items():
             columns[CONDITION_PREFIX + name] = visual.encode(make(video))

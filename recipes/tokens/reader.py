@@ -144,7 +144,7 @@ class TokenShards:
         grids = np.concatenate([part.flatten().to_numpy() for part in self._column("grid").chunks] or [np.zeros(0)])
         grids = grids.reshape(-1, 3)[self._rows]
         frames = self._column("audio_frames").to_numpy()[self._rows]
-        flags = [self._has(name) for name in ("high", *(CONDITION_PREFIX + n for n in names))]
+        flags = [self._has(name) for name in (CONDITION_PREFIX + n for n in names)]
         keys = np.column_stack([grids, frames, *flags]).astype(np.int64)
         captioned = self._has("caption")
         kinds, member = np.unique(keys, axis=0, return_inverse=True)
@@ -154,23 +154,19 @@ class TokenShards:
             Bucket(
                 grid=(int(kind[0]), int(kind[1]), int(kind[2])),
                 audio_frames=int(kind[3]),
-                conditions=frozenset(n for n, there in zip(names, kind[5:], strict=True) if there),
-                high=bool(kind[4]),
+                conditions=frozenset(n for n, there in zip(names, kind[4:], strict=True) if there),
                 rows=torch.from_numpy(self._rows[piece]),
                 captioned=torch.from_numpy(captioned[piece]),
             )
             for kind, piece in zip(kinds, pieces, strict=True)
         ]
 
-    def read(
-        self, rows: Tensor | Sequence[int], *, conditions: Iterable[str] | None = None, high: bool = False
-    ) -> ShardRows:
+    def read(self, rows: Tensor | Sequence[int], *, conditions: Iterable[str] | None = None) -> ShardRows:
         """Read rows of one bucket.
 
         Args:
             rows: (b,) row numbers, at least one.
             conditions: names of those to read; None reads all that these rows have.
-            high: whether to read the codes at twice the size.
 
         Returns:
             The codes, in the order of ``rows``.
@@ -186,7 +182,7 @@ class TokenShards:
         wanted = known if conditions is None else list(conditions)
         if unknown := sorted(set(wanted) - set(known)):
             raise ValueError(f"no condition {unknown[0]!r} in these shards; they have: {', '.join(known) or 'none'}")
-        columns = ["grid", "visual", "audio", "audio_frames", "caption", "collection", *(["high"] if high else [])]
+        columns = ["grid", "visual", "audio", "audio_frames", "caption", "collection"]
         columns += [CONDITION_PREFIX + name for name in wanted]
         table = self._table.select_columns(columns)[numbers]
         grids = {tuple(grid) for grid in table.column("grid").to_pylist()}
@@ -209,7 +205,6 @@ class TokenShards:
             conditions={n: codes(CONDITION_PREFIX + n, 1, t, h, w, name=f"condition {n}") for n in wanted},
             captions=table.column("caption").to_pylist(),
             collections=table.column("collection").to_pylist(),
-            high=codes("high", 1, t, 2 * h, 2 * w, name="codes at twice the size") if high else None,
         )
 
     def captions(self) -> list[str]:
@@ -255,7 +250,8 @@ def _unpack(files: list[str], info: ShardInfo, cache_dir: str | Path | None) -> 
     if not files:
         raise ValueError("no shard has a row")
     cache = None if cache_dir is None else str(cache_dir)
-    return Dataset.from_parquet(files, features=shard_features(info.conditions), cache_dir=cache)  # type: ignore[arg-type]
+    features = shard_features(info.conditions)  # columns of before that nobody reads are passed over
+    return Dataset.from_parquet(files, features=features, columns=list(features), cache_dir=cache)  # type: ignore[arg-type]
 
 
 def _refuse_leaks(folders: Sequence[Path], tables: Sequence[Any]) -> None:

@@ -8,8 +8,8 @@
 Columns: ``key`` (unique, stable), ``source`` (path of the media), ``source_hash`` (of its content), ``collection``
 (name of the data source, for the <source> token), ``licence``, ``split``, ``start_s``, ``caption`` and ``caption_key``
 (null without text), ``grid`` (t, h, w), ``visual`` (raster order), ``audio`` (level by level, null for silent clips)
-with ``audio_frames``, ``high`` (codes at twice the height and width, or null) and one ``condition_NAME`` for each
-condition, on the clip's own grid or null. Reading maps the rows into memory; nothing is loaded before it is asked for.
+with ``audio_frames``, and one ``condition_NAME`` for each condition, on the clip's own grid or null. Reading
+maps the rows into memory; nothing is loaded before it is asked for.
 
 Shape letters: b batch, t h w grid of visual tokens, k audio levels, n rows.
 """
@@ -38,7 +38,7 @@ SPLITS = ("train", "validation")
 CONDITION_PREFIX = "condition_"
 _TEXT_COLUMNS = ("key", "source", "source_hash", "collection", "licence", "split", "caption", "caption_key")
 _RECORD = ("rows", *SPLITS, "sounding", "captioned", "sha256", "quarantined")
-OPTIONAL = ("collection", "licence", "caption", "caption_key", "audio", "high")
+OPTIONAL = ("collection", "licence", "caption", "caption_key", "audio")
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,6 @@ class Bucket:
         grid: (t, h, w) visual tokens.
         audio_frames: frames of an audio level, 0 for silent clips.
         conditions: names of the conditions that every row has.
-        high: whether every row has codes at twice the size.
         rows: (n,) int64 row numbers for ``TokenShards.read``.
         captioned: (n,) bool, which of them have a caption.
     """
@@ -57,14 +56,8 @@ class Bucket:
     grid: tuple[int, int, int]
     audio_frames: int
     conditions: frozenset[str]
-    high: bool
     rows: Tensor
     captioned: Tensor
-
-    @property
-    def has_caption(self) -> bool | None:
-        """True when all rows have a caption, False when none has, None when some have."""
-        return None if self.captioned.any() and not self.captioned.all() else bool(self.captioned.all())
 
 
 @dataclass(frozen=True)
@@ -77,7 +70,6 @@ class ShardRows:
         conditions: name to (b, 1, t, h, w) int64.
         captions: b texts, None where there is none.
         collections: b names of data sources, None where there is none.
-        high: (b, 1, t, 2h, 2w) int64, or None when not asked for.
     """
 
     visual: Tensor
@@ -85,7 +77,6 @@ class ShardRows:
     conditions: dict[str, Tensor]
     captions: list[str | None]
     collections: list[str | None]
-    high: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -187,29 +178,8 @@ class ShardInfo:
         if faults:
             raise ValueError(
                 f"{where} were made with another tokenizer than the model's: {'; '.join(faults)} (the second is the "
-                "model's); prepare the data again with --model"
+                "model's); prepare the data again with --tokenizer"
             )
-
-    def require_vocabulary(self, vocabulary: Vocabulary, *, where: str | Path = "these shards") -> None:
-        """Raise unless a language model of this vocabulary can speak the codes.
-
-        Args:
-            vocabulary: the model's.
-            where: what to call the shards.
-
-        Raises:
-            ValueError: with the sizes of both.
-        """
-        mine = self.vocabulary
-        same = mine == vocabulary if self.audio else mine.visual_codes == vocabulary.visual_codes
-        if not same:
-            raise ValueError(
-                f"{where} were made for another vocabulary ({_sizes(mine)}) than the model's ({_sizes(vocabulary)})"
-            )
-
-
-def _sizes(vocabulary: Vocabulary) -> str:
-    return f"{vocabulary.visual_codes} visual codes, {vocabulary.audio_levels} x {vocabulary.audio_codes} of sound"
 
 
 # Writing.
@@ -229,7 +199,7 @@ def shard_features(conditions: Iterable[str]) -> Any:
     codes = List(Value("int32"))
     columns: dict[str, Any] = {name: Value("string") for name in _TEXT_COLUMNS}
     columns |= {"start_s": Value("float64"), "grid": List(Value("int32"), length=3), "visual": codes}
-    columns |= {"audio_frames": Value("int32"), "audio": codes, "high": codes}
+    columns |= {"audio_frames": Value("int32"), "audio": codes}
     return Features(columns | {CONDITION_PREFIX + name: codes for name in sorted(conditions)})
 
 

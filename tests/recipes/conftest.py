@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import socket
 import subprocess
@@ -13,15 +14,20 @@ import pytest
 import torch
 
 from llm.config import preset as lm_preset
+from llm.larp_ar import LarpAR, LarpARConfig
 from llm.model import PrefixLM
 from llm.tasks import TASKS
 from mmtok.audio.soundstream import build_soundstream
 from mmtok.text.t5 import TextTokenizer
+from mmtok.visual.larp import PRESETS as LARP_PRESETS
+from mmtok.visual.larp import Larp
 from mmtok.visual.magvit2 import Magvit2, Magvit2Params
 from recipes.bundle.config import BundleConfig
 from recipes.bundle.folder import write_bundle
+from recipes.bundle.named import TOKENIZER_FOLDER
 from recipes.cli import main
 from recipes.corpora.shapes import ShapesCorpus
+from recipes.tokens.larp_codes import SHAPES_CLASSES
 from recipes.train.t5 import T5TrainConfig, build_t5, keep_encoder, train_vocabulary
 from superres.config import SuperResConfig
 from superres.model import SuperResTransformer
@@ -107,6 +113,36 @@ def _build(folder: Path) -> Path:
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a whole model with random weights: 17 frames of 32x32 at 8 fps, then 64x64, with sound."""
     return _build(tmp_path_factory.mktemp("model") / "random")
+
+
+@pytest.fixture(scope="session")
+def larp_pair(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Folders of a LARP "tokenizer" and two generators that carry it, "class" and "frames", with random weights."""
+    root = tmp_path_factory.mktemp("larp_pair")
+    torch.manual_seed(0)
+    sizes = {"num_tokens": 8, "codebook_size": 32, "prior": None}
+    layers = {
+        f"{side}_{what}": n for side in ("encoder", "decoder") for what, n in (("dim", 32), ("heads", 2), ("depth", 1))
+    }
+    tokenizer = Larp(dataclasses.replace(LARP_PRESETS["larp-nano"], **sizes, **layers))
+    torch.nn.init.normal_(tokenizer.to_pixels.weight, std=0.1)
+    tokenizer.save_pretrained(root / "tokenizer")
+    for name in ("class", "frames"):
+        config = LarpARConfig(
+            dim=32,
+            num_layers=1,
+            num_heads=2,
+            hidden_dim=32,
+            vocab_size=32,
+            num_tokens=8,
+            num_classes=len(SHAPES_CLASSES),
+            frame_prediction=name == "frames",
+        )
+        model = LarpAR(config)
+        model.classes = SHAPES_CLASSES if name == "class" else ()
+        model.save_pretrained(root / name)
+        tokenizer.save_pretrained(root / name / TOKENIZER_FOLDER)
+    return {name: root / name for name in ("tokenizer", "class", "frames")}
 
 
 @pytest.fixture(autouse=True)

@@ -38,12 +38,11 @@ def run(args: argparse.Namespace) -> int:
     from dataclasses import replace
     from functools import partial
 
-    import mmtok
     from mmtok.files import write_atomically
+    from mmtok.pretrained import resolve_folder
     from mmtok.visual.holistic import is_holistic
     from recipes.bundle.assemble import tell_clips
-    from recipes.bundle.folder import open_bundle
-    from recipes.bundle.named import chosen_part
+    from recipes.bundle.named import chosen_part, load_tokenizers
     from recipes.loop.tracking import choose_tracker
     from recipes.runtime.config import load_config
     from recipes.runtime.records import same_data
@@ -57,10 +56,15 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError("lm trains on token shards: --data FOLDER (make one with cinepoet prepare)")
     choose_tracker(args.track)
     config: Any = load_config(LMTrainConfig, args.config or CONFIGS / "lm_tiny.yaml", args.changes)
-    tokenizers = open_bundle(args.tokenizer)
     shards = TokenShards.open(*args.data)
-    visual = mmtok.load(chosen_part("visual", args.visual, args.tokenizer))
-    audio = mmtok.load(chosen_part("audio", args.audio, args.tokenizer)) if shards.info.audio else None
+    heard = args.audio if shards.info.audio else "none"
+    chosen = load_tokenizers(args.tokenizer, "cpu", visual=args.visual, audio=heard)
+    visual, audio = chosen.visual, chosen.audio
+    if visual is None:
+        raise ValueError(f"lm needs the visual tokenizer of its shards, and {chosen.source} has none; see --visual")
+    text = args.text or chosen_part("text", None, args.tokenizer)
+    if text is None:
+        raise ValueError(f"{args.tokenizer} has no text encoder; name one with --text")
     shards.info.require(visual, audio, where=", ".join(str(folder) for folder in args.data))
     vocabulary = shards.info.vocabulary
     config = replace(config, visual_codes=vocabulary.visual_codes, audio_codes=vocabulary.audio_codes)
@@ -72,9 +76,8 @@ def run(args: argparse.Namespace) -> int:
     compute, ranks = join_training(args)
     out = args.out
     tell_config(config, out, ranks)
-    text = args.text or tokenizers.part("text")
     captions, text_dim, cut = caption_lookup(text, data.captions, config.text_slots, compute.device)
-    same_data(out, [f"shards {shards.fingerprint}", f"text {args.text or tokenizers.folder}"], ranks)
+    same_data(out, [f"shards {shards.fingerprint}", f"text {args.text or resolve_folder(args.tokenizer)}"], ranks)
     if ranks.is_main:
         if cut:
             of = f"{cut} of {len(data.captions)} captions"

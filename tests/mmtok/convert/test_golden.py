@@ -14,6 +14,8 @@ from mmtok.convert import from_upstream, identify
 from recipes.cli import main
 
 FAMILIES = {"open_magvit2": "open-magvit2-video", "cosmos_dv": "cosmos-dv", "vidtok": "vidtok-fsq"}
+
+
 CASES = (
     "cosmos_dv4x8x8_b",
     "cosmos_dv8x16x16_a",
@@ -140,18 +142,3 @@ def test_what_is_no_number_or_turned_round_is_refused(case):
     spoiled.view(-1)[0] = float("nan")
     with pytest.raises(ValueError, match="not finite"):
         from_upstream(family, weights | {name: spoiled}, config)
-
-
-@pytest.mark.parametrize("words", [(), ("--version",)], ids=["by name", "told"])
-def test_the_version_of_vidtok_is_never_silent(case, words, tmp_path, capsys):
-    family, config, weights, tensors = case
-    if family != "vidtok-fsq":
-        pytest.skip("one version only")
-    name = f"vidtok_fsq{'_v1_1' if config['version'] == 'v1_1' else ''}.ckpt"
-    torch.save({"state_dict": weights}, tmp_path / name)
-    told = (*words, config["version"]) if words else ()
-    assert main(["convert", str(tmp_path / name), "--out", str(tmp_path / "model"), *told]) == 0
-    note = capsys.readouterr().err
-    assert (f"taken as VidTok {config['version']}" in note) == (not words)
-    codes = mmtok.load(tmp_path / "model").encode(tensors["input.image"])
-    assert torch.equal(codes[:, 0], tensors["output.image.indices"])

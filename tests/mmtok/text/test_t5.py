@@ -15,9 +15,12 @@ import mmtok
 from mmtok import pretrained
 from mmtok.contract import TextEncoder
 from mmtok.text import t5
-from mmtok.text.t5 import T5TextEncoder, TextTokenizer
+from mmtok.text.t5 import T5TextEncoder, TextTokenizer, read_prompts
+from recipes.bundle.folder import open_bundle
 
 GERMAN = "translate English to German: The house is wonderful."
+
+
 GERMAN_IDS = (13959, 1566, 12, 2968, 10, 37, 629, 19, 1627, 5, 1)
 
 
@@ -376,3 +379,25 @@ def test_max_length_needs_room(folder: Path) -> None:
     with pytest.raises(ValueError, match=r"max_length \(1\) must be at least 2"):
         T5TextEncoder.from_pretrained(folder, max_length=1)
     assert T5TextEncoder.from_pretrained(folder, max_length=4).encode([GERMAN])[0].shape[1] <= 4
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> TextTokenizer:
+    return TextTokenizer.from_folder(Path(open_bundle("tiny").part("text")))
+
+
+def test_known_words_need_no_note(tokenizer: TextTokenizer) -> None:
+    notes: list[str] = []
+    prompt = "a red circle moves left on a dark plain background"
+    assert read_prompts(tokenizer, [prompt], most=32, notes=notes) == [prompt] and notes == []
+
+
+@pytest.mark.parametrize(("prompt", "strange"), [("красный круг", "красный"), ("红色", "红色"), ("a 🙂 star", "🙂")])
+def test_other_scripts_are_read_and_told(tokenizer: TextTokenizer, prompt: str, strange: str) -> None:
+    notes: list[str] = []
+    assert strange in tokenizer.tokenize(prompt).unknown.split()
+    assert read_prompts(tokenizer, [prompt], most=64, notes=notes) == [prompt]
+    assert len(notes) == 1 and repr(strange) in notes[0] and "'star'" not in notes[0]
+    notes.clear()
+    (kept,) = read_prompts(tokenizer, [f"{prompt} " * 12], most=16, notes=notes)
+    assert kept and any("left out" in note for note in notes)

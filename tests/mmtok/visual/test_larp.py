@@ -6,7 +6,6 @@ import pytest
 import torch
 
 import mmtok
-from mmtok.nn.transformer import Transformer
 from mmtok.visual.larp import Larp, LarpParams, PatchTable
 from mmtok.visual.larp_prior import LarpPriorParams
 
@@ -41,13 +40,6 @@ def test_a_new_model_gives_the_middle_of_its_own_range(model):
     assert torch.equal(
         Larp(PARAMS).eval().decode(torch.zeros(1, 1, 12, dtype=torch.int64)), torch.full((1, 3, 8, 32, 32), -1.0)
     )
-
-
-@pytest.mark.parametrize("keep", [1, 5, 11])
-def test_the_last_block_computes_what_is_kept_and_the_same(keep):
-    torch.manual_seed(0)
-    network, x = Transformer(32, 2, 3).eval(), torch.randn(2, 11, 32)
-    torch.testing.assert_close(network(x, keep), network(x)[:, -keep:], atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("learned", [False, True])
@@ -94,26 +86,6 @@ def test_adaptive_training_uses_random_prefixes():
     out = model(clip(1, 3, 8, 32, 32), num_tokens=5)
     assert out.codes.shape[2] == 5 and out.reconstruction.shape == (1, 3, 8, 32, 32) and out.prior is not None
     assert Larp(PARAMS).draw_num_tokens() == 12
-
-
-def test_the_prior_is_causal(model):
-    latents = torch.nn.functional.normalize(torch.randn(1, 12, 16), dim=-1)
-    other = latents.clone()
-    other[:, 7:] = torch.nn.functional.normalize(torch.randn(1, 5, 16), dim=-1)
-    with torch.no_grad():
-        a, b = model.prior(latents), model.prior(other)
-    torch.testing.assert_close(a[:, :8], b[:, :8], atol=1e-6, rtol=0)
-    assert not torch.allclose(a[:, 8:], b[:, 8:])
-
-
-def test_detached_rounds_leave_the_loss_to_the_last(model):
-    params = dataclasses.replace(PARAMS.prior, detach_rounds=True)
-    torch.manual_seed(0)
-    model = Larp(dataclasses.replace(PARAMS, prior=params)).train()
-    out = model(clip(1, 3, 8, 32, 32), progress=1.0, generator=torch.Generator().manual_seed(0))
-    assert out.prior.logits.shape == (1, 1, 11, 64)
-    out.prior.loss.backward()
-    assert model.prior.head.weight.grad.any()
 
 
 def test_bfloat16_weights(model):
@@ -164,21 +136,6 @@ def test_codes_are_not_drawn_without_angles():
     model = Larp(dataclasses.replace(PARAMS, normalized=False, temperature=None)).eval()
     with pytest.raises(ValueError, match="does not normalise"):
         model.encode(clip(1, 3, 8, 32, 32), temperature=0.1)
-
-
-def test_without_a_ramp_inputs_are_sampled_from_the_first_step_on():
-    prior = dataclasses.replace(PARAMS.prior, ramp=0.0, max_sampled_share=1.0)
-    model = Larp(dataclasses.replace(PARAMS, prior=prior)).train()
-    out = model(clip(1, 3, 8, 32, 32), progress=0.0)
-    assert bool(out.prior.sampled.all())
-
-
-@pytest.mark.parametrize(
-    "changes", [{"rounds": 0}, {"temperature": 0.0}, {"ramp": -1.0}, {"num_heads": 3}], ids=lambda c: next(iter(c))
-)
-def test_priors_that_cannot_be_are_refused(changes):
-    with pytest.raises(ValueError, match="a prior needs"):
-        dataclasses.replace(PARAMS.prior, **changes)
 
 
 @pytest.mark.parametrize("temperature", [0.0, -1.0])

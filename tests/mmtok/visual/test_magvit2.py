@@ -32,6 +32,8 @@ PAPER_LIKE = Magvit2Params(
     bits=6,
     norm_groups=4,
 )
+
+
 PATCHED = Magvit2Params(
     channels=8,
     channel_multipliers=(1, 2),
@@ -254,13 +256,6 @@ def test_half_precision_on_disk_still_reconstructs(tmp_path):
     torch.testing.assert_close(again.decode(codes), model.decode(codes), rtol=0, atol=0.05)
 
 
-def test_valid_lengths():
-    model = Magvit2(PATCHED)
-    assert [model.valid_num_frames(n) for n in (1, 4, 5, 8, 17, 20)] == [1, 1, 5, 5, 17, 17]
-    with pytest.raises(ValueError, match=r"num_frames \(0\) must be at least 1"):
-        model.valid_num_frames(0)
-
-
 def test_wrong_inputs_are_refused_with_the_way_out():
     model = Magvit2(PATCHED)
     with pytest.raises(ValueError, match="use 5 or 9"):
@@ -312,19 +307,6 @@ def test_a_deepened_decoder_changes_nothing_until_it_is_trained(params, tmp_path
     assert not torch.equal(model.decode(codes), deeper.decode(codes))
     with pytest.raises(ValueError, match="has 3 blocks"):
         deepen_decoder(deeper, 2)
-
-
-def test_padding_repeats_the_last_frame_up_to_the_next_length():
-    torch.manual_seed(0)
-    model = Magvit2(PATCHED).eval()
-    st = model.stride[0]
-    video = torch.rand(1, 3, 2, 32, 32) * 2 - 1
-    filled = torch.cat((video, video[:, :, -1:].expand(-1, -1, st - 1, -1, -1)), 2)
-    assert torch.equal(model.encode(video, pad=True), model.encode(filled))
-    assert torch.equal(model.encode(filled, pad=True), model.encode(filled))
-    assert torch.equal(model.encode(video[:, :, :1], pad=True), model.encode(video[:, :, :1]))
-    with pytest.raises(ValueError, match=f"pad=True, which repeats the last frame up to {1 + st}"):
-        model.encode(video)
 
 
 @pytest.mark.parametrize("dropped_frame", [0, 1])

@@ -31,7 +31,7 @@ def run_folder(bundle: Path, tmp_path: Path) -> Path:
 def test_a_trained_language_model_becomes_a_model_that_makes_films(
     bundle: Path, run_folder: Path, cinepoet: Command, tmp_path: Path
 ) -> None:
-    words = ("assemble", "--from", bundle, "--lm", run_folder, "--out", tmp_path / "mine", "temperature=0.5")
+    words = ("assemble", "--model", bundle, "--lm", run_folder, "--out", tmp_path / "mine", "temperature=0.5")
     code, shown, fault = cinepoet(*words)
     assert code == 0 and "mine" in shown, fault
     made = open_bundle(tmp_path / "mine")
@@ -65,7 +65,9 @@ def test_super_resolution_keeps_its_tokenizer_under_another(bundle: Path, cinepo
     with torch.no_grad():
         next(other.parameters()).add_(0.01)
     other.save_pretrained(tmp_path / "visual")
-    code, _, fault = cinepoet("assemble", "--from", bundle, "--visual", tmp_path / "visual", "--out", tmp_path / "mine")
+    code, _, fault = cinepoet(
+        "assemble", "--model", bundle, "--visual", tmp_path / "visual", "--out", tmp_path / "mine"
+    )
     assert code == 0, fault
     made = open_bundle(tmp_path / "mine")
     kept = (made.part("superres_visual") / "model.safetensors").read_bytes()
@@ -90,6 +92,6 @@ def test_parts_that_do_not_fit_leave_nothing(bundle: Path, cinepoet: Command, tm
         (("temprature=2",), "temperature"),
         ((), "name at least one part"),
     ):
-        code, _, fault = cinepoet("assemble", "--from", bundle, *words, "--out", tmp_path / "mine")
+        code, _, fault = cinepoet("assemble", "--model", bundle, *words, "--out", tmp_path / "mine")
         assert code == 2 and told in fault and fault.count("\n") == 1, (words, fault)
     assert {p.name for p in tmp_path.iterdir()} == {"audio", "short", "deaf"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import shutil
@@ -10,10 +11,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
+import mmtok
+from llm.larp_ar import LarpAR
 from mmtok.media import probe, read_audio, read_video
 from mmtok.media.image import write_png
 from mmtok.media.video import write_film
+from mmtok.visual.larp import Larp
 from recipes.bundle.folder import BUNDLE_FILE
 from recipes.corpora.shapes import ShapesCorpus, render_audio, render_video
 
@@ -68,8 +73,6 @@ def test_films_from_films(generate: Callable[..., tuple[int, str, str]], clip: P
 def test_the_films_own_sound_goes_on_in_step(
     generate: Callable[..., tuple[int, str, str]], bundle: Path, clip: Path, tmp_path: Path
 ) -> None:
-    import mmtok
-
     assert generate("--task", "continue_av", "--video", clip)[0] == 0
     tokenizer = mmtok.load(bundle / "audio")
     tail = read_audio(clip, sample_rate=16000, num_samples=18000, start_s=15 / 8).samples[None]
@@ -159,3 +162,108 @@ def test_contradictions_are_one_line_before_weights_are_read(
     code, _, err = generate(*video, model=empty)
     assert code == 2 and "task continue_video is not trained in this model; trained: text_to_video" in err
     assert not list(tmp_path.glob("out*"))
+
+
+# LARP generators.
+
+
+@pytest.fixture
+def square(tmp_path: Path) -> Path:
+    path = tmp_path / "given.mp4"
+    write_film(path, render_video(SCENE, size=64, num_frames=17), fps=8.0)
+    return path
+
+
+def test_a_class_or_the_first_frames_become_a_film_and_its_sheet(
+    cinepoet: Cinepoet, larp_pair: dict[str, Path], square: Path, tmp_path: Path
+) -> None:
+    for words in (
+        ("--model", larp_pair["class"], "--class", "star spins"),
+        ("--model", larp_pair["frames"], "--video", square),
+    ):
+        out = tmp_path / "made.mp4"
+        code, shown, fault = cinepoet("generate", *words, "--out", out, "--preview", "--profile")
+        assert code == 0 and "made.mp4: 16 frames of 32x32 at 8 fps, 2.000 s, silent" in shown, fault
+        assert not probe(out).has_audio and (tmp_path / "made.preview.png").exists()
+        assert re.search(r"^codes .* s$", shown, re.M) and "peak memory" in shown
+        (tmp_path / "made.preview.png").unlink()
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("--model", "CLASS", "--class", "moon"), "unknown class 'moon'; known: 0 to 38, or circle left"),
+        (("--model", "CLASS", "--class", "39"), "unknown class '39'"),
+        (("--model", "CLASS"), "takes either --class"),
+        (("--model", "CLASS", "--class", "1", "--video", "FILM"), "takes either --class"),
+        (("--model", "CLASS", "--video", "FILM"), "makes clips of classes"),
+        (("--model", "FRAMES", "--class", "1"), "continues first frames"),
+        (("--model", "FRAMES", "--video", "FILM", "--first-frames", "16"), "give 1 to 15 known frames"),
+        (("a prompt", "--model", "CLASS"), "a PROMPT is for whole models, and "),
+        (("--class", "1"), "--class is for LARP generators, and tiny is a whole model"),
+        (("a prompt", "--tokenizer", "x"), "--tokenizer is for LARP generators"),
+        (("a prompt", "--cfg-steps", "3"), "--cfg-steps is for LARP generators"),
+        (("--model", "CLASS", "--class", "1", "--no-upscale"), "--no-upscale is for whole models"),
+        (("--model", "CLASS", "--class", "1", "--first-frames", "3"), "--class takes none"),
+        (("--model", "CLASS", "--class", "1", "--device", "foo"), "unknown device 'foo'"),
+        (("--model", "CLASS", "--class", "1", "--cfg-steps", "3", "--guidance-scale", "1"), "give cfg_scale too"),
+        (("--model", "FRAMES", "--video", "FILM", "--guidance-scale", "2"), "no null condition"),
+    ],
+)
+def test_what_a_generator_does_not_take_is_one_line(
+    cinepoet: Cinepoet,
+    larp_pair: dict[str, Path],
+    square: Path,
+    tmp_path: Path,
+    words: tuple[str, ...],
+    told: str,
+) -> None:
+    names = {"CLASS": larp_pair["class"], "FRAMES": larp_pair["frames"], "FILM": square}
+    out = tmp_path / "no.mp4"
+    code, _, fault = cinepoet("generate", *(names.get(w, w) for w in words), "--out", out)
+    assert code == 2 and told in fault and fault.count("\n") == 1 and not out.exists()
+
+
+def test_a_foreign_tokenizer_is_named(
+    cinepoet: Cinepoet, larp_pair: dict[str, Path], bundle: Path, tmp_path: Path
+) -> None:
+    params = mmtok.load(larp_pair["tokenizer"]).params
+    Larp(dataclasses.replace(params, codebook_size=16)).save_pretrained(tmp_path / "other")
+    words = ("generate", "--model", larp_pair["class"], "--class", "1", "--out", tmp_path / "no.mp4", "--tokenizer")
+    code, _, fault = cinepoet(*words, tmp_path / "other")
+    assert code == 2 and "8 tokens of 16 codes, the generator was trained on 8 of 32" in fault
+    code, _, fault = cinepoet(*words, bundle / "visual")
+    assert code == 2 and "is not a LARP tokenizer" in fault
+    shutil.copytree(larp_pair["class"], tmp_path / "alone", ignore=shutil.ignore_patterns("tokenizer"))
+    code, _, fault = cinepoet("generate", "--model", tmp_path / "alone", "--class", "1", "--out", tmp_path / "no.mp4")
+    assert code == 2 and "does not hold its tokenizer" in fault
+    code, _, _ = cinepoet(
+        "generate",
+        "--model",
+        tmp_path / "alone",
+        "--class",
+        1,
+        "--tokenizer",
+        larp_pair["tokenizer"],
+        "--out",
+        tmp_path / "a.mp4",
+    )
+    assert code == 0
+
+
+def test_sampling_options_reach_the_model(cinepoet: Cinepoet, larp_pair: dict[str, Path], tmp_path: Path) -> None:
+    seen: list[dict[str, object]] = []
+    generate = LarpAR.generate
+
+    def spied(self: LarpAR, condition: Tensor, **options: object) -> Tensor:
+        seen.append(options)
+        return generate(self, condition, **options)  # type: ignore[arg-type]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(LarpAR, "generate", spied)
+        words = ("--cfg-steps", 2, "--num-tokens", 5, "--guidance-scale", 2, "--top-k", 3, "--temperature", 0.5)
+        out = tmp_path / "film.mp4"
+        code, _, fault = cinepoet("generate", "--model", larp_pair["class"], "--class", 1, *words, "--out", out)
+    assert code == 0, fault
+    wanted = {"cfg_steps": 2, "num_tokens": 5, "cfg_scale": 2.0, "top_k": 3, "temperature": 0.5}
+    assert {name: seen[0][name] for name in wanted} == wanted

@@ -138,7 +138,16 @@ def test_the_command_trains_goes_on_and_refuses(cinepoet, bundle, tmp_path, monk
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
     monkeypatch.setattr(Run, "plot", lambda self: None)
     data = tmp_path / "tokens"
-    words = ("--model", bundle, "--device", "cpu", "--conditions", "inpaint_central,outpaint_central", "--scenes", 10)
+    words = (
+        "--tokenizer",
+        bundle,
+        "--device",
+        "cpu",
+        "--conditions",
+        "inpaint_central,outpaint_central",
+        "--scenes",
+        10,
+    )
     code, _, notes = cinepoet("prepare", "shapes", *words, "--out", data)
     assert code == 0, notes
     small = (
@@ -197,7 +206,7 @@ def test_the_command_trains_goes_on_and_refuses(cinepoet, bundle, tmp_path, monk
     for more, message in (
         (("--media", tmp_path), "unknown option --media; cinepoet train tiny"),
         (("task_weights.stylize=1", "--out", tmp_path / "x"), "stylize needs a clip with a condition named structure"),
-        (("--init", tmp_path / "empty", "--out", tmp_path / "x"), "no config.json, so it is no model to start from"),
+        (("--init", tmp_path / "empty", "--out", tmp_path / "x"), "no config.json, so it is not a model folder"),
         (("image_share=[0.9,0.1]", "--out", tmp_path / "x"), "image_share needs at least one image task"),
     ):
         code, _, notes = cinepoet(*train, *more)

@@ -40,7 +40,7 @@ def prepare(bundle, cinepoet, films, monkeypatch, tmp_path):
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
 
     def run(*words, source=films / "captions.csv", out="tokens"):
-        return cinepoet("prepare", source, "--model", bundle, "--device", "cpu", "--out", tmp_path / out, *words)
+        return cinepoet("prepare", source, "--tokenizer", bundle, "--device", "cpu", "--out", tmp_path / out, *words)
 
     return run
 
@@ -121,16 +121,16 @@ def test_another_work_in_the_same_folder_is_refused(prepare, tmp_path):
 
 def test_scenes_with_everything(prepare, bundle, tmp_path):
     code, shown, told = prepare(
-        "--scenes", 3, "--validation", 0.4, "--high", "--conditions", "structure", "--num-frames", "5,1", source="shapes"
+        "--scenes", 3, "--validation", 0.4, "--conditions", "structure", "--num-frames", "5,1", source="shapes"
     )  # fmt: skip
     assert code == 0, told
     assert "8 clips of 4 films in 1 shards (6 train, 2 validation), 4 with sound" in shown
     shards, keys = rows_of(tmp_path / "tokens")
     row = keys["shapes/0/train/2@0.000s+5x32x32"]
-    codes = shards.read([row], high=True)
+    codes = shards.read([row])
     visual = mmtok.load(bundle / "visual")
     clip = render_video(ShapesCorpus(0, "train").scene(2), size=64, num_frames=5)[None]
-    assert torch.equal(codes.high, visual.encode(clip)) and torch.equal(codes.visual, visual.encode(half_size(clip)))
+    assert torch.equal(codes.visual, visual.encode(half_size(clip)))
     assert codes.captions == [ShapesCorpus(0, "train").scene(2).caption]
     assert codes.conditions["structure"].shape == (1, 1, 2, 4, 4)
     assert shards.info.conditions["structure"] == {"flow": "dis", "depth": "saturation"}

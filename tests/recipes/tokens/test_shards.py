@@ -23,7 +23,7 @@ INFO = ShardInfo(
 )
 
 
-def make_row(number, *, grid=(2, 1, 2), audio_frames=3, caption="a film", split="train", condition=True, high=True):
+def make_row(number, *, grid=(2, 1, 2), audio_frames=3, caption="a film", split="train", condition=True):
     """A row whose codes count up from its number."""
     tokens = grid[0] * grid[1] * grid[2]
     return {
@@ -37,7 +37,6 @@ def make_row(number, *, grid=(2, 1, 2), audio_frames=3, caption="a film", split=
         "caption_key": None if caption is None else caption_hash(caption),
         "grid": list(grid),
         "visual": [(number + i) % 50 for i in range(tokens)],
-        "high": [i % 50 for i in range(4 * tokens)] if high else None,
         "audio_frames": audio_frames,
         "audio": [(number + i) % 10 for i in range(2 * audio_frames)] if audio_frames else None,
         "condition_inpaint_central": [49 - i for i in range(tokens)] if condition else None,
@@ -68,16 +67,28 @@ def open_shards(*folders):
 
 def test_rows_come_back_in_the_order_asked_for(folder):
     shards = open_shards(folder)
-    rows = shards.read([3, 0], high=True)
+    rows = shards.read([3, 0])
     assert rows.visual.dtype == torch.int64 and rows.visual.shape == (2, 1, 2, 1, 2)
     assert rows.visual[0].flatten().tolist() == [3, 4, 5, 6]
     assert rows.audio[1].tolist() == [[0, 1, 2], [3, 4, 5]]  # level by level
     assert rows.conditions["inpaint_central"][0].flatten().tolist() == [49, 48, 47, 46]
-    assert rows.high.shape == (2, 1, 2, 2, 4)
     assert rows.captions == ["another", "a film"] and rows.collections == ["toys", None]
     silent = shards.read(torch.tensor([1]))
-    assert silent.audio is None and silent.conditions == {} and silent.high is None
+    assert silent.audio is None and silent.conditions == {}
     assert shards.facts(2)["source"] == "2.mp4" and shards.facts(2)["start_s"] == 0.25
+
+
+def test_shards_of_before_with_a_column_more_are_read(tmp_path, folder):
+    import pyarrow.parquet
+
+    before = open_shards(folder).read([0, 3])
+    for number in range(2):
+        file = shard_file(folder, number)
+        table = pyarrow.parquet.read_table(file)
+        table = table.append_column("high", pyarrow.nulls(len(table), table.schema.field("visual").type))
+        pyarrow.parquet.write_table(table, file)
+    again = TokenShards.open(folder, cache_dir=tmp_path / "other").read([0, 3])
+    assert torch.equal(again.visual, before.visual) and torch.equal(again.audio, before.audio)
 
 
 def test_every_row_is_in_one_bucket_of_its_shape(folder):
@@ -85,15 +96,17 @@ def test_every_row_is_in_one_bucket_of_its_shape(folder):
     small, large = shards.buckets
     assert (small.grid, small.audio_frames, small.conditions, small.rows.tolist()) == ((1, 1, 2), 0, frozenset(), [1])
     assert (large.grid, large.audio_frames, large.rows.tolist()) == ((2, 1, 2), 3, [0, 2, 3])
-    assert large.conditions == {"inpaint_central"} and large.high
-    assert large.captioned.tolist() == [True, False, True] and large.has_caption is None and small.has_caption is True
+    assert large.conditions == {"inpaint_central"}
+    assert large.captioned.tolist() == [True, False, True] and small.captioned.tolist() == [True]
 
 
 def test_splits_keep_row_numbers(folder):
     shards = open_shards(folder)
     validation = shards.split("validation")
     assert len(shards) == 4 and len(validation) == 1 and len(shards.split("train")) == 3
-    assert [b.rows.tolist() for b in validation.buckets] == [[2]] and validation.buckets[0].has_caption is False
+    assert [b.rows.tolist() for b in validation.buckets] == [[2]] and validation.buckets[0].captioned.tolist() == [
+        False
+    ]
     assert shards.captions() == ["a film", "another"] and validation.captions() == []
     assert shards.collections() == ["toys"]
     nothing = open_shards(write(folder.parent / "none", [make_row(n) for n in range(4)])).split("validation")
@@ -127,10 +140,6 @@ def test_other_tokenizers_and_vocabularies_are_refused(tmp_path, folder):
     masked = dataclasses.replace(INFO, conditions={"inpaint_central": {"exact": True}})
     with pytest.raises(ValueError, match="condition inpaint_central"):
         open_shards(folder, write(tmp_path / "c", info=masked))
-    shards = open_shards(folder)
-    shards.info.require_vocabulary(Vocabulary(50, 2, 10))
-    with pytest.raises(ValueError, match=r"mine were made for another vocabulary \(50 .* than the model's \(64 "):
-        shards.info.require_vocabulary(Vocabulary(64, 2, 10), where="mine")
 
 
 def test_rows_that_do_not_go_together_are_refused(folder):

@@ -259,7 +259,7 @@ def test_one_config_line_lets_the_model_speak_larp(trained: Path, cinepoet: Comm
     assert code == 0 and "16 frames of 32x32" in shown
     picture = tmp_path / "picture.png"
     code, _, fault = cinepoet("generate", "a red circle", "--model", run / "bundle", "--out", picture)
-    assert code == 2 and "text_to_image is not trained in this model; trained: unconditional, text_to_video" in fault
+    assert code == 2 and "text_to_image is not trained in this model; trained: text_to_video, unconditional" in fault
     code, _, fault = cinepoet(*words, "--extensions", 1)
     assert code == 2 and "extensions need continue_video, which is not trained in this model" in fault
     code, shown, _ = cinepoet("evaluate", "shapes", "--model", run / "bundle", "--prompts", 2, "--batch-size", 2)
