@@ -40,52 +40,28 @@ class CodebookUse:
         self._recent: deque[Tensor] = deque()  # (k, n) each; empty without a window
 
     def update(self, codes: Tensor) -> None:
-        """Count one batch and forget the oldest beyond the window.
-
-        Args:
-            codes: (b, k, *grid) integers.
-        """
+        """Count one batch of (b, k, *grid) integers and forget the oldest beyond the window."""
         self._count(codes.detach().to("cpu", torch.int32).transpose(0, 1).flatten(1))
 
     def share(self) -> Tensor:
-        """Share of the entries chosen at least once.
-
-        Returns:
-            (k,) float64 in [0, 1].
-        """
+        """(k,) float64 in [0, 1]: share of the entries chosen at least once."""
         return (self.counts > 0).double().mean(1)
 
     def entropy_bits(self) -> Tensor:
-        """Entropy of the choices.
-
-        Returns:
-            (k,) float64 bits, at most log2 of the codebook's size.
-        """
+        """(k,) float64 bits: entropy of the choices, at most log2 of the codebook's size."""
         shares = self.counts.double() / self.counts.sum(1, keepdim=True).clamp_min(1)
         return torch.special.entr(shares).sum(1) / math.log(2)
 
     def perplexity(self) -> Tensor:
-        """Effective number of entries, two to the entropy.
-
-        Returns:
-            (k,) float64 in [1, codebook_size].
-        """
+        """(k,) float64 in [1, codebook_size]: effective number of entries, two to the entropy."""
         return self.entropy_bits().exp2()
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything needed to go on counting.
-
-        Returns:
-            Plain tensors for a checkpoint.
-        """
+        """Plain tensors for a checkpoint: everything needed to go on counting."""
         return {"counts": self.counts.clone(), "recent": list(self._recent)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from ``state_dict``.
-
-        Args:
-            state: as returned by ``state_dict``.
-        """
+        """Continue from ``state_dict``."""
         self.counts.copy_(state["counts"])
         self._recent = deque(state["recent"])
 

@@ -107,28 +107,6 @@ def embed_sound(embedding: SoundEmbedding, sound: Tensor, *, sample_rate: int, b
     return torch.cat([embedding.embed(windows).float() for windows in batches])
 
 
-def fad_protocol(embedding: SoundEmbedding, count: int, other: int) -> str:
-    """One line that a figure must not be without.
-
-    Args:
-        embedding: the network.
-        count: vectors of the originals.
-        other: vectors of the other sounds.
-
-    Returns:
-        Embedding, windows, rate and numbers.
-    """
-    seconds = embedding.window / embedding.sample_rate, embedding.hop / embedding.sample_rate
-    few = ""
-    if min(count, other) < embedding.dim:
-        few = f"; fewer vectors than {embedding.dim} dimensions bias it upwards"
-    return (
-        f"Frechet distance of {count} + {other} vectors of width {embedding.dim}, {embedding.source}, windows of "
-        f"{seconds[0]:g} s each {seconds[1]:g} s at {embedding.sample_rate} Hz, whole windows only, a shorter sound "
-        f"filled with silence{few}"
-    )
-
-
 class Fad(Frechet):
     """Fréchet audio distance of sounds (b, 1, n).
 

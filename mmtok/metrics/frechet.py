@@ -57,11 +57,7 @@ class Gaussian:
 
     @property
     def covariance(self) -> Tensor:
-        """(d, d), unbiased.
-
-        Raises:
-            ValueError: before two vectors were taken.
-        """
+        """(d, d), unbiased; ValueError before two vectors were taken."""
         if self.count < 2:
             raise ValueError("a covariance needs at least two vectors")
         return self._scatter / (self.count - 1)

@@ -167,14 +167,7 @@ def make_metrics(of: str, *, without: Collection[str] = (), **given: Any) -> Met
 
 
 def title_of(name: str) -> str:
-    """A figure's title for plots.
-
-    Args:
-        name: of a row, or any other figure.
-
-    Returns:
-        Such as "PSNR, dB (more is better)"; the name with spaces for what is no metric.
-    """
+    """A figure's title for plots, such as "PSNR, dB (more is better)"; the name with spaces for what is no metric."""
     row = TABLE.rows().get(name)
     if row is None:
         return name.replace("_", " ")

@@ -29,14 +29,7 @@ Listener = Callable[[str, int, Tensor], None]  # (name of the sound, levels or 0
 
 
 def usual_levels(num_codebooks: int) -> tuple[int, ...]:
-    """Numbers of levels to measure: each up to 8, else powers of two and all.
-
-    Args:
-        num_codebooks: levels that there are.
-
-    Returns:
-        Increasing, the last one is ``num_codebooks``.
-    """
+    """Numbers of levels to measure: each up to 8, else powers of two and all."""
     if num_codebooks <= 8:
         return tuple(range(1, num_codebooks + 1))
     return (*(2**i for i in range(num_codebooks.bit_length()) if 2**i < num_codebooks), num_codebooks)

@@ -56,14 +56,7 @@ class Subject:
 
 
 def weights_of(model: Path | nn.Module) -> str:
-    """The hash that names a model's weights.
-
-    Args:
-        model: a folder with safetensors in it or below it, or a module that was never saved.
-
-    Returns:
-        sha256 in hexadecimal digits, of the files' places and contents or of the module's tensors.
-    """
+    """sha256 of a model: of its safetensors' places and contents, or of the tensors of a module in memory."""
     digest = hashlib.sha256()
     if isinstance(model, nn.Module):
         digest.update(save({name: tensor.contiguous() for name, tensor in model.state_dict().items()}))
@@ -154,11 +147,7 @@ class Result:
         }
 
     def tell(self, folder: Path | None = None) -> None:
-        """Print it, and save it where a folder is given.
-
-        Args:
-            folder: as in ``save``, or None.
-        """
+        """Print it, and save it where a folder is given."""
         if folder is not None:
             self.save(folder)
         print(json.dumps(self.record(), indent=1))
@@ -228,31 +217,11 @@ class Result:
         return self
 
 
-def rounded(value: float, digits: int) -> float | None:
-    """A figure as a result keeps it.
-
-    Args:
-        value: not NaN.
-        digits: behind the point.
-
-    Returns:
-        The number; None for infinity, which JSON does not know.
-    """
-    return None if math.isinf(value) else round(value, digits)
-
-
-def figures_of(metrics: Mapping[str, Metric], digits: int = 4) -> dict[str, float | None]:
-    """The figures that there are.
-
-    Args:
-        metrics: by name.
-        digits: behind the point.
-
-    Returns:
-        Name to figure; what cannot be told is absent.
-    """
+def _figures(metrics: Mapping[str, Metric], digits: int) -> dict[str, float | None]:
+    """The figures that there are; JSON knows no infinity."""
     values = {name: metric.value() for name, metric in metrics.items()}
-    return {name: rounded(value, digits) for name, value in values.items() if not math.isnan(value)}
+    told = {name: value for name, value in values.items() if not math.isnan(value)}
+    return {name: None if math.isinf(value) else round(value, digits) for name, value in told.items()}
 
 
 @torch.inference_mode()
@@ -297,5 +266,5 @@ def evaluate(
     if not measured:
         raise ValueError(f"there is nothing to measure: {material.told}")
     protocol = {name: metric.protocol for name, metric in metrics.ready.items()} | metrics.left_out
-    figures = {version: figures_of(its, digits) for version, its in measured.items()}
+    figures = {version: _figures(its, digits) for version, its in measured.items()}
     return Result(of, dataclasses.replace(subject, again=None), material.told, protocol, figures)

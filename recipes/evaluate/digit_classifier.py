@@ -64,14 +64,7 @@ class DigitClassifier(nn.Module):
         return 1 - (levels + FLOOR).log() / math.log(FLOOR)
 
     def forward(self, pictures: Tensor) -> Tensor:
-        """Scores.
-
-        Args:
-            pictures: (b, m, t) with t = 100.
-
-        Returns:
-            (b, 10) before the softmax.
-        """
+        """(b, 10) scores before the softmax, of pictures (b, m, t) with t = 100."""
         x = self.layers(pictures[:, None]).flatten(1, 2)  # (b, channels x bands / 8, t / 8)
         scores: Tensor = self.head(self.dropout(torch.cat([x.mean(-1), x.amax(-1)], 1)))
         return scores

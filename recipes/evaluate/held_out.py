@@ -24,14 +24,7 @@ SCENE_S = 2.125  # of sound: 17 pictures at 8 fps
 
 
 def held_out_scenes(count: int) -> list[Scene]:
-    """The first scenes of the held-out split.
-
-    Args:
-        count: how many.
-
-    Returns:
-        Combinations of colour, shape and motion that training never saw.
-    """
+    """The first scenes of the held-out split: combinations of colour, shape and motion that training never saw."""
     corpus = ShapesCorpus(0, "heldout")
     return [corpus.scene(i) for i in range(count)]
 

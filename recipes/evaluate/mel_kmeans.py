@@ -63,34 +63,14 @@ class MelKMeansCodec(nn.Module):
         self.eval()
 
     def frames(self, audio: Tensor) -> Tensor:
-        """Log-mel frames; frame i stands at sample ``i * hop_length``.
-
-        Args:
-            audio: (b, 1, n).
-
-        Returns:
-            (b, m, n // hop_length).
-
-        Raises:
-            ValueError: for another shape or type, or less than one hop.
-        """
+        """(b, m, n // hop_length) log-mel frames of (b, 1, n) sounds; frame i stands at sample ``i * hop_length``."""
         t = whole_hops(audio, self.hop_length).shape[-1] // self.hop_length
         levels: Tensor = self.mel(audio)
         return (levels[..., :t] + FLOOR).log()
 
     @torch.no_grad()
     def encode(self, audio: Tensor) -> Tensor:
-        """Codes of a sound; the tail below one hop is dropped.
-
-        Args:
-            audio: (b, 1, n) in [-1, 1], n at least one hop.
-
-        Returns:
-            (b, k, n // hop_length) int64.
-
-        Raises:
-            ValueError: for a wrong shape or type, or less than one hop.
-        """
+        """(b, k, n // hop_length) int64 codes of sounds (b, 1, n) in [-1, 1]; the tail below one hop is dropped."""
         return self.quantizer.encode(self.frames(audio))
 
     @torch.no_grad()

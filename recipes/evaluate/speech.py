@@ -90,14 +90,7 @@ def measure_speech(
 
 
 def speech_table(results: Sequence[Result]) -> str:
-    """The figures side by side.
-
-    Args:
-        results: of ``measure_speech``.
-
-    Returns:
-        Markdown.
-    """
+    """The figures of ``measure_speech`` side by side, in Markdown."""
     rows = [(result.subject.name, row) for result in results for row in result.figures["levels"]]
     names = [n for n in COLUMNS if any(n in row for _, row in rows)]
     cells = [

@@ -52,15 +52,7 @@ PROTOCOL = {
 
 
 def lanczos(video: Tensor, size: tuple[int, int]) -> Tensor:
-    """Lanczos with three lobes (Pillow's), picture by picture.
-
-    Args:
-        video: (b, 3, t, h, w) in [-1, 1]; it goes through 8 bits.
-        size: (h, w) wanted.
-
-    Returns:
-        (b, 3, t, *size) in [-1, 1].
-    """
+    """(b, 3, t, h, w) in [-1, 1] at another (h, w): Pillow's Lanczos with three lobes, picture by picture in 8 bits."""
     b = len(video)
     pictures = to_bytes(video.transpose(1, 2).flatten(0, 1)).permute(0, 2, 3, 1).contiguous().numpy()
     large = [Image.fromarray(p).resize((size[1], size[0]), Image.Resampling.LANCZOS) for p in pictures]

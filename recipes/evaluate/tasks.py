@@ -139,11 +139,7 @@ MEASURES: dict[str, Measure] = {"see": _see, "hear": _hear, "go_on": _go_on, "st
 
 
 def measures() -> dict[str, tuple[str, Measure, dict[str, Any]]]:
-    """What is measured.
-
-    Returns:
-        Name of a row to its task, its function of pipeline and batch, and that function's options.
-    """
+    """Name of a row to its task, its function of pipeline and batch, and that function's options."""
     rows: dict[str, tuple[str, Measure, dict[str, Any]]] = {}
     for name, measure in MEASURES.items():
         for task in named(judged_by=name):

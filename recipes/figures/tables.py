@@ -7,14 +7,7 @@ from typing import Any
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
-    """Rows as a Markdown table, columns in the order of the first row.
-
-    Args:
-        rows: the same keys in each; floats are shown with three digits.
-
-    Returns:
-        The table.
-    """
+    """Rows of the same keys as a Markdown table, columns in the order of the first; floats have three digits."""
 
     def cell(value: Any) -> str:
         return f"{value:.3g}" if isinstance(value, float) else str(value)

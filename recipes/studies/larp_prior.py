@@ -267,14 +267,7 @@ def plot(result: dict[str, Any], file: Path) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the study.
-
-    Args:
-        argv: words instead of the command line's.
-
-    Returns:
-        The exit code.
-    """
+    """Run the study."""
     parser = argparse.ArgumentParser(prog="python -m recipes.studies.larp_prior", description=__doc__.splitlines()[0])
     parser.add_argument("changes", nargs="*", metavar="key=value", help="numbers that differ, such as larp.steps=500")
     default = CONFIGS / "larp_prior_study.yaml"

@@ -153,14 +153,7 @@ def gather(config: StudyConfig, folder: Path) -> dict[str, Any]:
 
 
 def table(result: dict[str, Any]) -> str:
-    """Markdown: a row a figure, the single-task variant that has it beside the one that learned all.
-
-    Args:
-        result: of ``gather``.
-
-    Returns:
-        Lines of text.
-    """
+    """Markdown: a row a figure, the single-task variant that has it beside the one that learned all."""
     rows = []
     for name, values in sorted(result["figures"].items()):
         task, what = name.split()
@@ -171,14 +164,7 @@ def table(result: dict[str, Any]) -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the study.
-
-    Args:
-        argv: words instead of the command line's.
-
-    Returns:
-        The exit code.
-    """
+    """Run the study."""
     parser = argparse.ArgumentParser(prog="python -m recipes.studies.tasks", description=__doc__.splitlines()[0])
     parser.add_argument("changes", nargs="*", metavar="key=value", help="numbers that differ, such as lm.steps=500")
     default = CONFIGS / "task_study.yaml"

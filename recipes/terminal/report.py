@@ -32,6 +32,15 @@ def compute_of(args: argparse.Namespace) -> Any:
         raise ValueError(f"unknown device {args.device!r}; known: auto, cpu, cuda, cuda:1, mps") from None
 
 
+def pipeline_of(args: argparse.Namespace) -> Any:
+    """The whole model of ``--model``, with ``--lm-weights`` where the command has it, as a ``CinePoetPipeline``."""
+    from recipes.bundle.folder import open_bundle
+    from recipes.pipeline.cinepoet import CinePoetPipeline
+
+    lm_weights = getattr(args, "lm_weights", None) or "float32"
+    return CinePoetPipeline(open_bundle(args.model), compute_of(args), lm_weights=lm_weights)
+
+
 def join_training(args: argparse.Namespace) -> tuple[Any, Any]:
     """Device, precision and the other processes of a training.
 

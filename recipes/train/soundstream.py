@@ -232,7 +232,7 @@ def backward(
     return loss.detach()
 
 
-def evaluate(model: SoundStream, audio: Tensor, distance: LogMelDistance) -> dict[str, float]:
+def _evaluate(model: SoundStream, audio: Tensor, distance: LogMelDistance) -> dict[str, float]:
     """Log-mel distance of encode-then-decode, alone and relative to that of silence."""
     with evaluating(model):
         restored = model.decode(model.encode(audio), audio.shape[-1])
@@ -344,7 +344,7 @@ def train_soundstream(
             values["perf/steps_per_s"] = done / max(time.monotonic() - clock, 1e-9)
             clock, done = time.monotonic(), 0
             if step % config.evaluate_every < config.log_every or step + 1 == config.steps:
-                values |= evaluate(learner.average, held, distance)
+                values |= _evaluate(learner.average, held, distance)
             run.log(step, values)
             if step >= config.quantize_from_step + config.min_use_from_step:
                 _refuse_collapse(use, step, config)

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from recipes.terminal.options import add_held_out, add_model, check_media, number
-from recipes.terminal.report import check_folder, compute_of
+from recipes.terminal.report import check_folder, pipeline_of
 
 SUMMARY = "how much a model's tokenizers lose, on held-out scenes and real media"
 EXAMPLES = """\
@@ -29,13 +29,11 @@ def run(args: argparse.Namespace) -> int:
     if args.out is not None:
         check_folder(args.out)
     from mmtok.visual.holistic import is_holistic
-    from recipes.bundle.folder import open_bundle
     from recipes.corpora.folder import MediaFolder
     from recipes.evaluate.contract import subject_named
     from recipes.evaluate.reconstruction import evaluate_reconstruction
-    from recipes.pipeline.cinepoet import CinePoetPipeline
 
-    pipe = CinePoetPipeline(open_bundle(args.model), compute_of(args))
+    pipe = pipeline_of(args)
     media = None if args.media is None else MediaFolder.open(args.media, args.media_list)
     usual = pipe.config.size if is_holistic(pipe.visual) else 128  # without a grid it works at one size only
     result = evaluate_reconstruction(

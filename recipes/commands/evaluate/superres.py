@@ -15,7 +15,7 @@ from recipes.terminal.options import (
     check_media,
     number,
 )
-from recipes.terminal.report import check_folder, compute_of
+from recipes.terminal.report import check_folder, pipeline_of
 
 SUMMARY = "super-resolution beside bicubic, Lanczos and its ceiling; made-up scenes, --media, or both"
 EXAMPLES = """\
@@ -45,16 +45,14 @@ def run(args: argparse.Namespace) -> int:
     check_media(args)
     if args.out is not None:
         check_folder(args.out)
-    from recipes.bundle.folder import open_bundle
     from recipes.evaluate.backbones import load_backbones
     from recipes.evaluate.contract import subject_named
     from recipes.evaluate.held_out import drawn_clips, film_clips, kept_out
     from recipes.evaluate.superres import evaluate_superres
-    from recipes.pipeline.cinepoet import CinePoetPipeline
     from recipes.runtime.memory import keep_freed_memory
 
     keep_freed_memory()
-    pipe = CinePoetPipeline(open_bundle(args.model), compute_of(args))
+    pipe = pipeline_of(args)
     config = pipe.config
     networks = load_backbones(squeezenet=args.squeezenet, vgg=args.vgg, lpips=args.lpips, i3d=args.i3d)
     size = min(pipe.plan_film((config.size, config.size), to=args.to)[-1].high)  # refuses sizes before the work

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from recipes.terminal.options import add_lm_weights, add_model, add_seed, number
-from recipes.terminal.report import check_folder, compute_of
+from recipes.terminal.report import check_folder, pipeline_of
 
 SUMMARY = "every other task that the model was trained on, on scenes that training never saw"
 EXAMPLES = """\
@@ -28,12 +28,10 @@ def run(args: argparse.Namespace) -> int:
     """Measure and print."""
     if args.out is not None:
         check_folder(args.out)
-    from recipes.bundle.folder import open_bundle
     from recipes.evaluate.contract import subject_named
     from recipes.evaluate.tasks import evaluate_tasks
-    from recipes.pipeline.cinepoet import CinePoetPipeline
 
-    pipe = CinePoetPipeline(open_bundle(args.model), compute_of(args), lm_weights=args.lm_weights or "float32")
+    pipe = pipeline_of(args)
     result = evaluate_tasks(
         subject_named(args.model),
         pipe,
