@@ -233,7 +233,16 @@ def backward(
 
 
 def evaluate(model: SoundStream, audio: Tensor, distance: LogMelDistance) -> dict[str, float]:
-    """Log-mel distance of encode-then-decode, alone and relative to that of silence."""
+    """Log-mel distance of encode-then-decode, alone and relative to that of silence.
+
+    Args:
+        model: the codec.
+        audio: (b, 1, n) held-out sounds.
+        distance: the measure.
+
+    Returns:
+        Name to value.
+    """
     with evaluating(model):
         restored = model.decode(model.encode(audio), audio.shape[-1])
     own = float(distance(restored, audio).mean())
