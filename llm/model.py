@@ -3,9 +3,15 @@
 VideoPoet (Kondratyuk et al. 2023, arXiv 2312.14125) publishes the sequence and says "decoder-only prefix LM"; the
 layers are our choice: pre-norm RMSNorm, SwiGLU, rotary positions, normalised queries and keys, grouped key-value
 heads, no biases. Weights of ``model.*`` and ``lm_head`` are named and shaped like transformers' Qwen3, so that
-exports run elsewhere. Two parts are not in Qwen3: ``text_proj``, which brings frozen T5 vectors to the model's width,
-and ``positions``, learned factorised (t, h, w) and (level, frame) vectors that prefix and output share, so that a
-place of a conditioning clip and the same place of the clip to be made look alike.
+exports run elsewhere.
+
+Unusual here:
+- the prefix is read in both directions, the output causally, under one mask;
+- text enters as frozen T5 vectors through one linear map (``text_proj``), not as ids;
+- beside rotary positions learned vectors of (t, h, w) and (level, frame) are added, which prefix and output share, so
+  that a place of a conditioning clip and the same place of the clip to be made look alike (``positions``);
+- only the rows of the head that may stand at a place are evaluated, in training and in sampling;
+- with ``visual_factors=2`` a visual code is two halves of nine bits, the high one scored given the low one.
 
 Shape letters: b batch, n sequence, d width, v vocabulary, t h w grid, k audio levels.
 """

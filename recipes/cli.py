@@ -93,7 +93,7 @@ def build_parser() -> Parser:
     """The parser of all commands.
 
     Returns:
-        The parser, whose namespaces hold ``run``, the command's function, and ``words``, the command's name.
+        The parser, whose namespaces hold ``run``, the command's function, and ``name``, the command's name.
     """
     from importlib import metadata
 
@@ -128,7 +128,7 @@ def _add_commands(parser: Parser, modules: dict[str, str], *, package: str | Non
             _add_commands(command, table, package=module.__name__)
         else:
             module.add_arguments(command)
-            command.set_defaults(run=module.run, words=command.prog.split()[1:])
+            command.set_defaults(run=module.run, name=command.prog.split()[1:])
 
 
 def _find_command(parser: Parser, words: list[str]) -> tuple[Parser, list[str]]:

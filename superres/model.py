@@ -5,8 +5,12 @@ a layer attends inside high-resolution windows, to the low-resolution window und
 heads, positions and the feed-forward part are unpublished: here pre-norm RMSNorm, query-key norm, SwiGLU and learned
 positions, one table an axis.
 
-What is attended to beside the high-resolution codes stays the same while they are decoded, so its keys and values are
-made once (``encode_context``) and every step of decoding reads them (``decode``).
+Unusual here:
+- nothing is autoregressive: all hidden codes are predicted at once, from both sides;
+- windows are long along one axis in turn, so that three layers, not one attention over all, reach the whole clip;
+- a code is its digits (factors), summed on the way in and with a head of its own each on the way out;
+- what is attended to beside the high-resolution codes stays the same while they are decoded, so its keys and values are
+  made once (``encode_context``) and every step of decoding reads them (``decode``).
 
 Letters: b batch, t h w grid, d width, n tokens of a window or of the text, e width of a head. Codes lack the codebook
 axis here: (b, t, h, w).

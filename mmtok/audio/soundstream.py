@@ -2,9 +2,12 @@
 
 VideoPoet speaks its sound through it: 16 kHz, strides 2 4 5 8 = hop 320 = 50 frames a second, 4 levels of 1,024 codes,
 so that 2.125 s are 106 x 4 codes (arXiv 2312.14125, 3.1). Built from section 3 and figure 3 of the paper; the latent
-width D is left open there, we take 128. No normalisation anywhere, ELU, every convolution looks back only. With
-``spectral_window`` the convolutions give way to layers over spectra (mmtok/audio/spectral.py), which learn many times
-faster; codes, rates and training are the same.
+width D is left open there, we take 128.
+
+Unusual here: no normalisation anywhere, ELU, every convolution looks back only, so that a sound of any length is coded
+in pieces that carry their state. With ``spectral_window`` the convolutions give way to layers over spectra
+(mmtok/audio/spectral.py), which learn many times faster; codes, rates and training are the same, but a hop of sound is
+finished some hops later (``lookahead``).
 
 Shape letters: b batch, c channels, n samples, d latent width, t frames, k levels.
 """

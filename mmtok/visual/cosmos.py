@@ -1,9 +1,13 @@
 """Cosmos' discrete video tokenizers (DV): a factorised causal network on a Haar packet, with scalar quantisation.
 
 NVIDIA's Cosmos Tokenizer, NVIDIA/Cosmos-Tokenizer and nvidia-cosmos/cosmos-predict1 (code Apache-2.0; the published
-weights have NVIDIA's Open Model License). The patch carries most of the stride, space and time are convolved in turn,
-the middle attends over each frame and then causally over time. Strictly causal: an image's codes are the first slice of
-those of any clip that starts with it. Shape letters: b batch, c channels, t h w time/height/width, d latent channels.
+weights have NVIDIA's Open Model License).
+
+Unusual here: the patch carries most of the stride; space and time are convolved in turn; the past is filled with the
+first frame and not with zeros; the middle attends over each frame and then causally over all earlier ones, so that the
+state of a stream grows. Strictly causal: an image's codes are the first slice of those of any clip that starts with it.
+
+Shape letters: b batch, c channels, t h w time/height/width, d latent channels.
 """
 
 from __future__ import annotations
@@ -13,6 +17,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 
 from mmtok.nn.causal3d import CausalConv3d
@@ -140,21 +145,18 @@ class Attention(nn.Module):
         Returns:
             (b, c, t, h, w).
         """
-        b, c, t, h, w = x.shape
+        b, _, t, h, w = x.shape
         y = self.norm(x)
-        order = (0, 3, 4, 2, 1) if self.over_time else (0, 2, 3, 4, 1)
-        q, k, v = (p(y).permute(order).reshape(-1, t if self.over_time else h * w, c) for p in (self.q, self.k, self.v))
+        fold = "b c t h w -> (b h w) t c" if self.over_time else "b c t h w -> (b t) (h w) c"
+        q, k, v = (rearrange(p(y), fold) for p in (self.q, self.k, self.v))
         mask = None
         if self.over_time:
             k, v = remember(self.k, k, 1), remember(self.v, v, 1)
             places = torch.arange(k.shape[1], device=x.device)
             mask = places[None] <= places[-t:, None]  # a chunk's frames come last
         y = F.scaled_dot_product_attention(q[:, None], k[:, None], v[:, None], attn_mask=mask)[:, 0]
-        if self.over_time:
-            y = y.view(b, h, w, t, c).permute(0, 4, 3, 1, 2)
-        else:
-            y = y.view(b, t, h, w, c).permute(0, 4, 1, 2, 3)
-        return x + self.proj_out(y)
+        before, after = fold.split(" -> ")
+        return x + self.proj_out(rearrange(y, f"{after} -> {before}", b=b, t=t, h=h, w=w))
 
 
 class Downsample(nn.Module):

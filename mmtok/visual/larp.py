@@ -2,8 +2,13 @@
 
 Wang et al. 2024, "LARP: Tokenizing Videos with a Learned Autoregressive Generative Prior", arXiv 2410.21264. Patches
 and learned queries pass one transformer, the queries' outputs are quantised (nearest by angle), and a second
-transformer turns them, beside fixed patch queries, back into patches. There is no grid: a code is about the whole clip,
-any number of queries can be used, and nothing is causal in time.
+transformer turns them, beside fixed patch queries, back into patches.
+
+Unusual here: there is no grid, a code is about the whole clip, so codes do not tell its size (``needs_size``) and
+nothing is causal in time; any number of the first queries can be used; codes are drawn by their angles in training; a
+small causal prior trains with it, so that the codes are easy to predict in their order, and is thrown away
+(larp_prior.py).
+
 Shape letters: b batch, t h w time/height/width, n tokens, p patches, d width, c latent width, k codebook entries.
 """
 
@@ -13,6 +18,7 @@ from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 
 from mmtok.contract import check_codes, require_video
@@ -314,7 +320,7 @@ class Larp(PretrainedModule):
         n = self._count(num_tokens)
         grid = self._patches_of(*video.shape[2:])
         patches = self.patch_embed(((video + 1) / 2).to(self.patch_embed.weight.dtype))
-        patches = patches.flatten(2).transpose(1, 2) + self.patch_table(grid)
+        patches = rearrange(patches, "b d t h w -> b (t h w) d") + self.patch_table(grid)
         queries = self.queries[:n].expand(len(video), -1, -1)
         if self.patch_type is not None:
             patches = patches + self.patch_type
@@ -385,9 +391,10 @@ class Larp(PretrainedModule):
             asks = asks + self.patch_query_type
         asks = asks.expand(len(latents), -1, -1)
         x = self.to_pixels(self.norm_out(self.decoder(torch.cat((tokens, asks), 1), keep=asks.shape[1])))
-        pt, p, _ = self.stride
-        x = x.view(-1, t, h, w, pt, p, p, 3).permute(0, 7, 1, 4, 2, 5, 3, 6)  # the channel is innermost in a patch
-        return x.reshape(-1, 3, t * pt, h * p, w * p).float() * 2 - 1
+        pt, p, _ = self.stride  # the channel is innermost in a patch
+        sizes = {"t": t, "h": h, "pt": pt, "ph": p, "pw": p}
+        x = rearrange(x, "b (t h w) (pt ph pw c) -> b c (t pt) (h ph) (w pw)", **sizes)
+        return x.float() * 2 - 1
 
     # The contract
 

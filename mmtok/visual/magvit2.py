@@ -2,8 +2,16 @@
 
 Yu et al. 2023, "Language Model Beats Diffusion: Tokenizer is Key to Visual Generation", arXiv 2310.05737, the
 appendix's figure; VideoPoet (arXiv 2312.14125), section 3.1, uses it at 17 frames of 128 x 128 and 8 fps: (5, 16, 16)
-tokens of 2^18 codes. Where the text is ambiguous we take the strictly causal reading (norm statistics per frame,
-adaptive norm per position): the tokens of an image are the first slice of those of any clip that starts with it.
+tokens of 2^18 codes.
+
+Unusual here:
+- there is no codebook: a code is the signs of the latent's channels (lookup-free);
+- norms take their statistics per frame and the adaptive norm works per position, the strictly causal reading of an
+  ambiguous text: the tokens of an image are the first slice of those of any clip that starts with it;
+- the signs enter the decoder again before every level, through the adaptive norm;
+- a new video model is the inflation of an image model: past slices of its kernels are zero;
+- a Haar patch may stand in front, which carries most of the stride (``patch_size``; not the paper's).
+
 Shape letters: b batch, c channels, t h w time/height/width, d bits of the latent.
 """
 
@@ -15,6 +23,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 
 from mmtok.nn.causal3d import CausalConv3d, DepthToSpaceUpsample
@@ -361,11 +370,11 @@ class Magvit2(GridTokenizer):
         pictures = self.params.temporal_kernel == 1  # an image model sees every frame by itself
         frames = video.shape[2]
         if pictures:
-            video = video.transpose(1, 2).flatten(0, 1)[:, :, None]
+            video = rearrange(video, "b c t h w -> (b t) c 1 h w")
         x = self.to_network(self.patch(video))
         latents = self.encoder(x).float()
         if pictures:
-            latents = latents[:, :, 0].unflatten(0, (-1, frames)).transpose(1, 2)
+            latents = rearrange(latents, "(b t) d 1 h w -> b d t h w", t=frames)
         if self.params.normalize_latents:
             latents = latents * (latents.square().mean(dim=1, keepdim=True) + 1e-6).rsqrt()
         return latents
@@ -381,10 +390,10 @@ class Magvit2(GridTokenizer):
         """
         pictures, frames = self.params.temporal_kernel == 1, signs.shape[2]
         if pictures:
-            signs = signs.transpose(1, 2).flatten(0, 1)[:, :, None]
+            signs = rearrange(signs, "b d t h w -> (b t) d 1 h w")
         signs = self.to_network(signs)
         video = self.patch.inverse(self.decoder(signs)).float()
-        return video[:, :, 0].unflatten(0, (-1, frames)).transpose(1, 2) if pictures else video
+        return rearrange(video, "(b t) c 1 h w -> b c t h w", t=frames) if pictures else video
 
     def forward(self, video: Tensor, *, temperature: float = 0.01) -> Magvit2Output:
         """One pass for training.

@@ -1,10 +1,14 @@
 """VidTok's causal tokenizers with scalar quantisation (FSQ), versions 1.0 and 1.1.
 
 Tang et al. 2024, "VidTok: A Versatile and Open-Source Video Tokenizer", arXiv 2412.13061; microsoft/VidTok, code and
-weights MIT. Each level has a residual block over space, then one over time; the middle is 3-D. Upstream reshapes to 2-D
-and 1-D convolutions; here they are 3-D ones with kernels of 1 on the other axes, which never transpose. The clip is
-filled in front to whole groups of frames, so 1 + k * stride_t frames give 1 + k slices, and what the filling makes is
-cut away. Shape letters: b batch, c channels, t h w time/height/width, d latent channels.
+weights MIT. Each level has a residual block over space, then one over time; the middle is 3-D.
+
+Unusual here: upstream reshapes to 2-D and 1-D convolutions, ours are 3-D ones with kernels of 1 on the other axes,
+which never transpose. The clip is filled in front to whole groups of frames, so 1 + k * stride_t frames give 1 + k
+slices, and what the filling makes is cut away. The encoder is causal, but the decoder of version 1.1 looks three frames
+ahead.
+
+Shape letters: b batch, c channels, t h w time/height/width, d latent channels.
 """
 
 from __future__ import annotations

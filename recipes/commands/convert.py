@@ -24,11 +24,7 @@ EXAMPLES = """\
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The command's options.
-
-    Args:
-        parser: of the command.
-    """
+    """The command's options."""
     parser.add_argument(
         "weights", nargs="+", type=Path, metavar="FILE", help=".safetensors, .ckpt, .pt, .th, .bin or .jit"
     )
@@ -46,14 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Read, build, write.
-
-    Args:
-        args: as parsed.
-
-    Returns:
-        The exit code.
-    """
+    """Read, build, write."""
     import torch
 
     import llm.convert

@@ -22,37 +22,19 @@ _ROOT = Path(__file__).resolve().parents[2]  # the folder that holds mmtok, llm,
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The command's options.
-
-    Args:
-        parser: of the command.
-    """
+    """The command's options."""
     parser.add_argument("--out", type=Path, default=Path("."), metavar="FOLDER", help="where you mean to write (.)")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the report.
-
-    Args:
-        args: as parsed.
-
-    Returns:
-        0 when everything that cinepoet needs works, 1 otherwise.
-    """
+    """Print the report."""
     facts = examine(args.out)
     print(report(facts))
     return 0 if all(fact.ok for fact in facts) else 1
 
 
 def examine(folder: Path) -> list[Fact]:
-    """Look at everything; a check that fails in an unforeseen way is a broken thing, not a crash.
-
-    Args:
-        folder: where the user means to write.
-
-    Returns:
-        Facts about the interpreter, the packages, our own parts, the processor, films, models and the folder.
-    """
+    """Look at everything; a check that fails in an unforeseen way is a broken thing, not a crash."""
     checks: tuple[Callable[[], list[Fact]], ...] = (
         lambda: [python_fact()],
         status,
@@ -98,25 +80,14 @@ def _line(fault: BaseException) -> str:
 
 
 def python_fact() -> Fact:
-    """The interpreter.
-
-    Returns:
-        Broken below 3.10.
-    """
+    """The interpreter."""
     version = platform.python_version()
     good = sys.version_info >= (3, 10)
     return Fact("python", version, good, sys.executable, "" if good else "install Python 3.10 or newer")
 
 
 def import_fact(name: str) -> Fact:
-    """Whether an import package is ours: others use the name ``llm``, and then whichever came last wins.
-
-    Args:
-        name: mmtok, llm, superres or recipes.
-
-    Returns:
-        Broken when the name leads elsewhere, or does not import.
-    """
+    """Whether an import package is ours: others use the name ``llm``, and then whichever came last wins."""
     spec = util.find_spec(name)
     origin = Path(spec.origin).resolve() if spec is not None and spec.origin else None
     if origin is None or origin.parent.parent != _ROOT:
@@ -137,11 +108,7 @@ def import_fact(name: str) -> Fact:
 
 
 def processor_fact() -> Fact:
-    """Device, precision and threads that cinepoet would use.
-
-    Returns:
-        Never broken: everything runs on a plain CPU.
-    """
+    """Device, precision and threads that cinepoet would use."""
     import torch
 
     from recipes.runtime.device import choose_compute
@@ -150,11 +117,7 @@ def processor_fact() -> Fact:
 
 
 def film_fact() -> Fact:
-    """Write a short film with sound and read it back.
-
-    Returns:
-        Broken when pictures, sound or clock do not survive.
-    """
+    """Write a short film with sound and read it back."""
     import torch
 
     from mmtok.media.audio import read_audio
@@ -175,11 +138,7 @@ def film_fact() -> Fact:
 
 
 def model_facts() -> list[Fact]:
-    """The embedded models.
-
-    Returns:
-        One fact a model; a broken one when there is none or a part is missing.
-    """
+    """The embedded models."""
     from mmtok.loading import what_is
     from mmtok.pretrained import PARTS, known_models, resolve_folder
     from recipes.bundle.folder import open_bundle
@@ -222,14 +181,7 @@ def plugin_facts() -> list[Fact]:
 
 
 def folder_fact(folder: Path) -> Fact:
-    """Whether files can be written into a folder.
-
-    Args:
-        folder: the folder.
-
-    Returns:
-        Broken when it does not exist or refuses.
-    """
+    """Whether files can be written into a folder."""
     try:
         with tempfile.NamedTemporaryFile(dir=folder):
             pass

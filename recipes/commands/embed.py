@@ -21,11 +21,7 @@ mmtok.text.embedding_cache.
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The command's options.
-
-    Args:
-        parser: of the command.
-    """
+    """The command's options."""
     parser.add_argument(
         "captions",
         metavar="CAPTIONS",
@@ -47,14 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Read the captions, then encode what is missing.
-
-    Args:
-        args: as parsed.
-
-    Returns:
-        The exit code.
-    """
+    """Read the captions, then encode what is missing."""
     import json
     import time
     from textwrap import shorten

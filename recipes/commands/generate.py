@@ -34,19 +34,7 @@ LARP generators:
   cinepoet generate --model hywang66/LARP-L-long-AR --class 23 --out ucf.mp4                 # a published one
   cinepoet generate --model runs/larp_fp/model --video clip.mp4 --out more.mp4               # 5 frames -> 11 more
 """
-COMMON = {
-    "words",
-    "run",
-    "started",
-    "out",
-    "model",
-    "device",
-    "threads",
-    "seed",
-    "preview",
-    "profile",
-    "guidance_scale",
-}
+COMMON = ("out", "model", "device", "threads", "seed", "preview", "profile", "guidance_scale")  # of every kind of model
 # Option to the argument of a pipeline that it becomes, or that it goes with, where the two have other names.
 BECOMES = {
     "then": "segments",
@@ -57,7 +45,6 @@ BECOMES = {
     "class": "classes",
     "first_frames": "classes",
 }
-USUAL = {"task": "auto", "candidates": 1, "feather": 0}  # of options whose absence is neither None nor False
 
 
 class _Then(argparse.Action):
@@ -197,10 +184,12 @@ def _check_words(args: argparse.Namespace) -> None:
 def _refuse_foreign(args: argparse.Namespace, pipeline: Any, own: str, other: str) -> None:
     """Options that become arguments which this kind of pipeline does not have."""
     takes = {name for call in (pipeline.__call__, pipeline.from_pretrained) for name in signature(call).parameters}
-    for option, value in vars(args).items():
-        foreign = option not in COMMON and BECOMES.get(option, option) not in takes
-        if foreign and value is not None and value is not False and value != USUAL.get(option):
-            spelled = "a PROMPT" if option == "prompt" else f"--{option.replace('_', '-')}"
+    options = argparse.ArgumentParser(add_help=False)
+    add_arguments(options)
+    for option in options._actions:
+        foreign = option.dest not in COMMON and BECOMES.get(option.dest, option.dest) not in takes
+        if foreign and getattr(args, option.dest) != option.default:
+            spelled = option.option_strings[0] if option.option_strings else f"a {option.metavar}"
             raise ValueError(f"{spelled} is for {other}, and {args.model} is {own}")
 
 

@@ -200,18 +200,7 @@ def _write_long_sound(out: Path, audio: Any, codes: Any, num_samples: int, devic
 
 
 def read_tokens(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """A file of codes, checked.
-
-    Args:
-        path: written by this command.
-
-    Returns:
-        Its facts, and its tensors by name.
-
-    Raises:
-        FileNotFoundError: if it is not there.
-        ValueError: if it is damaged, of another kind, or lacks codes that its facts promise.
-    """
+    """A file of codes, checked."""
     from safetensors import SafetensorError, safe_open
 
     if not Path(path).is_file():

@@ -137,7 +137,7 @@ class ClipPlan:
 
 
 @dataclass(frozen=True)
-class FilmPlan:
+class SourcePlan:
     """One film and its clips.
 
     Attributes:
@@ -186,7 +186,7 @@ class CorpusPlan:
         notes: lines.
     """
 
-    films: list[FilmPlan]
+    films: list[SourcePlan]
     quarantined: list[dict[str, str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -235,7 +235,7 @@ class CorpusPlan:
                 plan.quarantined.append(values["quarantined"])
             else:
                 clips = tuple(ClipPlan(**clip) for clip in values.pop("clips"))
-                plan.films.append(FilmPlan(**values | {"captions": tuple(values["captions"]), "clips": clips}))
+                plan.films.append(SourcePlan(**values | {"captions": tuple(values["captions"]), "clips": clips}))
         return plan
 
 
@@ -293,7 +293,7 @@ def _plan_scenes(config: PrepareConfig, visual: Any) -> CorpusPlan:
         for index in range(count if config.limit is None else min(count, config.limit)):
             scene = corpus.scene(index)
             films.append(
-                FilmPlan(
+                SourcePlan(
                     source=f"{SHAPES}/{config.seed}/{corpus_split}/{index}",
                     where={"scene": index, "seed": config.seed, "split": corpus_split},
                     captions=(scene.caption,),
@@ -341,7 +341,7 @@ def _plan_files(config: PrepareConfig, visual: Any, workers: int) -> CorpusPlan:
     for (film, digest, clips), split in zip(looked, splits, strict=True):
         names[digest] = names.get(digest, 0) + 1
         plan.films.append(
-            FilmPlan(
+            SourcePlan(
                 source=film.source,
                 where=film.where,
                 captions=film.captions,
@@ -446,8 +446,8 @@ def _splits(films: list[tuple[Film, str]], config: PrepareConfig, notes: list[st
     ]
 
 
-def _refuse_leaks(films: Iterable[FilmPlan]) -> None:
-    seen: dict[str, FilmPlan] = {}
+def _refuse_leaks(films: Iterable[SourcePlan]) -> None:
+    seen: dict[str, SourcePlan] = {}
     for film in films:
         before = seen.setdefault(film.source_hash, film)
         if before.split != film.split:
@@ -457,7 +457,7 @@ def _refuse_leaks(films: Iterable[FilmPlan]) -> None:
             )
 
 
-def _number_shards(films: list[FilmPlan], most: int) -> list[FilmPlan]:
+def _number_shards(films: list[SourcePlan], most: int) -> list[SourcePlan]:
     """Fill shards with whole films."""
     numbered, shard, clips = [], 0, 0
     for film in films:

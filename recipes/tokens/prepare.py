@@ -39,7 +39,7 @@ from recipes.corpora.shapes import ShapesCorpus, render_audio, render_video
 from recipes.runtime.progress import counting
 from recipes.tokens.conditions import Tokenizing, condition_makers, condition_settings
 from recipes.tokens.identity import tokenizer_facts
-from recipes.tokens.plan import STRUCTURE, ClipPlan, CorpusPlan, FilmPlan, PrepareConfig, check_shapes, make_plan
+from recipes.tokens.plan import STRUCTURE, ClipPlan, CorpusPlan, PrepareConfig, SourcePlan, check_shapes, make_plan
 from recipes.tokens.shards import (
     CONDITION_PREFIX,
     DATASET_FILE,
@@ -96,7 +96,7 @@ class _Read:
     """A clip as read: its place in the shard, pictures, sound, and what was wrong."""
 
     place: int
-    film: FilmPlan
+    film: SourcePlan
     clip: ClipPlan
     frames: Tensor | None = None  # (3, t, h, w), uint8 or float in [-1, 1]
     sound: Tensor | None = None  # (1, n)
@@ -198,7 +198,7 @@ def prepare(
     """
     plan, info, makers = begin(config, folder, tokenizing, workers=workers)
     mine = [number for number in range(info.shards) if number % part[1] == part[0]]
-    films: dict[int, list[FilmPlan]] = {number: [] for number in mine}
+    films: dict[int, list[SourcePlan]] = {number: [] for number in mine}
     for film in plan.films:
         if film.shard in films:
             films[film.shard].append(film)
@@ -261,7 +261,7 @@ def _finish(folder: Path, info: ShardInfo, summary: Summary) -> None:
 
 def _make_shard(
     config: PrepareConfig,
-    films: list[FilmPlan],
+    films: list[SourcePlan],
     tokenizing: Tokenizing,
     makers: dict[str, Callable[[Tensor], Tensor]],
     workers: int,
@@ -297,7 +297,7 @@ def _make_shard(
     return [row for row in rows if row is not None], [entry for _, entry in sorted(bad, key=lambda pair: pair[0])]
 
 
-def _jobs(films: list[FilmPlan]) -> Iterator[list[_Read]]:
+def _jobs(films: list[SourcePlan]) -> Iterator[list[_Read]]:
     """A few clips of one film at a time."""
     place = 0
     for film in films:
@@ -348,7 +348,7 @@ def _read_clips(reads: list[_Read], *, config: PrepareConfig, tokenizing: Tokeni
     return reads
 
 
-def _still_there(film: FilmPlan) -> None:
+def _still_there(film: SourcePlan) -> None:
     """Stop when a file went away or grew: storage that fails must not fill the quarantine with good films."""
     file = film.where.get("file")
     size = os.path.getsize(file) if file and os.path.isfile(file) else None

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import os
+import re
 import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import av
+import numpy as np
 import pytest
+import soundfile
 import torch
 
 from llm.config import preset as lm_preset
@@ -18,6 +23,8 @@ from llm.larp_ar import LarpAR, LarpARConfig
 from llm.model import PrefixLM
 from llm.tasks import TASKS
 from mmtok.audio.soundstream import build_soundstream
+from mmtok.media.image import write_png
+from mmtok.media.video import write_film
 from mmtok.text.t5 import TextTokenizer
 from mmtok.visual.larp import PRESETS as LARP_PRESETS
 from mmtok.visual.larp import Larp
@@ -26,7 +33,7 @@ from recipes.bundle.config import BundleConfig
 from recipes.bundle.folder import write_bundle
 from recipes.bundle.named import TOKENIZER_FOLDER
 from recipes.cli import main
-from recipes.corpora.shapes import ShapesCorpus
+from recipes.corpora.shapes import ShapesCorpus, render_audio, render_video
 from recipes.tokens.larp_codes import SHAPES_CLASSES
 from recipes.train.t5 import T5TrainConfig, build_t5, keep_encoder, train_vocabulary
 from superres.config import SuperResConfig
@@ -179,3 +186,66 @@ def two_processes() -> Callable[[str, Path], None]:
         assert [process.wait(timeout=400) for process in pair] == [0, 0]
 
     return run
+
+
+@pytest.fixture
+def clip(tmp_path: Path) -> Path:
+    """A film of 3 s with sound."""
+    scene = ShapesCorpus(0).scene(0)
+    path = tmp_path / "clip.mp4"
+    sound = render_audio(scene, num_samples=48000)
+    write_film(path, render_video(scene, size=48, num_frames=24), fps=8, audio=sound, sample_rate=16000)
+    return path
+
+
+@pytest.fixture
+def song(tmp_path: Path) -> Path:
+    path = tmp_path / "song.wav"
+    soundfile.write(path, 0.5 * np.sin(np.arange(44100) / 20), 44100)
+    return path
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    path = tmp_path / "photo.png"
+    write_png(path, render_video(ShapesCorpus(0).scene(1), size=50, num_frames=1)[:, 0, :33])
+    return path
+
+
+@pytest.fixture
+def film_facts() -> Callable[[Path], tuple[int, float, tuple[int, int], float | None]]:
+    """How PyAV decodes a film."""
+
+    def look(path: Path) -> tuple[int, float, tuple[int, int], float | None]:
+        """Frames, pictures per second, width and height, and seconds of sound (None when silent), as PyAV decodes them."""
+        with av.open(str(path)) as film:
+            stream = film.streams.video[0]
+            assert stream.codec_context.name == "h264"
+            frames = [frame.pts * stream.time_base for frame in film.decode(stream)]
+            assert all(b - a == 1 / stream.average_rate for a, b in itertools.pairwise(frames))
+            size = (stream.width, stream.height)
+            fps = float(stream.average_rate)
+        with av.open(str(path)) as film:
+            if not film.streams.audio:
+                return len(frames), fps, size, None
+            sound = film.streams.audio[0]
+            assert sound.codec_context.name == "aac"
+            return len(frames), fps, size, float(sound.duration * sound.time_base)
+
+    return look
+
+
+@pytest.fixture
+def assert_refused() -> Callable[[tuple[int, str, str], str], None]:
+    """A mistake is exit code 2 and one line that says it."""
+
+    def check(result: tuple[int, str, str], pattern: str) -> None:
+        code, out, err = result
+        assert code == 2, (code, out, err)
+        errors = [line for line in err.splitlines() if not line.startswith("note: ")]
+        assert len(errors) == 1, err
+        assert errors[0].startswith("cinepoet: ")
+        assert re.search(pattern, errors[0]), errors[0]
+        assert "Traceback" not in err
+
+    return check

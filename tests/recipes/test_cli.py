@@ -1,10 +1,8 @@
-"""The command line: real files in and out, every mistake one line and exit code 2, nothing half-written."""
+"""recipes/cli.py: help, every mistake one line and exit code 2; and what concerns several commands."""
 
 from __future__ import annotations
 
-import itertools
 import json
-import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,14 +14,10 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from PIL import Image
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
 
-from mmtok.media.image import write_png
 from mmtok.media.video import write_film
 from recipes.cli import COMMANDS
-from recipes.corpora.shapes import ShapesCorpus, render_audio, render_video
+from recipes.commands.train import COMMANDS as TRAININGS
 from recipes.runtime.config import load_config
 from recipes.studies import tasks as study_tasks
 from recipes.studies.larp_prior import StudyConfig
@@ -40,233 +34,7 @@ PROMPT = "a red circle moves left"
 Cinepoet = Callable[..., tuple[int, str, str]]
 
 
-@pytest.fixture
-def clip(tmp_path: Path) -> Path:
-    """A film of 3 s with sound."""
-    scene = ShapesCorpus(0).scene(0)
-    path = tmp_path / "clip.mp4"
-    sound = render_audio(scene, num_samples=48000)
-    write_film(path, render_video(scene, size=48, num_frames=24), fps=8, audio=sound, sample_rate=16000)
-    return path
-
-
-@pytest.fixture
-def song(tmp_path: Path) -> Path:
-    path = tmp_path / "song.wav"
-    soundfile.write(path, 0.5 * np.sin(np.arange(44100) / 20), 44100)
-    return path
-
-
-@pytest.fixture
-def photo(tmp_path: Path) -> Path:
-    path = tmp_path / "photo.png"
-    write_png(path, render_video(ShapesCorpus(0).scene(1), size=50, num_frames=1)[:, 0, :33])
-    return path
-
-
-def film_facts(path: Path) -> tuple[int, float, tuple[int, int], float | None]:
-    """Frames, pictures per second, width and height, and seconds of sound (None when silent), as PyAV decodes them."""
-    with av.open(str(path)) as film:
-        stream = film.streams.video[0]
-        assert stream.codec_context.name == "h264"
-        frames = [frame.pts * stream.time_base for frame in film.decode(stream)]
-        assert all(b - a == 1 / stream.average_rate for a, b in itertools.pairwise(frames))
-        size = (stream.width, stream.height)
-        fps = float(stream.average_rate)
-    with av.open(str(path)) as film:
-        if not film.streams.audio:
-            return len(frames), fps, size, None
-        sound = film.streams.audio[0]
-        assert sound.codec_context.name == "aac"
-        return len(frames), fps, size, float(sound.duration * sound.time_base)
-
-
-def assert_refused(result: tuple[int, str, str], pattern: str) -> None:
-    code, out, err = result
-    assert code == 2, (code, out, err)
-    errors = [line for line in err.splitlines() if not line.startswith("note: ")]
-    assert len(errors) == 1, err
-    assert errors[0].startswith("cinepoet: ")
-    assert re.search(pattern, errors[0]), errors[0]
-    assert "Traceback" not in err
-
-
-# Good input.
-
-
-def test_generate_writes_a_film_with_exact_clocks(cinepoet: Cinepoet, bundle: Path, tmp_path: Path) -> None:
-    out = tmp_path / "film.mp4"
-    code, shown, err = cinepoet("generate", PROMPT, "--model", bundle, "--out", out, "--preview", "--profile")
-    assert code == 0, err
-    assert film_facts(out) == (17, 8.0, (64, 64), 2.125)
-    assert f"{out}: 17 frames of 64x64 at 8 fps, 2.125 s, with sound" in shown
-    assert (tmp_path / "film.preview.png").read_bytes().startswith(b"\x89PNG")
-    for stage in ("imports", "load lm", "text", "sample text_to_video", "super-resolution", "writing", "total", "peak"):
-        assert re.search(rf"^{stage}", shown, re.M), shown
-
-
-def test_same_seed_same_file(cinepoet: Cinepoet, bundle: Path, tmp_path: Path) -> None:
-    def film(name: str, seed: int) -> bytes:
-        assert cinepoet("generate", PROMPT, "--model", bundle, "--seed", seed, "--out", tmp_path / name)[0] == 0
-        return (tmp_path / name).read_bytes()
-
-    assert film("a.mp4", 5) == film("b.mp4", 5)
-    assert film("a.mp4", 5) != film("c.mp4", 6)
-
-
-def test_generate_from_photo_film_and_sound(
-    cinepoet: Cinepoet, bundle: Path, tmp_path: Path, photo: Path, clip: Path, song: Path
-) -> None:
-    runs = {
-        "photo.mp4": ("a prompt", "--image", photo),
-        "frame.mp4": ("--image", clip),
-        "more.mp4": ("--video", clip),
-        "heard.mp4": ("--video", clip, "--task", "video_to_audio"),
-        "seen.mp4": ("--audio", song),
-        "score.mp4": ("--audio", clip),
-    }
-    for name, words in runs.items():
-        code, _, err = cinepoet("generate", *words, "--model", bundle, "--no-upscale", "--out", tmp_path / name)
-        assert code == 0, (name, err)
-        assert film_facts(tmp_path / name) == (17, 8.0, (32, 32), 2.125), name
-
-
-def test_generate_extends_and_leaves_out(cinepoet: Cinepoet, bundle: Path, tmp_path: Path) -> None:
-    out = tmp_path / "long.mp4"
-    words = ("--extensions", 1, "--no-upscale", "--no-sound", "--temperature", 0.9, "--top-k", 5, "--top-p", 0.9)
-    code, shown, err = cinepoet("generate", PROMPT, *words, "--model", bundle, "--out", out)
-    assert code == 0, err
-    assert film_facts(out) == (25, 8.0, (32, 32), None)
-    assert "silent" in shown
-
-
-def test_png_is_one_picture(cinepoet: Cinepoet, bundle: Path, tmp_path: Path) -> None:
-    code, shown, err = cinepoet("generate", PROMPT, "--model", bundle, "--out", tmp_path / "one.png")
-    assert code == 0, err
-    assert "one picture of 64x64" in shown
-
-
-def test_long_prompt_is_used_and_the_cut_is_told(cinepoet: Cinepoet, bundle: Path, tmp_path: Path) -> None:
-    words = (PROMPT + " ") * 12 + "zebra"
-    out = tmp_path / "f.mp4"
-    code, _, err = cinepoet("generate", words, "--model", bundle, "--no-upscale", "--no-sound", "--out", out)
-    assert code == 0 and out.exists()
-    assert re.search(r"note: the prompt is longer than 16 tokens; left out: '.*zebra'", err)
-
-
-def test_reconstruct_film_sound_and_picture(
-    cinepoet: Cinepoet, bundle: Path, tmp_path: Path, clip: Path, song: Path, photo: Path
-) -> None:
-    code, shown, err = cinepoet(
-        "reconstruct", clip, "--tokenizer", bundle, "--out", tmp_path / "a.mp4", "--side-by-side", "--preview"
-    )
-    assert code == 0, err
-    with Image.open(tmp_path / "a.preview.png") as sheet:
-        assert sheet.width > 320 and sheet.height > 64 and f"{tmp_path / 'a.preview.png'}: preview" in shown
-    assert film_facts(tmp_path / "a.mp4") == (24, 8.0, (128, 64), 3.0)
-    assert re.search(r"PSNR \d+\.\d+ dB", shown) and re.search(r"log-mel distance \d+\.\d+", shown)
-
-    code, shown, err = cinepoet("reconstruct", song, "--tokenizer", bundle, "--out", tmp_path / "a.wav")
-    assert code == 0, err
-    assert soundfile.info(tmp_path / "a.wav").frames == 16000 and "PSNR" not in shown
-    words = ("reconstruct", song, "--tokenizer", bundle, "--out", tmp_path / "b.wav")
-    assert_refused(cinepoet(*words, "--preview"), "--preview needs pictures")
-    assert_refused(cinepoet(*words, "--preview", "b.jpg"), "put MEDIA before it")
-
-    code, _, err = cinepoet(
-        "reconstruct", photo, "--tokenizer", bundle / "visual", "--size", 32, "--out", tmp_path / "a.png"
-    )
-    assert code == 0, err
-
-
-@pytest.mark.parametrize(
-    ("options", "at_decoding", "slices"),
-    [([], [], (5, 3)), (["--stream"], [], (5, 2)), (["--tile", "32"], ["--tile", "32"], (5, 3))],
-)
-def test_tokens_decode_to_what_reconstruct_gives(
-    cinepoet: Cinepoet, bundle: Path, tmp_path: Path, clip: Path, options: list, at_decoding: list, slices: tuple
-) -> None:
-    codes, films = tmp_path / "clip.safetensors", [tmp_path / "a.mp4", tmp_path / "b.mp4"]
-    code, shown, err = cinepoet("tokenize", clip, "--tokenizer", bundle, *options, "--out", codes)
-    assert code == 0, err
-    tensors = load_file(codes)
-    assert {k: tuple(v.shape) for k, v in tensors.items()} == {
-        "visual.0": (1, slices[0], 8, 8),
-        "visual.1": (1, slices[1], 8, 8),
-        "audio": (4, 150),
-    }
-    assert "790 tokens" not in shown and f"{sum(t.numel() for t in tensors.values())} tokens" in shown
-    assert cinepoet("tokenize", "--decode", codes, *at_decoding, "--out", films[0])[0] == 0
-    assert cinepoet("reconstruct", clip, "--tokenizer", bundle, *options, "--out", films[1])[0] == 0
-    assert films[0].read_bytes() == films[1].read_bytes()
-
-
-def test_a_single_tokenizer_comes_from_the_hub_too(
-    cinepoet: Cinepoet, bundle: Path, tmp_path: Path, photo: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked = []
-
-    def snapshot_download(name: str, **_: object) -> str:
-        asked.append(name)
-        return str(bundle / "visual")
-
-    monkeypatch.setattr("mmtok.pretrained.snapshot_download", snapshot_download)
-    words = ("reconstruct", photo, "--size", 32, "--out", tmp_path / "a.png")
-    code, _, err = cinepoet(*words, "--tokenizer", "someone/tokenizer")
-    assert code == 0 and set(asked) == {"someone/tokenizer"}, err
-    assert_refused(cinepoet(*words, "--tokenizer", "nothing_of_that_name"), "unknown model 'nothing_of_that_name'")
-
-
-def test_streams_and_tiles_that_cannot_be_are_refused(
-    cinepoet: Cinepoet, bundle: Path, tmp_path: Path, clip: Path
-) -> None:
-    words = ("reconstruct", clip, "--tokenizer", bundle, "--out", tmp_path / "a.mp4")
-    assert_refused(cinepoet(*words, "--tile", 30), r"tile \(30\) must be a positive multiple of 8 pixels")
-    assert_refused(cinepoet(*words, "--tile", 32, "--stream"), "cannot carry its state")
-    codes = tmp_path / "codes.safetensors"
-    assert cinepoet("tokenize", clip, "--tokenizer", bundle, "--out", codes)[0] == 0
-    assert_refused(
-        cinepoet("tokenize", "--decode", codes, "--stream", "--out", tmp_path / "a.mp4"), "does not go with --decode"
-    )
-    assert not (tmp_path / "a.mp4").exists()
-
-
-def test_upscale_keeps_length_and_sound(cinepoet: Cinepoet, bundle: Path, tmp_path: Path, clip: Path) -> None:
-    out = tmp_path / "sharp.mp4"
-    words = ("--prompt", (PROMPT + " ") * 12 + "zebra", "--seconds", 2.5)
-    code, _, err = cinepoet("upscale", clip, "--model", bundle, *words, "--out", out)
-    assert code == 0, err
-    assert film_facts(out) == (20, 8.0, (64, 64), 2.5)
-    assert "note:" in err and "3.0 s long" in err
-    assert re.search(r"note: the prompt is longer than 16 tokens; left out: '.*zebra'", err)
-
-
-def test_demo(cinepoet: Cinepoet, bundle: Path, tmp_path: Path) -> None:
-    code, shown, err = cinepoet("demo", "--model", bundle, "--out", tmp_path / "films")
-    assert code == 0, err
-    names = sorted(p.name for p in (tmp_path / "films").iterdir())
-    assert [n for n in names if n.endswith(".mp4")] == ["blue-square.mp4", "green-triangle.mp4", "red-circle.mp4"]
-    assert len(names) == 6 and str(tmp_path / "films") in shown and "cinepoet generate" in shown
-
-
-def test_models_lists_parts_sizes_and_families(cinepoet: Cinepoet, bundle: Path) -> None:
-    code, shown, _ = cinepoet("models", bundle)
-    assert code == 0
-    assert "17 frames of 32x32 at 8 fps, then 64x64" in shown and "Apache-2.0" in shown
-    assert "tasks: text_to_video, text_to_image" in shown and "continue_av" in shown
-    assert "further lengths: 25; aspects: portrait; sources: clean, raw" in shown
-    for part in ("visual", "audio", "text", "lm", "superres"):
-        assert re.search(rf"^    {part} .*M parameters", shown, re.M), shown
-    code, shown, _ = cinepoet("models")
-    assert code == 0
-    for word in ("magvit2-base", "soundstream-16k", "8b", "sr1-1b", "families"):
-        assert word in shown
-
-
-# Bad input.
-
-
-def test_usage_mistakes(cinepoet: Cinepoet, tmp_path: Path) -> None:
+def test_usage_mistakes(assert_refused: Callable, cinepoet: Cinepoet, tmp_path: Path) -> None:
     out = ("--out", tmp_path / "f.mp4")
     assert_refused(cinepoet("genrate"), "unknown command 'genrate'; did you mean generate")
     assert_refused(cinepoet("generate", "x", "--ot", "f.mp4"), "unknown option --ot; did you mean --out")
@@ -292,7 +60,7 @@ def test_usage_mistakes(cinepoet: Cinepoet, tmp_path: Path) -> None:
     assert_refused(cinepoet("tokenize", *out), "give MEDIA to encode, or --decode")
 
 
-def test_wrong_models(cinepoet: Cinepoet, bundle: Path, tmp_path: Path) -> None:
+def test_wrong_models(assert_refused: Callable, cinepoet: Cinepoet, bundle: Path, tmp_path: Path) -> None:
     out = ("--out", tmp_path / "f.mp4")
     assert_refused(cinepoet("generate", "x", "--model", "tinny", *out), "unknown model 'tinny'.*known: ")
     assert_refused(cinepoet("generate", "x", "--model", tmp_path, *out), "not a cinepoet model")
@@ -303,47 +71,9 @@ def test_wrong_models(cinepoet: Cinepoet, bundle: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "f.mp4").exists()
 
 
-def test_contradictions(cinepoet: Cinepoet, bundle: Path, tmp_path: Path, clip: Path, song: Path) -> None:
-    model = ("--model", bundle)
-    film, picture = ("--out", tmp_path / "f.mp4"), ("--out", tmp_path / "f.png")
-    assert_refused(
-        cinepoet("generate", "--video", clip, "--audio", song, *model, *film), "give one of --image, --video"
-    )
-    assert_refused(cinepoet("generate", "x", "--task", "image_to_video", *model, *film), "takes image")
-    assert_refused(cinepoet("generate", "x", "--extensions", 1, *model, *picture), "one picture")
-    assert_refused(cinepoet("generate", "x", "--task", "text_to_image", *model, *film), "choose a .png")
-    assert_refused(cinepoet("generate", "--audio", song, "--no-sound", *model, *film), "--no-sound")
-    assert_refused(
-        cinepoet("generate", "--video", clip, "--negative-prompt", "x", *model, *film), "--negative-prompt guides"
-    )
-    assert_refused(cinepoet("generate", "x", *model, "--out", tmp_path / "f.gif"), "gif holds no sound")
-    assert_refused(cinepoet("generate", "--preview", "x", *model, *film), "give a PROMPT|put the PROMPT before")
-    assert_refused(cinepoet("reconstruct", song, "--side-by-side", "--tokenizer", bundle, *film), "needs pictures")
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["clip.mp4", "song.wav"]
-
-
-def test_unwritable_outputs_are_found_before_the_work(
-    cinepoet: Cinepoet, bundle: Path, tmp_path: Path, clip: Path, monkeypatch: pytest.MonkeyPatch
+def test_bad_media_files(
+    assert_refused: Callable, cinepoet: Cinepoet, bundle: Path, tmp_path: Path, clip: Path, song: Path
 ) -> None:
-    def never(*_: object, **__: object) -> None:
-        raise AssertionError("the expensive work was started")
-
-    monkeypatch.setattr("recipes.pipeline.cinepoet.CinePoetPipeline._blocks", never)
-    (tmp_path / "file").write_text("x")
-    model = ("generate", "x", "--model", bundle, "--out")
-    assert_refused(cinepoet(*model, tmp_path / "absent" / "f.mp4"), "not an existing folder")
-    assert_refused(cinepoet(*model, tmp_path / "f.docx"), "unknown ending '.docx'")
-    assert_refused(cinepoet(*model, tmp_path / "f"), "unknown ending ''")
-    assert_refused(cinepoet(*model, tmp_path / "file" / "f.mp4"), "cannot be written")
-    assert_refused(
-        cinepoet(*model, tmp_path / "f.mp4", "--preview", tmp_path / "no" / "p.png"), "not an existing folder"
-    )
-    assert_refused(cinepoet("generate", "--video", clip, "--model", bundle, "--out", clip), "would overwrite")
-    assert_refused(cinepoet("demo", "--model", bundle, "--out", tmp_path / "file"), "cannot be written to")
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["clip.mp4", "file"]
-
-
-def test_bad_media_files(cinepoet: Cinepoet, bundle: Path, tmp_path: Path, clip: Path, song: Path) -> None:
     (tmp_path / "empty.mp4").touch()
     (tmp_path / "text.mp4").write_text("not a film " * 99)
     (tmp_path / "cut.mp4").write_bytes(clip.read_bytes()[:60])
@@ -374,7 +104,9 @@ def test_bad_media_files(cinepoet: Cinepoet, bundle: Path, tmp_path: Path, clip:
     assert left == {"clip.mp4", "song.wav", "empty.mp4", "text.mp4", "cut.mp4", "nan.wav"}
 
 
-def test_usable_but_unusual_films(cinepoet: Cinepoet, bundle: Path, tmp_path: Path, clip: Path) -> None:
+def test_usable_but_unusual_films(
+    film_facts: Callable, cinepoet: Cinepoet, bundle: Path, tmp_path: Path, clip: Path
+) -> None:
     half = tmp_path / "half.mp4"
     half.write_bytes(clip.read_bytes()[: clip.stat().st_size * 6 // 10])
     out = tmp_path / "half.out.mp4"
@@ -406,69 +138,20 @@ def test_usable_but_unusual_films(cinepoet: Cinepoet, bundle: Path, tmp_path: Pa
         out.unlink()
 
 
-def test_unusual_real_files(cinepoet: Cinepoet, bundle: Path, tmp_path: Path, shared: Path) -> None:
-    files = sorted((shared / "data" / "formats").iterdir())
-    assert len(files) >= 8
-    for file in files:  # 10 bit, rotated, odd sizes, MPEG-1 and 2, AV1, a clock that does not begin at zero
-        out = tmp_path / f"{file.stem}.mp4"
-        words = ("--tokenizer", bundle, "--size", 32, "--seconds", 1, "--out", out)
-        code, shown, err = cinepoet("reconstruct", file, *words)
-        assert code == 0, (file.name, err)
-        assert film_facts(out)[0] <= 8 and "PSNR" in shown
-
-
-def test_damaged_codes(cinepoet: Cinepoet, bundle: Path, tmp_path: Path, song: Path) -> None:
-    codes, out = tmp_path / "c.safetensors", tmp_path / "o.wav"
-    assert cinepoet("tokenize", song, "--tokenizer", bundle, "--out", codes)[0] == 0
-    whole = codes.read_bytes()
-    decode = ("tokenize", "--decode", codes, "--out", out)
-    assert cinepoet(*decode)[0] == 0
-    out.unlink()
-    codes.write_bytes(whole[:-50])
-    assert_refused(cinepoet(*decode), "damaged")
-    codes.write_bytes(b"")
-    assert_refused(cinepoet(*decode), "damaged")
-    assert_refused(cinepoet("tokenize", "--decode", tmp_path / "no.safetensors", "--out", out), "no such file")
-    assert not out.exists()
-    codes.write_bytes(whole)
-    assert_refused(cinepoet(*decode, "--seconds", 1), "--seconds does not go with --decode")
-    with safe_open(codes, "pt") as file:
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-        facts = json.loads(file.metadata()["cinepoet"])
-    for name, value in (
-        ("num_samples", "x"),
-        ("num_samples", 0),
-        ("audio_codes", None),
-        ("size", [8]),
-        ("num_frames", 10**9),
-        ("num_frames", 17),
-    ):
-        save_file(
-            tensors,
-            codes,
-            {"cinepoet": json.dumps({"clip": 17, "visual_codes": 9, "fps": 8.0} | facts | {name: value})},
-        )
-        assert_refused(cinepoet(*decode), "damaged")
-
-
-def test_ctrl_c_is_quiet(cinepoet: Cinepoet, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(*_: object, **__: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("recipes.pipeline.cinepoet.CinePoetPipeline.stream", interrupted)
-    code, _, err = cinepoet("generate", PROMPT, "--model", bundle, "--out", tmp_path / "f.mp4")
-    assert code == 130 and err == "cinepoet: stopped\n"
-    assert not list(tmp_path.iterdir())
-
-
-# The program around the commands.
-
-
 @pytest.mark.parametrize("command", ["", *COMMANDS])
 def test_help_prints_with_examples(cinepoet: Cinepoet, command: str) -> None:
     code, shown, _ = cinepoet(*([command] if command else []), "--help")
     assert code == 0 and "usage: cinepoet" in shown
     assert (f"  cinepoet {command} " in shown or f"  cinepoet {command}\n" in shown) if command else "doctor" in shown
+
+
+@pytest.mark.parametrize("name", TRAININGS)
+def test_each_training_shows_its_own_options(cinepoet: Cinepoet, name: str) -> None:
+    code, shown, _ = cinepoet("train", name, "--help")
+    owners = {"--data": {"lm"}, "--stages": {"tiny", "smoke"}, "--captions": {"superres"}, "--config": set(TRAININGS)}
+    owners["--init"] = {"lm", "superres", "soundstream", "larp"}
+    assert code == 0 and f"  cinepoet train {name} " in shown
+    assert {option for option, who in owners.items() if name in who} == {o for o in owners if f" {o} " in shown}
 
 
 def test_help_and_mistakes_import_nothing_heavy() -> None:
@@ -516,7 +199,7 @@ def test_every_shipped_config_loads() -> None:
         assert config.lm_tokens.num_frames == config.superres_tokens.num_frames == config.bundle.num_frames
 
 
-def test_misspelt_keys_are_named_with_the_nearest(cinepoet: Cinepoet, tmp_path: Path) -> None:
+def test_misspelt_keys_are_named_with_the_nearest(assert_refused: Callable, cinepoet: Cinepoet, tmp_path: Path) -> None:
     out = ("--out", tmp_path / "run")
     assert_refused(cinepoet("train", "smoke", "lm.step=3", *out), "unknown key lm.step; did you mean lm.steps")
     assert_refused(cinepoet("train", "smoke", "lm.warmup=3", *out), "lm.warmup is now lm.optim.warmup_steps$")
@@ -533,7 +216,7 @@ def test_misspelt_keys_are_named_with_the_nearest(cinepoet: Cinepoet, tmp_path: 
 
 
 def test_train_smoke_resumes_after_a_kill_and_its_bundle_makes_films(
-    cinepoet: Cinepoet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    film_facts: Callable, cinepoet: Cinepoet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The whole line from nothing; one stage is killed in the middle and must go on as if it had not been."""
     whole, killed = tmp_path / "whole", tmp_path / "killed"
@@ -574,3 +257,13 @@ def test_train_smoke_resumes_after_a_kill_and_its_bundle_makes_films(
     code, _, err = cinepoet("generate", PROMPT, "--model", whole / "bundle", "--out", tmp_path / "film.mp4")
     assert code == 0, err
     assert film_facts(tmp_path / "film.mp4") == (17, 8.0, (64, 64), 2.125)
+
+
+def test_old_spellings_name_the_new_ones(cinepoet: Cinepoet, assert_refused: Callable) -> None:
+    for words, told in (
+        (("prepare", "shapes", "--model", "tiny", "--out", "x"), "--model is now --tokenizer"),
+        (("assemble", "--from", "tiny", "--out", "x"), "--from is now --model"),
+        (("train", "lm", "--tokenizers", "tiny"), "--tokenizers is now --tokenizer"),
+    ):
+        assert_refused(cinepoet(*words), f"^cinepoet: {told}")
+    assert_refused(cinepoet("prepare", "shapes", "--high", "--out", "x"), "unknown option --high")

@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
 
     check_media(args)
     choose_tracker(args.track)
-    name = args.words[-1]
+    name = args.name[-1]
     file = args.config or CONFIGS / f"{name}.yaml"
     config = load_config(TinyConfig, file, args.changes)
     stages = None if args.stages is None else tuple(s.strip() for s in args.stages.split(",") if s.strip())
@@ -73,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _typed(args: argparse.Namespace) -> str:
     """The command again, without what only says where and on what it ran."""
-    words = ["cinepoet", *args.words, *args.changes]
+    words = ["cinepoet", *args.name, *args.changes]
     for option in ("config", "media", "media_list", "tokenizer"):
         value = getattr(args, option)
         if value is not None:

@@ -13,6 +13,8 @@ from PIL import Image
 from mmtok.media import probe, read_audio, read_video, write_film
 from recipes.corpora.shapes import ShapesCorpus, render_video
 
+PROMPT = "a red circle moves left"
+
 Cinepoet = Callable[..., tuple[int, str, str]]
 
 
@@ -101,3 +103,15 @@ def test_mistakes_are_one_line(
     code, shown, err = cinepoet("upscale", film, "--model", bundle, *words, "--out", out)
     assert code == 2 and message in err and err.count("\n") == 1 and not shown, err
     assert not out.exists()
+
+
+def test_upscale_keeps_length_and_sound(
+    film_facts: Callable, cinepoet: Cinepoet, bundle: Path, tmp_path: Path, clip: Path
+) -> None:
+    out = tmp_path / "sharp.mp4"
+    words = ("--prompt", (PROMPT + " ") * 12 + "zebra", "--seconds", 2.5)
+    code, _, err = cinepoet("upscale", clip, "--model", bundle, *words, "--out", out)
+    assert code == 0, err
+    assert film_facts(out) == (20, 8.0, (64, 64), 2.5)
+    assert "note:" in err and "3.0 s long" in err
+    assert re.search(r"note: the prompt is longer than 16 tokens; left out: '.*zebra'", err)

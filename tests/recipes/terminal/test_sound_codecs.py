@@ -121,16 +121,6 @@ def test_the_pipeline_speaks_a_codec_in_any_order(bundle: Path, tmp_path: Path, 
     assert torch.equal(heard.codes["audio"], codec.encode(film.audio))
 
 
-def test_models_lists_the_families_with_their_hub_ids(cinepoet: Command) -> None:
-    code, shown, _ = cinepoet("models")
-    assert code == 0
-    for line in ("encodec      audio", "dac          audio", "mimi         audio"):
-        assert line in shown
-    assert "published weights: CC-BY 4.0 (kyutai/mimi)" in shown
-    assert "published weights: MIT (descript/dac_16khz, " in shown
-    assert "(facebook/encodec_24khz, facebook/encodec_32khz)" in shown
-
-
 @pytest.mark.parametrize("late", [False, True])
 def test_a_long_sound_goes_block_by_block_and_nothing_changes(
     cinepoet: Command, tmp_path: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch, late: bool

@@ -8,8 +8,8 @@ from recipes.corpora.captioned import Film
 from recipes.tokens.plan import (
     ClipPlan,
     CorpusPlan,
-    FilmPlan,
     PrepareConfig,
+    SourcePlan,
     _number_shards,
     _splits,
     _starts,
@@ -68,7 +68,7 @@ def test_splits_follow_content_only_and_copies_stay_together():
 
 def film(number, clips):
     clip = ClipPlan(0.0, 17, 8, 8, 0)
-    return FilmPlan(f"{number}.mp4", {"file": "f"}, ("a",), f"h{number}", 7, "train", None, None, 0, (clip,) * clips)
+    return SourcePlan(f"{number}.mp4", {"file": "f"}, ("a",), f"h{number}", 7, "train", None, None, 0, (clip,) * clips)
 
 
 def test_shards_hold_whole_films():
