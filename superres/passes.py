@@ -181,7 +181,7 @@ def plan_clip(
         ValueError: if ``to`` is not ``base`` doubled, or as ``plan_passes``.
     """
     doublings = _times_doubled(base, to)
-    if base << doublings != to or doublings < 1:
+    if doublings < 1 or base << doublings != to:
         raise ValueError(f"upscaled_size ({to}) must be {base} doubled once or several times")
     return plan_passes(stages, tokenizer, low, doublings)
 

@@ -243,19 +243,13 @@ WITHOUT_A_TEST = {
     "recipes/bundle/describe.py",
     "recipes/bundle/parts.py",
     "recipes/corpora/film_clips.py",
-    "recipes/corpora/named.py",
     "recipes/corpora/wording.py",
     "recipes/terminal/films.py",
     "recipes/terminal/given_media.py",
     "recipes/terminal/media.py",
-    "recipes/terminal/options.py",
-    "recipes/terminal/report.py",
     "recipes/tokens/caption_vectors.py",
-    "recipes/tokens/check.py",
     "recipes/tokens/conditions.py",
-    "recipes/tokens/identity.py",
     "recipes/tokens/larp_codes.py",
-    "recipes/tokens/reader.py",
 }
 
 

@@ -31,7 +31,7 @@ def stage(grid: tuple[int, int, int], **decoding: float) -> Stage:
     return Stage(config, Decoding(**({"num_steps": 2} | decoding)), load)  # type: ignore[arg-type]
 
 
-ONE = {"superres": stage((5, 8, 8))}
+ONE = {"superres": stage((5, 8, 8), text_scale=1.0)}
 TWO = ONE | {"superres2": stage((5, 16, 16), num_steps=3, text_scale=8.0, low_scale=2.0)}
 
 

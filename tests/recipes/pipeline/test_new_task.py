@@ -17,12 +17,14 @@ from llm.tasks import TASKS, Clip, Task, default_weights, task_content, task_lay
 from mmtok.vocabulary import Vocabulary
 from recipes.bundle.folder import BUNDLE_FILE, open_bundle
 from recipes.corpora.shapes import ShapesCorpus, render_audio, render_video
+from recipes.evaluate.contract import Subject
 from recipes.pipeline.cinepoet import CinePoetPipeline
 from recipes.pipeline.plan import make_plan
 from recipes.pipeline.request import Request
 from recipes.train.lm import LMTrainConfig
 
 SCENE = ShapesCorpus(0).scene(0)
+SUBJECT = Subject("random", "", "abc", "0")
 # The row: repaint what a mask hides for a sound that is given, which the film then keeps.
 ROW = Task(
     "paint",
@@ -115,5 +117,5 @@ def test_its_films_are_made_from_python_and_by_the_command(
 
 def test_it_is_judged(task: str, trained: Path) -> None:
     pipe = CinePoetPipeline.from_pretrained(trained, device="cpu")
-    result = evaluate.evaluate_tasks(pipe, scenes=1, only=("repaint vertical",))
-    assert result["tasks"] == {"repaint vertical": {"same_db": 1.0}}
+    result = evaluate.evaluate_tasks(SUBJECT, pipe, scenes=1, only=("repaint vertical",))
+    assert result.figures["tasks"] == {"repaint vertical": {"same_db": 1.0}}
