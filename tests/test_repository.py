@@ -233,7 +233,6 @@ WITHOUT_A_TEST = {
     "mmtok/convert/open_magvit2.py",
     "mmtok/features/resnet.py",
     "mmtok/metrics/tiling.py",
-    "mmtok/table.py",
     "mmtok/visual/fsq_grid.py",
     "recipes/bundle/config.py",
     "recipes/bundle/describe.py",

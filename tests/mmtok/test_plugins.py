@@ -81,8 +81,3 @@ def test_a_family_comes_by_either_group(site: Path, group: str) -> None:
     install(site, "hum", {"hum": "hum:ROW"}, group=group, code=code)
     row = TOKENIZERS.find("hum")
     assert isinstance(row, Family) and row.kind == "audio" and entry_points(group)[0].value == "hum:ROW"
-
-
-def test_a_family_of_an_unknown_kind_is_refused() -> None:
-    with pytest.raises(ValueError, match="kind must be one of visual, audio, text, got 'smell'"):
-        Family("smell", "nose", "Nose", "smells", "nowhere")
