@@ -31,14 +31,7 @@ def follow_weights(averaged: nn.Module, model: nn.Module, *, decay: float, step:
 
 @contextmanager
 def evaluating(model: M) -> Iterator[M]:
-    """A model in eval mode and without gradients; it is back in its own mode behind.
-
-    Args:
-        model: put into eval mode for the duration.
-
-    Yields:
-        The same model.
-    """
+    """A model in eval mode and without gradients; it is back in its own mode behind."""
     was_training = model.training
     model.eval()
     try:

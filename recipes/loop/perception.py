@@ -11,18 +11,7 @@ from mmtok.features.vgg import LPIPS, VGG16, perceptual_loss
 
 
 def perceptual_network(name: str) -> torch.nn.Module:
-    """A frozen network with ``layers``, by the config's name.
-
-    Args:
-        name: see ``Magvit2TrainConfig.perceptual_network``.
-
-    Returns:
-        The network.
-
-    Raises:
-        FileNotFoundError: if its file is absent.
-        ValueError: for an unknown name.
-    """
+    """A frozen network with ``layers``, by its name in ``Magvit2TrainConfig.perceptual_network``."""
     kind, _, path = name.partition(":")
     if kind == "random" and not path:
         return SqueezeNet()

@@ -137,14 +137,7 @@ class Run:
         return step + 1 == self.config.steps
 
     def logs(self, step: int) -> bool:
-        """Whether a line of the log is due: every ``log_every`` steps, and at the end.
-
-        Args:
-            step: the step just done.
-
-        Returns:
-            The same for all processes.
-        """
+        """Whether a line of the log is due: every ``log_every`` steps, and at the end."""
         return step % self.config.log_every == 0 or self._last(step)
 
     def validates(self, step: int, every: int) -> bool:
@@ -160,14 +153,7 @@ class Run:
         return (step + 1) % every == 0 or self._last(step)
 
     def looks(self, every_s: float) -> bool:
-        """Whether it is time to draw a sheet of pictures; the first process alone draws.
-
-        Args:
-            every_s: seconds between sheets.
-
-        Returns:
-            True once each time.
-        """
+        """Whether the last sheet of pictures is ``every_s`` seconds ago; the first process alone draws."""
         if not self.ranks.is_main or time.monotonic() - self._last_look < every_s:
             return False
         self._last_look = time.monotonic()
@@ -197,11 +183,7 @@ class Run:
         self._shown = "  ".join(f"{k.split('/')[-1]} {v:.3g}" for k, v in list(plain.items())[:3])
 
     def save(self, next_step: int) -> None:
-        """Write the checkpoint and the curves, atomically.
-
-        Args:
-            next_step: the step a resumed run starts with.
-        """
+        """Write the checkpoint, from which a resumed run starts with ``next_step``, and the curves, atomically."""
         if not (self.ranks.is_main or self._store.joint):
             return
         elapsed = self.state.elapsed_s + time.monotonic() - self._started
@@ -214,7 +196,7 @@ class Run:
         """``save`` when the last one is ``save_every_s`` ago."""
         due = time.monotonic() - self._last_save >= self.config.save_every_s
         if self._store.joint and self.ranks.world > 1:  # one that saved alone would wait for ever, and asking costs
-            due = step % AGREE_EVERY == 0 and self.ranks.agree(due)
+            due = step % AGREE_EVERY == 0 and self.ranks.from_first(due)
         if due:
             self.save(step + 1)
 

@@ -198,14 +198,7 @@ def load_config(cls: type[T], path: Path | None, overrides: list[str]) -> T:
 
 
 def to_dict(config: Any) -> dict[str, Any]:
-    """The dataclass as plain lists, tables and numbers, ready for YAML or JSON.
-
-    Args:
-        config: a dataclass instance.
-
-    Returns:
-        Nested plain values.
-    """
+    """A dataclass as plain lists, tables and numbers, ready for YAML or JSON."""
 
     def plain(value: Any) -> Any:
         if isinstance(value, dict):

@@ -30,14 +30,7 @@ def same_study(folder: Path, numbers: dict[str, Any]) -> None:
 
 
 def begun(folder: Path) -> bool:
-    """Whether a folder holds a run that stopped, or finished.
-
-    Args:
-        folder: of the run.
-
-    Returns:
-        True where there is a checkpoint.
-    """
+    """Whether a folder holds a run that stopped, or finished: a checkpoint."""
     return (folder / "checkpoint.pt").exists() or (folder / "checkpoint").exists()
 
 

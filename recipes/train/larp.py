@@ -124,18 +124,7 @@ class LarpTrainConfig:
 
 
 def larp_params(config: LarpTrainConfig) -> LarpParams:
-    """Sizes of the model before its first step.
-
-    Args:
-        config: the run.
-
-    Returns:
-        Those of ``init`` where it is given, else the preset with the run's changes, its prior included, which takes at
-        least as many tokens as there are.
-
-    Raises:
-        ValueError: for an unknown preset, or sizes that do not fit.
-    """
+    """Sizes of the model before its first step: those of ``init`` if given, else the preset with the run's changes."""
     if config.init is not None:
         params = _init(config).params
         return replace(params, adaptive_tokens=config.adaptive_tokens)

@@ -146,17 +146,7 @@ class SoundStreamTrainConfig:
 
 
 def sample_rate_of(config: SoundStreamTrainConfig) -> int:
-    """The rate that the sound of a run must have.
-
-    Args:
-        config: the run.
-
-    Returns:
-        Hz.
-
-    Raises:
-        ValueError: for an unknown preset, with the known ones.
-    """
+    """The rate in Hz that the sound of a run must have; ValueError for an unknown preset, with the known ones."""
     if config.preset not in PRESETS:
         raise ValueError(f"unknown SoundStream preset {config.preset!r}; known: {', '.join(sorted(PRESETS))}")
     return PRESETS[config.preset].sample_rate
@@ -173,19 +163,11 @@ class CodebookTraining:
         self.quantizer = quantizer
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The means.
-
-        Returns:
-            Name to tensor.
-        """
+        """The means by name."""
         return self.quantizer.training_state()
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Put them back.
-
-        Args:
-            state: what ``state_dict`` gave.
-        """
+        """Put back what ``state_dict`` gave."""
         self.quantizer.load_training_state(state)
 
 

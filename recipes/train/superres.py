@@ -255,14 +255,7 @@ class SuperResData:
                 )
 
     def draw(self, step: int) -> tuple[int, list[int], list[torch.Generator]]:
-        """What a step trains on; the group is that of all processes, the rows are this one's.
-
-        Args:
-            step: optimizer step.
-
-        Returns:
-            Number of the group, rows, and a generator for the corruption of each.
-        """
+        """A step's group, the same for all processes, this one's rows of it, and a generator to spoil each with."""
         number = int(torch.multinomial(self._weights, 1, generator=step_generator(self.config.seed, step)))
         share = self.ranks.share(self.counts[number])
         generators = [step_generator(self.config.seed, step, place) for place in share]

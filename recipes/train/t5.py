@@ -195,14 +195,7 @@ class T5Batch:
     usual: Tensor
 
     def to(self, device: torch.device) -> T5Batch:
-        """The batch on another device.
-
-        Args:
-            device: where it goes.
-
-        Returns:
-            A new batch.
-        """
+        """The batch on another device."""
         return T5Batch(self.inputs.to(device), self.labels.to(device), self.usual.to(device))
 
 

@@ -113,11 +113,7 @@ def _model_folder(name: str) -> Path:
 
 
 def _start(folder: Path, wanted: Any, code_vectors: tuple[Any, Any], seed: int, *, sized: bool) -> Any:
-    """A trained language model, that of a bundle, or a new one with the body of a text model.
-
-    Raises:
-        ValueError: if its size is not the one that was asked for by name (``sized``).
-    """
+    """A trained language model, that of a bundle, or a new one with the body of a text model."""
     import json
     from dataclasses import replace
 
