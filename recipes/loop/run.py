@@ -17,14 +17,19 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from rich.progress import TextColumn
+from torch import nn
 
+from mmtok.contract import VisualTokenizer
 from mmtok.files import write_atomically, writing
+from recipes.figures.sheets import reconstruction_sheet
+from recipes.loop.average import evaluating
 from recipes.loop.checkpoint import FileStore, LoopState, Store
 from recipes.loop.tracking import open_tracker
 from recipes.runtime.config import to_dict
@@ -35,20 +40,24 @@ from recipes.runtime.records import same_config
 AGREE_EVERY = 10  # steps between two questions to the first process whether it is time to save
 
 
-class TrainConfig(Protocol):
-    """What a run reads of its program's config, a dataclass."""
+@dataclass(frozen=True)
+class TrainConfig:
+    """What every training is told.
+
+    Attributes:
+        seed: of weights, data and every draw.
+        log_every: steps between log lines.
+        save_every_s: seconds between checkpoints.
+    """
+
+    seed: int = 0
+    log_every: int = 10
+    save_every_s: float = 120.0
 
     @property
     def steps(self) -> int:
-        """Optimizer steps of the whole run."""
-
-    @property
-    def log_every(self) -> int:
-        """Steps between log lines."""
-
-    @property
-    def save_every_s(self) -> float:
-        """Seconds between checkpoints."""
+        """Optimizer steps of the whole run, a number of each program's own."""
+        raise NotImplementedError
 
 
 class Saves(Protocol):
@@ -158,6 +167,23 @@ class Run:
             return False
         self._last_look = time.monotonic()
         return True
+
+    def show(self, model: nn.Module, clips: Sequence[torch.Tensor], every_s: float = 0.0) -> None:
+        """Draw reconstructions.png, where the last one is old.
+
+        Args:
+            model: a visual tokenizer.
+            clips: shown, (b, 3, t, h, w) each.
+            every_s: seconds between two.
+        """
+        if self.looks(every_s):
+            device = next(model.parameters()).device
+            with evaluating(model):
+                reconstruction_sheet(
+                    cast(VisualTokenizer, model),
+                    [clip.to(device) for clip in clips],
+                    self.folder / "reconstructions.png",
+                )
 
     def log(self, step: int, values: dict[str, float | torch.Tensor]) -> None:
         """Append one line to log.jsonl and show the losses beside the bar.

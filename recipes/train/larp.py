@@ -22,19 +22,17 @@ from mmtok.metrics.visual import psnr_db
 from mmtok.visual.larp import Larp, LarpOutput, LarpParams, find_larp
 from mmtok.visual.larp_start import start_local
 from recipes.corpora.sources import ClipSource, draw_clips, held_clips
-from recipes.figures.sheets import reconstruction_sheet
 from recipes.loop.adversary import LarpJudge
-from recipes.loop.average import evaluating
 from recipes.loop.learner import Care, Learner, Optim, matrices_decay
 from recipes.loop.perception import LarpPerception
-from recipes.loop.run import Run
+from recipes.loop.run import Run, TrainConfig
 from recipes.runtime.device import Compute
 from recipes.runtime.distributed import ALONE, Ranks
 from recipes.runtime.seeds import step_generator
 
 
 @dataclass(frozen=True)
-class LarpTrainConfig:
+class LarpTrainConfig(TrainConfig):
     """Options of ``train_larp``; the defaults are a smoke run, ``configs/larp_l_long.yaml`` the published numbers.
 
     Attributes:
@@ -44,7 +42,6 @@ class LarpTrainConfig:
         adaptive_tokens: fewest tokens of an adaptive training, whose steps use random numbers of them, the first ones.
         init: folder of a tokenizer to start from instead of random weights.
         use_prior: False trains without the prior, the paper's ablation.
-        seed: decides weights, data and every draw.
         steps: optimizer steps.
         batch_size: clips a step.
         optim: of the tokenizer. As published there is no decay, no limit and no average.
@@ -70,9 +67,7 @@ class LarpTrainConfig:
         quantization_weight: commitment and codebook terms.
         prior_weight: the prior's cross entropy.
         use_window: steps over which the use of the codebook is measured.
-        log_every: steps between log lines.
         sheet_every_s: seconds between pictures of reconstructions.
-        save_every_s: seconds between checkpoints.
     """
 
     preset: str = "larp-tiny"
@@ -81,7 +76,6 @@ class LarpTrainConfig:
     adaptive_tokens: int | None = None
     init: str | None = None
     use_prior: bool = True
-    seed: int = 0
     steps: int = 4
     batch_size: int = 2
     optimizer: str = "adam"
@@ -106,7 +100,6 @@ class LarpTrainConfig:
     use_window: int = 100
     log_every: int = 20
     sheet_every_s: float = 300.0
-    save_every_s: float = 120.0
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.batch_size < 1 or self.discriminator_every < 1:
@@ -245,9 +238,7 @@ def train_larp(
     # run
     parts = {"model": model, **learner.parts, "use": use, **({} if judge is None else judge.parts)}
     run = Run(folder, "larp", config, ranks, parts=parts)
-    sheet = run.folder / "reconstructions.png"
     held = held_clips(clip_source, seed=config.seed, num_frames=params.num_frames, sizes=(params.size,))
-    held = [video.to(compute.device) for video in held]
 
     # loop
     for step in run.steps():
@@ -283,14 +274,11 @@ def train_larp(
         if run.logs(step):
             codes = {"vq/use": float(use.share()), "vq/entropy_bits": float(use.entropy_bits())}
             run.log(step, ranks.means({**logged, **opinion}) | codes | rates)
-        if run.looks(config.sheet_every_s):
-            with evaluating(learner.average) as shown:
-                reconstruction_sheet(shown, held, sheet)
+        run.show(learner.average, held, config.sheet_every_s)
 
     # finish
     finished = run.finish(learner.average)
-    if ranks.is_main:
-        reconstruction_sheet(learner.average, held, sheet)
+    run.show(learner.average, held)
     return finished
 
 

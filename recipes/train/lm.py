@@ -37,7 +37,7 @@ from mmtok.audio.orders import ORDERS
 from mmtok.vocabulary import Vocabulary
 from recipes.loop.average import evaluating
 from recipes.loop.learner import Care, Learner, Optim
-from recipes.loop.run import Run
+from recipes.loop.run import Run, TrainConfig
 from recipes.loop.sharding import ShardedStore, save_whole, shard_from_first
 from recipes.runtime.device import Compute, peak_flops
 from recipes.runtime.distributed import ALONE, Ranks
@@ -49,7 +49,7 @@ OPTIMIZERS = ("adamw", "muon")
 
 
 @dataclass(frozen=True)
-class LMTrainConfig:
+class LMTrainConfig(TrainConfig):
     """How the language model is trained.
 
     Attributes:
@@ -92,9 +92,6 @@ class LMTrainConfig:
         validation_rows: last rows of a cache that are kept out of training, and most rows of each pool that are
             measured.
         validate_every: steps between validations.
-        log_every: steps between log lines.
-        save_every_s: seconds between checkpoints.
-        seed: of initialisation and every draw.
 
     Raises:
         ValueError: for a number out of range or an unknown name; all of them in one message.
@@ -134,9 +131,6 @@ class LMTrainConfig:
     first_slice_weight: float = 1.0
     validation_rows: int = 8
     validate_every: int = 200
-    log_every: int = 10
-    save_every_s: float = 120.0
-    seed: int = 0
 
     def __post_init__(self) -> None:
         values = vars(self)

@@ -28,19 +28,18 @@ from recipes.corpora.sources import MixedSounds, SoundSource
 from recipes.loop.adversary import Critics, all_alike
 from recipes.loop.average import evaluating
 from recipes.loop.learner import Learner, Optim
-from recipes.loop.run import Run
+from recipes.loop.run import Run, TrainConfig
 from recipes.runtime.device import Compute
 from recipes.runtime.distributed import ALONE, Ranks
 from recipes.runtime.seeds import step_generator
 
 
 @dataclass(frozen=True)
-class SoundStreamTrainConfig:
+class SoundStreamTrainConfig(TrainConfig):
     """Numbers of the run.
 
     Attributes:
         preset: size of the model, a key of ``mmtok.audio.soundstream.PRESETS``.
-        seed: of weights, data and every draw.
         steps: optimizer steps.
         batch_size: crops a step.
         num_samples: length of a crop; a multiple of the hop.
@@ -64,10 +63,8 @@ class SoundStreamTrainConfig:
         use_window: steps over which the use of codes is counted.
         min_use: a level below this share of codes in use, late in the run, stops it.
         min_use_from_step: quantized steps from which that is checked; early batches look all alike.
-        log_every: steps between log lines.
         evaluate_every: steps between evaluations on fixed crops.
         evaluation_size: crops of the evaluation.
-        save_every_s: seconds between checkpoints.
         adversarial_start_step: first step with discriminators, or None for never.
         adversarial_examples: at most so many crops of a batch are judged by discriminators, which may cost far more
             than the codec; None judges all.
@@ -82,7 +79,6 @@ class SoundStreamTrainConfig:
     """
 
     preset: str = "tiny"
-    seed: int = 0
     steps: int = 4000
     batch_size: int = 8
     num_samples: int = 10_240
@@ -105,10 +101,8 @@ class SoundStreamTrainConfig:
     use_window: int = 100
     min_use: float = 0.1
     min_use_from_step: int = 1000
-    log_every: int = 10
     evaluate_every: int = 200
     evaluation_size: int = 8
-    save_every_s: float = 120.0
     adversarial_start_step: int | None = None
     adversarial_examples: int | None = None
     adversarial_weight: float = 0.067

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from recipes.loop.learner import Care, Learner, Optim
-from recipes.loop.run import Run
+from recipes.loop.run import Run, TrainConfig
 from recipes.runtime.device import Compute
 from recipes.runtime.distributed import ALONE, Ranks
 from recipes.runtime.seeds import step_generator
@@ -34,7 +34,7 @@ from superres.windows import Size, fit_window, windows_for
 
 
 @dataclass(frozen=True)
-class SuperResTrainConfig:
+class SuperResTrainConfig(TrainConfig):
     """How the super-resolution transformer is trained.
 
     Attributes:
@@ -58,9 +58,6 @@ class SuperResTrainConfig:
         drop_text: share of clips without text.
         validation_rows: clips of each group that are kept out of training and validated, as far as there are.
         validate_every: steps between validations.
-        log_every: steps between log lines.
-        save_every_s: seconds between checkpoints.
-        seed: of initialisation and every draw.
     """
 
     size: str = "tiny"
@@ -85,9 +82,6 @@ class SuperResTrainConfig:
     drop_text: float = 0.1
     validation_rows: int = 8
     validate_every: int = 200
-    log_every: int = 10
-    save_every_s: float = 120.0
-    seed: int = 0
 
     def __post_init__(self) -> None:
         values = vars(self)
