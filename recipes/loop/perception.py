@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -15,12 +17,13 @@ def perceptual_network(name: str) -> torch.nn.Module:
     kind, _, path = name.partition(":")
     if kind == "random" and not path:
         return SqueezeNet()
-    if kind == "squeezenet" and path:
-        return SqueezeNet.from_npz(path)
-    if kind == "vgg16" and path:
-        return VGG16.from_file(path)
-    if kind == "resnet50" and path:
-        return ResNetLogits.from_pretrained(path)
+    read: dict[str, Callable[[str], nn.Module]] = {
+        "squeezenet": SqueezeNet.from_npz,
+        "vgg16": VGG16.from_file,
+        "resnet50": ResNetLogits.from_pretrained,
+    }
+    if kind in read and path:
+        return read[kind](path)
     raise ValueError(f"unknown perceptual_network {name!r}; known: squeezenet:F, vgg16:F, resnet50:FOLDER, random")
 
 

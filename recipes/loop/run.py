@@ -20,14 +20,15 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import torch
 from rich.progress import TextColumn
 from torch import nn
 
 from mmtok.contract import VisualTokenizer
-from mmtok.files import write_atomically, writing
+from mmtok.files import write_atomically
+from recipes.figures.plots import Curve, plot_panels
 from recipes.figures.sheets import reconstruction_sheet
 from recipes.loop.average import evaluating
 from recipes.loop.checkpoint import FileStore, LoopState, Store
@@ -58,16 +59,6 @@ class TrainConfig:
     def steps(self) -> int:
         """Optimizer steps of the whole run, a number of each program's own."""
         raise NotImplementedError
-
-
-class Saves(Protocol):
-    """A model that can be saved."""
-
-    def eval(self) -> Any:
-        """Put it into eval mode."""
-
-    def save_pretrained(self, folder: Path) -> Any:
-        """Write it."""
 
 
 class Run:
@@ -113,13 +104,9 @@ class Run:
         """
         self._resume()
         self._started = self._last_save = self._last_look = time.monotonic()
-        if not self.ranks.is_main:
-            for step in range(self.state.step, self.config.steps):
-                yield step
-                self.maybe_save(step)
-            return
-        self._tracker = open_tracker(self.title, self.folder, self._numbers)
-        with progress_bar(TextColumn("{task.fields[shown]}"), console=None) as bar:
+        if self.ranks.is_main:
+            self._tracker = open_tracker(self.title, self.folder, self._numbers)
+        with progress_bar(TextColumn("{task.fields[shown]}"), console=None, disable=not self.ranks.is_main) as bar:
             task = bar.add_task(self.title, total=self.config.steps, completed=self.state.step, shown="")
             for step in range(self.state.step, self.config.steps):
                 yield step
@@ -226,11 +213,11 @@ class Run:
         if due:
             self.save(step + 1)
 
-    def finish(self, model: Saves | None = None) -> Path:
+    def finish(self, model: Any = None) -> Path:
         """Final checkpoint and curves, and what was learned.
 
         Args:
-            model: written by the first process; None where a program writes it in its own way.
+            model: saved by the first process; None where a program writes it in its own way.
 
         Returns:
             ``folder / "model"``.
@@ -249,27 +236,8 @@ class Run:
 
     def plot(self) -> None:
         """Draw curves.png: one panel for every logged name but the clock."""
-        import matplotlib
-
-        matplotlib.use("Agg")
-        import matplotlib.pyplot as plt
-
-        rows = self.read_log()
-        names = sorted({k for row in rows for k in row} - {"step", "perf/seconds"})
-        if not names:
-            return
-        columns = min(3, len(names))
-        lines = -(-len(names) // columns)
-        figure, axes = plt.subplots(lines, columns, figsize=(5 * columns, 3 * lines), squeeze=False)
-        for axis, name in zip(axes.flat, names, strict=False):
-            points = [(row["step"], row[name]) for row in rows if name in row]
-            axis.plot([p[0] for p in points], [p[1] for p in points], linewidth=1)
-            axis.set_title(name, fontsize=9)
-            axis.grid(alpha=0.3)
-        for axis in list(axes.flat)[len(names) :]:
-            axis.axis("off")
-        figure.suptitle(self.title)
-        figure.tight_layout()
-        with writing(self.folder / "curves.png") as scratch:
-            figure.savefig(scratch, dpi=80)
-        plt.close(figure)
+        rows, panels = self.read_log(), {}
+        for name in sorted({k for row in rows for k in row} - {"step", "perf/seconds"}):
+            told = [row for row in rows if name in row]
+            panels[name] = [Curve([row["step"] for row in told], [row[name] for row in told], style={"linewidth": 1})]
+        plot_panels(self.folder / "curves.png", panels, size=(5, 3), title=self.title, dpi=80)

@@ -61,12 +61,8 @@ def choose_compute(device: str = "auto", precision: str = "auto") -> Compute:
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise ValueError(f"device {device!r} asked for, but this torch sees no CUDA device")
     if precision == "auto":
-        if device.startswith("cuda"):
-            fast = torch.cuda.is_bf16_supported()
-        elif device == "cpu":
-            fast = bool(getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)())
-        else:
-            fast = False
+        fast = device.startswith("cuda") and torch.cuda.is_bf16_supported()
+        fast = fast or (device == "cpu" and getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)())
         precision = "bfloat16" if fast else "float32"
     why = "it computes bfloat16 products natively" if precision == "bfloat16" else "no native bfloat16 products"
     return Compute(torch.device(device), getattr(torch, precision), f"{device}, {precision}: {why}")

@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -22,7 +23,7 @@ from mmtok.losses.audio_discriminators import AudioDiscriminators
 from mmtok.losses.balancer import LossBalancer
 from mmtok.metrics.audio import LogMelDistance
 from mmtok.metrics.codebook import CodebookUse
-from mmtok.quantize.residual import CodebookLearning, ResidualVQ
+from mmtok.quantize.residual import CodebookLearning
 from recipes.corpora.shapes import ShapesCorpus
 from recipes.corpora.sources import MixedSounds, SoundSource
 from recipes.loop.adversary import Critics, all_alike
@@ -146,25 +147,6 @@ def sample_rate_of(config: SoundStreamTrainConfig) -> int:
     return PRESETS[config.preset].sample_rate
 
 
-class CodebookTraining:
-    """A quantizer's running means as a part of the checkpoint; the model's own weights leave them out.
-
-    Args:
-        quantizer: whose means to save.
-    """
-
-    def __init__(self, quantizer: ResidualVQ):
-        self.quantizer = quantizer
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """The means by name."""
-        return self.quantizer.training_state()
-
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Put back what ``state_dict`` gave."""
-        self.quantizer.load_training_state(state)
-
-
 def weights_of(config: SoundStreamTrainConfig) -> dict[str, float]:
     """Weights of the terms that are computed from the sound."""
     weights = {"mel": config.mel_weight, "waveform": config.waveform_weight}
@@ -278,7 +260,9 @@ def train_soundstream(
     balancer = LossBalancer(weights_of(config), decay=config.balancer_decay) if config.balanced else None
 
     # run
-    parts: dict[str, Any] = {"model": model, "codebooks": CodebookTraining(model.quantizer), "use": use}
+    means = model.quantizer  # whose running means the model's own weights leave out
+    codebooks = SimpleNamespace(state_dict=means.training_state, load_state_dict=means.load_training_state)
+    parts: dict[str, Any] = {"model": model, "codebooks": codebooks, "use": use}
     parts |= learner.parts | ({} if critics is None else critics.parts)
     parts |= {} if balancer is None else {"balancer": balancer}
     run = Run(folder, "soundstream", config, ranks, parts=parts)
