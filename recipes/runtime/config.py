@@ -197,6 +197,16 @@ def load_config(cls: type[T], path: Path | None, overrides: list[str]) -> T:
     return from_dict(cls, merge(values, overrides))
 
 
+def given(config: Any, *names: str) -> dict[str, Any]:
+    """Those of a config's numbers that are not None.
+
+    Args:
+        config: a dataclass instance.
+        names: which to look at.
+    """
+    return {name: value for name in names if (value := getattr(config, name)) is not None}
+
+
 def to_dict(config: Any) -> dict[str, Any]:
     """A dataclass as plain lists, tables and numbers, ready for YAML or JSON."""
 

@@ -26,6 +26,7 @@ from recipes.loop.adversary import LarpJudge
 from recipes.loop.learner import Care, Learner, Optim, matrices_decay
 from recipes.loop.perception import LarpPerception
 from recipes.loop.run import Run, TrainConfig
+from recipes.runtime.config import given
 from recipes.runtime.device import Compute
 from recipes.runtime.distributed import ALONE, Ranks
 from recipes.runtime.seeds import step_generator
@@ -119,20 +120,12 @@ class LarpTrainConfig(TrainConfig):
 def larp_params(config: LarpTrainConfig) -> LarpParams:
     """Sizes of the model before its first step: those of ``init`` if given, else the preset with the run's changes."""
     if config.init is not None:
-        params = _init(config).params
-        return replace(params, adaptive_tokens=config.adaptive_tokens)
-    params = find_larp(config.preset)
-    count = params.num_tokens if config.num_tokens is None else config.num_tokens
-    prior = params.prior
-    if prior is not None:
-        prior = replace(prior, max_tokens=max(count, prior.max_tokens))
-    return replace(
-        params,
-        num_tokens=count,
-        codebook_size=params.codebook_size if config.codebook_size is None else config.codebook_size,
-        adaptive_tokens=config.adaptive_tokens,
-        prior=prior,
-    )
+        return replace(_init(config).params, adaptive_tokens=config.adaptive_tokens)
+    params, changes = find_larp(config.preset), given(config, "num_tokens", "codebook_size", "adaptive_tokens")
+    if params.prior is not None:  # it takes at least as many tokens as there are
+        most = max(changes.get("num_tokens", params.num_tokens), params.prior.max_tokens)
+        changes["prior"] = replace(params.prior, max_tokens=most)
+    return replace(params, **{"adaptive_tokens": None} | changes)
 
 
 def _init(config: LarpTrainConfig) -> Larp:
@@ -146,14 +139,14 @@ def _init(config: LarpTrainConfig) -> Larp:
 
 
 def _start(config: LarpTrainConfig) -> Larp:
-    if config.init is None:
+    if config.init is not None:
+        model = _init(config)
+        model.params = replace(model.params, adaptive_tokens=config.adaptive_tokens)
+    else:
         model = Larp(larp_params(config))
         if config.local_start:
             start_local(model, step_generator(config.seed, -2))
-        return model if config.use_prior else model.without_prior()  # the other weights are the same either way
-    model = _init(config)
-    model.params = replace(model.params, adaptive_tokens=config.adaptive_tokens)
-    return model if config.use_prior else model.without_prior()
+    return model if config.use_prior else model.without_prior()  # the other weights are the same either way
 
 
 def larp_care(config: LarpTrainConfig) -> Callable[[str, nn.Parameter], Care]:

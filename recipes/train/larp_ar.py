@@ -19,6 +19,7 @@ from llm.larp_ar import LarpAR, LarpARConfig, larp_ar_config
 from recipes.loop.average import evaluating
 from recipes.loop.learner import Care, Learner, Optim
 from recipes.loop.run import Run, TrainConfig
+from recipes.runtime.config import given
 from recipes.runtime.device import Compute
 from recipes.runtime.seeds import step_generator
 from recipes.tokens.larp_codes import LarpCodes
@@ -64,15 +65,13 @@ class LarpARTrainConfig(TrainConfig):
 
 def larp_ar_model_config(config: LarpARTrainConfig, data: LarpCodes) -> LarpARConfig:
     """The size with the vocabulary and length of these codes."""
-    names = ("dim", "num_layers", "num_heads", "hidden_dim")
-    changes = {name: value for name in names if (value := getattr(config, name)) is not None}
     return larp_ar_config(
         config.size,
         vocab_size=data.codebook_size,
         num_tokens=data.codes.shape[1],
         num_classes=data.num_classes or 101,
         frame_prediction=not data.num_classes,
-        **changes,
+        **given(config, "dim", "num_layers", "num_heads", "hidden_dim"),
     )
 
 

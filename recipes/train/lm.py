@@ -35,7 +35,7 @@ from llm.model import PrefixLM
 from llm.tasks import default_weights, find_task
 from mmtok.audio.orders import ORDERS
 from mmtok.vocabulary import Vocabulary
-from recipes.loop.average import evaluating
+from recipes.loop.average import evaluating, weighted_means
 from recipes.loop.learner import Care, Learner, Optim
 from recipes.loop.run import Run, TrainConfig
 from recipes.loop.sharding import ShardedStore, save_whole, shard_from_first
@@ -318,17 +318,6 @@ def _loss_values(prefix: str, task: str, loss: LMLoss) -> dict[str, float | Tens
     return values
 
 
-def _weighted(parts: list[tuple[float, dict[str, float | Tensor]]]) -> dict[str, float | Tensor]:
-    """Weighted mean of each name over the parts that have it."""
-    sums: dict[str, float | Tensor] = {}
-    weights: dict[str, float] = {}
-    for weight, values in parts:
-        for name, value in values.items():
-            sums[name] = sums.get(name, 0.0) + weight * value
-            weights[name] = weights.get(name, 0.0) + weight
-    return {name: total / weights[name] for name, total in sums.items()}
-
-
 @torch.no_grad()
 def validate(
     model: PrefixLM,
@@ -363,7 +352,7 @@ def validate(
             with compute.autocast():
                 loss = prefix_lm_loss(model, batch, full_softmax=config.full_softmax)
             parts.append((group.weight * len(part) / len(rows), _loss_values("val", group.task, loss)))
-    return ranks.means({name: float(value) for name, value in _weighted(parts).items()})
+    return ranks.means({name: float(value) for name, value in weighted_means(parts).items()})
 
 
 def _learn(
@@ -385,7 +374,7 @@ def _learn(
         weight = len(batch.ids) / count
         (loss.total * weight).backward()
         parts.append((weight, _loss_values("train", task, loss)))
-    return _weighted(parts)
+    return weighted_means(parts)
 
 
 def train_lm(

@@ -19,8 +19,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from recipes.loop.average import weighted_means
 from recipes.loop.learner import Care, Learner, Optim
 from recipes.loop.run import Run, TrainConfig
+from recipes.runtime.config import given
 from recipes.runtime.device import Compute
 from recipes.runtime.distributed import ALONE, Ranks
 from recipes.runtime.seeds import step_generator
@@ -185,8 +187,7 @@ def superres_config(config: SuperResTrainConfig, grids: Sequence[Size], text_dim
     Raises:
         ValueError: for an unknown preset, a codebook that does not factor, or grids whose windows do not tile.
     """
-    names = ("dim", "num_blocks", "num_heads", "hidden_dim")
-    changes = {name: value for name in names if (value := getattr(config, name)) is not None}
+    changes = given(config, "dim", "num_blocks", "num_heads", "hidden_dim")
     changes |= {} if text_dim is None else {"text_dim": text_dim}
     return preset(config.size, grid=whole_grid(grids), factor_sizes=factor_sizes_for(config.visual_codes), **changes)
 
@@ -274,17 +275,17 @@ class SuperResData:
         rates = {"max_noise": config.max_noise, "drop_low": config.drop_low, "drop_text": config.drop_text}
         for start in range(0, len(rows), size):
             part = rows[start : start + size]
-            pairs = self.groups[number].read(part)
-            yield self._batch(pairs, generators[start : start + size], rates), len(part) / len(rows)
+            batch = self._batch(self.groups[number].read(part), generators[start : start + size], **rates)
+            yield batch, len(part) / len(rows)
 
     def clean(self, pairs: Pairs, generators: list[torch.Generator], *, hide_all: bool) -> Batch:
         """Clips with both conditions whole."""
-        batch = self._batch(pairs, generators, {"max_noise": 0.0, "drop_low": 0.0, "drop_text": 0.0})
+        batch = self._batch(pairs, generators, max_noise=0.0, drop_low=0.0, drop_text=0.0)
         if hide_all:
             batch.corruption.masked.fill_(True)
         return batch
 
-    def _batch(self, pairs: Pairs, generators: list[torch.Generator], rates: dict[str, float]) -> Batch:
+    def _batch(self, pairs: Pairs, generators: list[torch.Generator], **rates: float) -> Batch:
         shape = (1, *pairs.high.shape[1:])
         drawn = [
             corrupt(low, shape, self.codebook_size, generator, **rates)
@@ -314,8 +315,7 @@ def validate(
         ``val/...`` to value, averaged over clips; ``first_step`` names predictions with every code hidden, and with
         several groups ``val/loss GROUP`` is that of one. Empty when nothing is held out.
     """
-    sums: dict[str, float] = {}
-    counts: dict[str, int] = {}
+    parts: list[tuple[float, dict[str, float | Tensor]]] = []
     for number, group in enumerate(data.groups):
         rows = range(group.num_train, group.num_train + group.num_held_out)
         size = min(config.micro_batch or config.batch_size, data.counts[number])
@@ -330,10 +330,8 @@ def validate(
                 values |= _values("val/first_step_" if hide_all else "val/", loss)
             if len(data.groups) > 1:
                 values[f"val/loss {group.name}"] = values["val/loss"]
-            for name, value in values.items():
-                sums[name] = sums.get(name, 0.0) + float(value) * len(part)
-                counts[name] = counts.get(name, 0) + len(part)
-    return {name: total / counts[name] for name, total in sums.items()}
+            parts.append((len(part), {name: float(value) for name, value in values.items()}))
+    return weighted_means(parts)
 
 
 def copy_accuracy(low: Tensor, high: Tensor, factor_sizes: tuple[int, ...]) -> dict[str, float | Tensor]:
