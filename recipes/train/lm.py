@@ -319,7 +319,7 @@ def _loss_values(prefix: str, task: str, loss: LMLoss) -> dict[str, float | Tens
 
 
 @torch.no_grad()
-def validate(
+def _validate(
     model: PrefixLM,
     groups: list[Group],
     *,
@@ -329,20 +329,7 @@ def validate(
     compute: Compute,
     ranks: Ranks = ALONE,
 ) -> dict[str, float | Tensor]:
-    """Losses of held-out rows, each task alone, and their mean under the tasks' weights.
-
-    Args:
-        model: the language model.
-        groups: the mixture.
-        config: the run.
-        data: where held-out rows are read.
-        captions: vectors of the texts.
-        compute: device and precision.
-        ranks: where weights are spread all processes must call, and compute the same.
-
-    Returns:
-        Names such as ``val/loss`` and ``val/loss_text_to_video`` to values.
-    """
+    """Losses of held-out rows, each task alone, and their mean under the tasks' weights; all processes must call."""
     parts = []
     for group in groups:
         rows = data.held_out[group.pool][: config.validation_rows]
@@ -480,7 +467,7 @@ def train_lm(
             spent = _Spent()
         if run.validates(step, config.validate_every):
             with evaluating(learner.average) as model_now:
-                measured = validate(
+                measured = _validate(
                     model_now, groups, config=config, data=data, captions=captions, compute=compute, ranks=ranks
                 )
             if measured:

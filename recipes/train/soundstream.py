@@ -155,7 +155,7 @@ def weights_of(config: SoundStreamTrainConfig) -> dict[str, float]:
     return {name: weight for name, weight in weights.items() if weight}
 
 
-def backward(
+def _backward(
     terms: dict[str, Tensor],
     restored: Tensor,
     *,
@@ -163,18 +163,7 @@ def backward(
     balancer: LossBalancer | None,
     ranks: Ranks,
 ) -> Tensor:
-    """Send the gradients of all terms through the codec.
-
-    Args:
-        terms: of this step, "commitment" among them.
-        restored: (b, 1, n) reconstruction that the others were computed from.
-        config: weights.
-        balancer: None adds the weighted terms.
-        ranks: this process among others.
-
-    Returns:
-        The weighted sum of all terms.
-    """
+    """Send the gradients of the weighted terms, or of the balanced ones, through the codec; gives the weighted sum."""
     weights = weights_of(config)
     heard = {name: terms[name] for name in weights if name in terms}
     commitment = config.commitment_weight * terms["commitment"]
@@ -287,7 +276,7 @@ def train_soundstream(
             }
         if critics is not None:
             terms |= critics(restored[:num_judged], audio[:num_judged], step)
-        loss = backward(terms, restored, config=config, balancer=balancer, ranks=ranks)
+        loss = _backward(terms, restored, config=config, balancer=balancer, ranks=ranks)
         ranks.average_gradients(model.parameters())
         rates = learner.step(step)
         done += 1

@@ -300,20 +300,12 @@ class SuperResData:
 
 
 @torch.no_grad()
-def validate(
+def _validate(
     model: SuperResTransformer, data: SuperResData, config: SuperResTrainConfig, compute: Compute
 ) -> dict[str, float | Tensor]:
     """Loss and accuracies on held-out clips with whole conditions and always the same masks, and the copy baseline.
 
-    Args:
-        model: the transformer.
-        data: whose groups' held-out rows are taken.
-        config: the run.
-        compute: device and precision.
-
-    Returns:
-        ``val/...`` to value, averaged over clips; ``first_step`` names predictions with every code hidden, and with
-        several groups ``val/loss GROUP`` is that of one. Empty when nothing is held out.
+    ``first_step`` names predictions with every code hidden; with several groups ``val/loss GROUP`` is that of one.
     """
     parts: list[tuple[float, dict[str, float | Tensor]]] = []
     for number, group in enumerate(data.groups):
@@ -443,7 +435,7 @@ def train_superres(
             run.log(step, ranks.means(values) | rates)
             clock, clips = time.monotonic(), 0
         if run.validates(step, config.validate_every) and ranks.is_main:
-            if validated := validate(learner.average, data, config, compute):
+            if validated := _validate(learner.average, data, config, compute):
                 run.log(step, validated)
             clock, clips = time.monotonic(), 0
 

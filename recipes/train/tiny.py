@@ -137,14 +137,13 @@ class TinyConfig:
                 )
         for name in ("lm_tokens", "superres_tokens"):
             encode = getattr(self, name)
-            for own, theirs in (
-                ("size", self.bundle.size),
-                ("num_frames", self.bundle.num_frames),
-                ("seed", self.seed),
+            for own, where, owner in (
+                ("size", "bundle.", self.bundle),
+                ("num_frames", "bundle.", self.bundle),
+                ("seed", "", self),
             ):
-                if getattr(encode, own) != theirs:
-                    where = "seed" if own == "seed" else f"bundle.{own}"
-                    raise ValueError(f"{name}.{own} is {getattr(encode, own)}, but {where} is {theirs}")
+                if (its := getattr(encode, own)) != (theirs := getattr(owner, own)):
+                    raise ValueError(f"{name}.{own} is {its}, but {where}{own} is {theirs}")
         if not self.superres_tokens.upscale:
             raise ValueError("superres_tokens.upscale must be true: super-resolution learns from both sizes")
         if self.bundle.upscaled_size != 2 * self.bundle.size:
