@@ -59,7 +59,7 @@ class Adversary(Generic[N]):
         self,
         network: N,
         optim: Optim,
-        lecam: LeCam | None = None,
+        lecam: Any = None,
         *,
         steps: int,
         first_step: int,
@@ -91,7 +91,6 @@ class Adversary(Generic[N]):
 
     def _watch(self, genuine: Tensor, made: Tensor) -> None:
         """Move LeCam's running means."""
-        assert self.lecam is not None, "only judges that have it ask"
         self.lecam.update(self.ranks.mean(genuine.float().mean()), self.ranks.mean(made.float().mean()))
 
     def _verdict(self, fake: Tensor) -> Tensor:
@@ -147,7 +146,7 @@ class Judge(Adversary[VideoDiscriminator]):
             loss = discriminator_loss(genuine, made)
         self._watch(genuine, made)
         told = _answers(loss, genuine, made)
-        if self.lecam is not None and self.lecam_weight:
+        if self.lecam_weight:
             pull = self.lecam(genuine, made)
             told["judge/lecam"] = pull.detach()
             loss = loss + self.lecam_weight * pull
@@ -196,7 +195,6 @@ class LarpJudge(Adversary[TransformerDiscriminator]):
         self.network.requires_grad_(True)
         with self.compute.autocast():
             genuine, made = self.network(real), self.network(fake)
-        assert self.lecam is not None, "this judge has it"
         pull = self.lecam(genuine.float(), made.float())
         if self.loss == "hinge":
             loss = hinge_discriminator_loss(genuine.float(), made.float())

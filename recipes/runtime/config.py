@@ -83,9 +83,7 @@ def _coerce(value: Any, hint: Any, where: str) -> Any:
             return float(value)  # YAML reads 1e-4 as a string
         except ValueError:
             raise ValueError(f"{where} must be a number, got {value!r}") from None
-    if hint is bool and isinstance(value, bool):
-        return value
-    if hint is int and isinstance(value, int) and not isinstance(value, bool):
+    if hint in (bool, int) and type(value) is hint:  # True is no number
         return value
     if hint is str and isinstance(value, (str, int, float)):
         return str(value)

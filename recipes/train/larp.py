@@ -105,10 +105,9 @@ class LarpTrainConfig(TrainConfig):
     def __post_init__(self) -> None:
         if self.steps < 1 or self.batch_size < 1 or self.discriminator_every < 1:
             raise ValueError("steps, batch_size and discriminator_every must be at least 1")
-        if self.optimizer not in ("adam", "muon"):
-            raise ValueError(f"unknown optimizer {self.optimizer!r}; known: adam, muon")
-        if self.discriminator_loss not in ("smooth", "hinge"):
-            raise ValueError(f"unknown discriminator_loss {self.discriminator_loss!r}; known: smooth, hinge")
+        for name, known in (("optimizer", ("adam", "muon")), ("discriminator_loss", ("smooth", "hinge"))):
+            if (value := getattr(self, name)) not in known:
+                raise ValueError(f"unknown {name} {value!r}; known: {', '.join(known)}")
         if bool(self.perceptual_weight) != (self.perceptual_network is not None):
             raise ValueError("perceptual_weight and perceptual_network go together; give both or neither")
         if self.init is not None and any(n is not None for n in (self.num_tokens, self.codebook_size)):
@@ -164,11 +163,7 @@ def larp_care(config: LarpTrainConfig) -> Callable[[str, nn.Parameter], Care]:
 
 
 def larp_loss(
-    out: LarpOutput,
-    video: Tensor,
-    config: LarpTrainConfig,
-    *,
-    perception: LarpPerception | None,
+    out: LarpOutput, video: Tensor, config: LarpTrainConfig, *, perception: LarpPerception | None
 ) -> tuple[Tensor, dict[str, Tensor | float]]:
     """The tokenizer's objective, but for what judge and prior say of it."""
     pixel = (out.reconstruction - video).abs().mean() / 2  # of [0, 1], as published

@@ -18,15 +18,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from llm.batching import (
-    Batch,
-    Group,
-    draw_group,
-    empty_places,
-    group_shares,
-    make_groups,
-    padding_elsewhere,
-)
+from llm.batching import Batch, Group, draw_group, empty_places, group_shares, make_groups, padding_elsewhere
 from llm.config import PRESETS, LMConfig, preset
 from llm.flops import sequence_flops
 from llm.init_from_codes import start_from_code_vectors
@@ -39,6 +31,7 @@ from recipes.loop.average import evaluating, weighted_means
 from recipes.loop.learner import Care, Learner, Optim
 from recipes.loop.run import Run, TrainConfig
 from recipes.loop.sharding import ShardedStore, save_whole, shard_from_first
+from recipes.runtime.config import given
 from recipes.runtime.device import Compute, peak_flops
 from recipes.runtime.distributed import ALONE, Ranks
 from recipes.runtime.seeds import step_generator
@@ -135,16 +128,15 @@ class LMTrainConfig(TrainConfig):
     def __post_init__(self) -> None:
         values = vars(self)
         counts = ["steps", "tokens_per_step", "batch_multiple", "validate_every", "log_every"]
-        counts += [name for name in ("micro_tokens", "recompute_every") if values[name] is not None]
+        counts += given(self, "micro_tokens", "recompute_every")
         shares = {n: values[n] for n in ("silent_share", "source_dropout", "text_dropout", "context_dropout")}
         shares |= {f"image_share[{i}]": share for i, share in enumerate(self.image_share or ())}
         shares |= {f"task_text_dropout.{task}": share for task, share in self.task_text_dropout.items()}
         shares |= {f"task_slice_dropout.{task}": share for task, share in self.task_slice_dropout.items()}
         faults = [f"{name} must be at least 1, got {values[name]}" for name in counts if values[name] < 1]
         faults += [f"{name} must lie in [0, 1], got {share}" for name, share in shares.items() if not 0 <= share <= 1]
-        for name in ("text_slots", "z_loss", "validation_rows"):
-            if not values[name] >= 0:  # NaN fails too
-                faults.append(f"{name} must not be negative, got {values[name]}")
+        least_0 = ("text_slots", "z_loss", "validation_rows")  # NaN fails too
+        faults += [f"{name} must not be negative, got {values[name]}" for name in least_0 if not values[name] >= 0]
         if self.visual_factors != 1 and self.full_softmax:
             faults.append("full_softmax needs a row for every code, so it does not go with visual_factors=2")
         for name, known in (("size", tuple(PRESETS)), ("optimizer", OPTIMIZERS), ("audio_order", ORDERS)):

@@ -30,6 +30,7 @@ from recipes.loop.adversary import Critics, all_alike
 from recipes.loop.average import evaluating
 from recipes.loop.learner import Learner, Optim
 from recipes.loop.run import Run, TrainConfig
+from recipes.runtime.config import given
 from recipes.runtime.device import Compute
 from recipes.runtime.distributed import ALONE, Ranks
 from recipes.runtime.seeds import step_generator
@@ -120,6 +121,7 @@ class SoundStreamTrainConfig(TrainConfig):
         counts = [
             *("steps", "batch_size", "num_samples", "num_mels", "use_window", "log_every", "evaluate_every"),
             *("evaluation_size", "waveform_channels", "max_waveform_channels", "spectral_channels"),
+            *given(self, "adversarial_examples"),
         ]
         weights = [
             *("mel_weight", "mel_linear_weight", "waveform_weight", "commitment_weight", "adversarial_weight"),
@@ -134,8 +136,6 @@ class SoundStreamTrainConfig(TrainConfig):
             faults.append(
                 "mel_weight and waveform_weight are both 0: nothing teaches the codec before discriminators do"
             )
-        if self.adversarial_examples is not None and self.adversarial_examples < 1:
-            faults.append(f"adversarial_examples must be at least 1, got {self.adversarial_examples}")
         if faults:
             raise ValueError("; ".join(faults))
 

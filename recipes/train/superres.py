@@ -88,13 +88,12 @@ class SuperResTrainConfig(TrainConfig):
     def __post_init__(self) -> None:
         values = vars(self)
         counts = ["steps", "batch_size", "text_slots", "validate_every", "log_every"]
-        counts += ["micro_batch"] if self.micro_batch is not None else []
+        counts += given(self, "micro_batch")
         shares = ("max_noise", "drop_low", "drop_text", "label_smoothing")
         faults = [f"{name} must be at least 1, got {values[name]}" for name in counts if values[name] < 1]
         faults += [f"{name} must lie in [0, 1], got {values[name]}" for name in shares if not 0 <= values[name] <= 1]
-        for name in ("visible_weight", "validation_rows"):
-            if values[name] < 0:
-                faults.append(f"{name} must not be negative, got {values[name]}")
+        least_0 = ("visible_weight", "validation_rows")
+        faults += [f"{name} must not be negative, got {values[name]}" for name in least_0 if values[name] < 0]
         if faults:
             raise ValueError("; ".join(faults))
 
@@ -336,9 +335,7 @@ def copy_accuracy(low: Tensor, high: Tensor, factor_sizes: tuple[int, ...]) -> d
 
 def _values(prefix: str, loss: SuperResLoss) -> dict[str, float | Tensor]:
     values: dict[str, float | Tensor] = {f"{prefix}loss": loss.loss.detach(), f"{prefix}accuracy": loss.accuracy}
-    for i, accuracy in enumerate(loss.factor_accuracy):
-        values[f"{prefix}accuracy_factor{i}"] = accuracy
-    return values
+    return values | {f"{prefix}accuracy_factor{i}": value for i, value in enumerate(loss.factor_accuracy)}
 
 
 def start_from(given: SuperResTransformer, wanted: SuperResConfig, *, text_dim: int | None) -> SuperResTransformer:

@@ -271,9 +271,8 @@ def build_t5(config: T5TrainConfig, pieces: int) -> Any:
 def t5_loss(model: Any, batch: T5Batch) -> tuple[Tensor, Tensor]:
     """The two terms of the loss, in float32."""
     attended = batch.inputs != PAD_ID
-    before = nn.functional.pad(batch.labels, (1, -1), value=PAD_ID).clamp(
-        min=PAD_ID
-    )  # the decoder sees the token before
+    # the decoder sees the token before
+    before = nn.functional.pad(batch.labels, (1, -1), value=PAD_ID).clamp(min=PAD_ID)
     out = model(input_ids=batch.inputs, attention_mask=attended.long(), decoder_input_ids=before, use_cache=False)
     cross_entropy = nn.functional.cross_entropy(
         out.logits.float().flatten(0, 1), batch.labels.flatten(), ignore_index=_IGNORED

@@ -137,12 +137,10 @@ class TinyConfig:
                 )
         for name in ("lm_tokens", "superres_tokens"):
             encode = getattr(self, name)
-            for own, where, owner in (
-                ("size", "bundle.", self.bundle),
-                ("num_frames", "bundle.", self.bundle),
-                ("seed", "", self),
-            ):
-                if (its := getattr(encode, own)) != (theirs := getattr(owner, own)):
+            wanted = {"size": self.bundle.size, "num_frames": self.bundle.num_frames, "seed": self.seed}
+            for own, theirs in wanted.items():
+                if (its := getattr(encode, own)) != theirs:
+                    where = "" if own == "seed" else "bundle."
                     raise ValueError(f"{name}.{own} is {its}, but {where}{own} is {theirs}")
         if not self.superres_tokens.upscale:
             raise ValueError("superres_tokens.upscale must be true: super-resolution learns from both sizes")
@@ -175,10 +173,8 @@ def plan_stages(
         stages = STAGES if tokenizers is None else tuple(s for s in STAGES if s not in left)
     if unknown := sorted(set(stages) - set(STAGES)):
         raise ValueError(f"unknown stages {', '.join(unknown)}; known: {', '.join(STAGES)}")
-    if config.tokenizer != "larp":
-        stages = tuple(s for s in stages if s != "larp")
-    if config.tasks is None:
-        stages = tuple(s for s in stages if s != "tasks")
+    wanted = {"larp": config.tokenizer == "larp", "tasks": config.tasks is not None}
+    stages = tuple(s for s in stages if wanted.get(s, True))
     if ranks.world > 1 and (single := [s for s in STAGES if s in stages and s not in SHARED_STAGES]):
         raise ValueError(
             f"{', '.join(single)} train in one process; name in --stages what {ranks.world} share: "
