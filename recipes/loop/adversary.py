@@ -46,7 +46,6 @@ class Adversary(Generic[N]):
     Args:
         network: the discriminators.
         optim: their rate.
-        lecam: of judges that have it, the running mean answers.
         steps: of the whole run.
         first_step: of the game.
         compute: device and precision.
@@ -54,21 +53,12 @@ class Adversary(Generic[N]):
     """
 
     title = "judge"  # under which it is saved
+    lecam: Any = None  # the running mean answers of judges that have them
 
-    def __init__(
-        self,
-        network: N,
-        optim: Optim,
-        lecam: Any = None,
-        *,
-        steps: int,
-        first_step: int,
-        compute: Compute,
-        ranks: Ranks,
-    ):
+    def __init__(self, network: N, optim: Optim, *, steps: int, first_step: int, compute: Compute, ranks: Ranks):
         self.network = network.to(compute.device)
         self.learner = Learner(self.network, optim, steps=steps, care=all_alike)
-        self.lecam, self.first_step, self.compute, self.ranks = lecam, first_step, compute, ranks
+        self.first_step, self.compute, self.ranks = first_step, compute, ranks
 
     @property
     def parts(self) -> dict[str, Any]:
@@ -136,8 +126,8 @@ class Judge(Adversary[VideoDiscriminator]):
         **shared: Any,
     ):
         network = VideoDiscriminator(clip, channels=channels, channel_multipliers=channel_multipliers)
-        super().__init__(network.to(memory_format=torch.channels_last_3d), optim, LeCam(), **shared)  # type: ignore[call-overload]
-        self.r1_cost, self.r1_every, self.lecam_weight = r1_cost, r1_every, lecam_weight
+        super().__init__(network.to(memory_format=torch.channels_last_3d), optim, **shared)  # type: ignore[call-overload]
+        self.lecam, self.lecam_weight, self.r1_cost, self.r1_every = LeCam(), lecam_weight, r1_cost, r1_every
 
     def _play(self, fake: Tensor, real: Tensor, step: int, generator: torch.Generator | None) -> dict[str, Tensor]:
         """Gradients for the judge's next step, and the tokenizer's term."""
@@ -183,8 +173,8 @@ class LarpJudge(Adversary[TransformerDiscriminator]):
         lecam_weight: float,
         **shared: Any,
     ):
-        super().__init__(network, optim, MeanLeCam(), **shared)
-        self.every, self.loss, self.lecam_weight = every, loss, lecam_weight
+        super().__init__(network, optim, **shared)
+        self.lecam, self.lecam_weight, self.every, self.loss = MeanLeCam(), lecam_weight, every, loss
 
     def _play(self, fake: Tensor, real: Tensor, step: int, generator: torch.Generator | None) -> dict[str, Tensor]:
         told = self._learn(fake.detach(), real, step, generator) if step % self.every == 0 else {}

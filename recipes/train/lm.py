@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -433,21 +434,13 @@ def train_lm(
     run = Run(folder, "language model", config, ranks, parts={"model": model, **learner.parts}, store=store)
 
     # loop
+    shared: Any = {"config": config, "data": data, "captions": captions, "ranks": ranks}
     spent = _Spent()
     for step in run.steps():
         generator = step_generator(config.seed, step)
         shares = group_shares(groups, progress=step / config.steps, image_share=config.image_share)
         group = draw_group(groups, shares, generator)
-        batches = draw_batch(
-            group,
-            step,
-            config=config,
-            data=data,
-            captions=captions,
-            generator=generator,
-            device=compute.device,
-            ranks=ranks,
-        )
+        batches = draw_batch(group, step, **shared, generator=generator, device=compute.device)
         values = _learn(model, batches, group.task, config=config, compute=compute)
         if not sharded:  # weights that are spread reduce their gradients on the way back
             ranks.average_gradients(model.parameters())
@@ -459,9 +452,7 @@ def train_lm(
             spent = _Spent()
         if run.validates(step, config.validate_every):
             with evaluating(learner.average) as model_now:
-                measured = _validate(
-                    model_now, groups, config=config, data=data, captions=captions, compute=compute, ranks=ranks
-                )
+                measured = _validate(model_now, groups, **shared, compute=compute)
             if measured:
                 run.log(step, measured)
             spent = _Spent()

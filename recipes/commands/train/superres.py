@@ -113,6 +113,8 @@ def _groups(config: Any, args: argparse.Namespace, tokenizer: Any, ranks: Any) -
 
     groups: list[Any] = []
     told: list[str] = []
+    shared = {name: getattr(config, name) for name in ("num_frames", "validation_rows", "kept_clips")}
+    shared["tokenizer"] = tokenizer
     if args.media is not None:
         media = MediaFolder.open(args.media, args.media_list)
         clips = film_clips(
@@ -127,29 +129,13 @@ def _groups(config: Any, args: argparse.Namespace, tokenizer: Any, ranks: Any) -
             tell=print if ranks.is_main else lambda line: None,
             progress=ranks.is_main,
         )
-        groups += film_groups(
-            clips,
-            tokenizer=tokenizer,
-            num_frames=config.num_frames,
-            validation_rows=config.validation_rows,
-            kept_clips=config.kept_clips,
-            weight=1.0 - config.scenes_share,
-        )
+        groups += film_groups(clips, weight=1.0 - config.scenes_share, **shared)
         for found in clips.values():
             told += [
                 f"{clip.path.relative_to(media.root)} {clip.start_s:g} {clip.caption or ''}".rstrip()
                 for clip in found.train
             ]
     if config.scenes_share > 0:
-        groups += scene_groups(
-            config.sizes,
-            tokenizer=tokenizer,
-            num_frames=config.num_frames,
-            seed=0,
-            scenes=config.scenes,
-            validation_rows=config.validation_rows,
-            kept_clips=config.kept_clips,
-            weight=config.scenes_share,
-        )
+        groups += scene_groups(config.sizes, seed=0, scenes=config.scenes, weight=config.scenes_share, **shared)
         told.append("corpus seed 0")
     return groups, told
