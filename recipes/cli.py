@@ -65,14 +65,7 @@ class Parser(argparse.ArgumentParser):
         return [option for action in self._actions for option in action.option_strings]
 
     def error(self, message: str) -> NoReturn:
-        """Raise.
-
-        Args:
-            message: of argparse.
-
-        Raises:
-            UsageError: always.
-        """
+        """Raise UsageError with argparse's message."""
         choice = re.match(r"argument \S+: invalid choice: '(.*?)' \(choose from (.*)\)", message)
         if choice:
             known = re.findall(r"[\w-]+", choice[2])
@@ -90,11 +83,7 @@ def _known(word: str, known: Sequence[str]) -> str:
 
 
 def build_parser() -> Parser:
-    """The parser of all commands.
-
-    Returns:
-        The parser, whose namespaces hold ``run``, the command's function, and ``name``, the command's name.
-    """
+    """The parser of all commands."""
     from importlib import metadata
 
     parser = Parser(
@@ -178,14 +167,7 @@ def _parse(words: list[str]) -> argparse.Namespace:
 
 
 def one_line(fault: BaseException) -> str:
-    """An error as one line for the user.
-
-    Args:
-        fault: the error.
-
-    Returns:
-        Its text with newlines folded; the file and the system's words for errors of the system.
-    """
+    """An error as one line for the user."""
     if isinstance(fault, OSError) and fault.strerror and fault.filename:
         return f"{fault.filename}: {fault.strerror}"
     return " ".join(str(fault).split()) or type(fault).__name__

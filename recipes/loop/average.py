@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -31,14 +31,7 @@ def follow_weights(averaged: nn.Module, model: nn.Module, *, decay: float, step:
 
 @contextmanager
 def evaluating(model: M) -> Iterator[M]:
-    """A model in eval mode and without gradients; it is back in its own mode behind.
-
-    Args:
-        model: put into eval mode for the duration.
-
-    Yields:
-        The same model.
-    """
+    """A model in eval mode and without gradients; it is back in its own mode behind."""
     was_training = model.training
     model.eval()
     try:
@@ -46,3 +39,14 @@ def evaluating(model: M) -> Iterator[M]:
             yield model
     finally:
         model.train(was_training)
+
+
+def weighted_means(parts: list[tuple[float, dict[str, float | Tensor]]]) -> dict[str, float | Tensor]:
+    """Weighted mean of each name over the parts, pairs of weight and values, that have it."""
+    sums: dict[str, float | Tensor] = {}
+    weights: dict[str, float] = {}
+    for weight, values in parts:
+        for name, value in values.items():
+            sums[name] = sums.get(name, 0.0) + weight * value
+            weights[name] = weights.get(name, 0.0) + weight
+    return {name: total / weights[name] for name, total in sums.items()}

@@ -45,14 +45,7 @@ class Store(Protocol):
         """
 
     def load(self, parts: dict[str, Any]) -> LoopState:
-        """Read the newest checkpoint.
-
-        Args:
-            parts: name to object with ``load_state_dict``, filled in place.
-
-        Returns:
-            The loop's state.
-        """
+        """Read the newest checkpoint: fill the parts, by name, in place, and return the loop's state."""
 
 
 class FileStore:
@@ -82,14 +75,7 @@ class FileStore:
             torch.save({"loop": asdict(state), "parts": {k: p.state_dict() for k, p in parts.items()}}, scratch)
 
     def load(self, parts: dict[str, Any]) -> LoopState:
-        """Read the file.
-
-        Args:
-            parts: as in ``Store``.
-
-        Returns:
-            The loop's state.
-        """
+        """Read the newest checkpoint: fill the parts, by name, in place, and return the loop's state."""
         saved = torch.load(self.file, map_location="cpu", weights_only=True)
         for name, part in parts.items():
             part.load_state_dict(saved["parts"][name])

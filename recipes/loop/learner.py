@@ -6,6 +6,7 @@ A ``Learner`` is held by a program and not inherited. The program computes gradi
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -14,7 +15,6 @@ import torch
 from torch import Tensor, nn
 
 from recipes.loop.average import follow_weights
-from recipes.loop.schedule import warmup_cosine
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -63,16 +63,16 @@ class Optim:
             raise ValueError("; ".join(faults))
 
     def share(self, step: int, steps: int) -> float:
-        """Share of the peak learning rate: a linear warm-up, then half a cosine down to ``final_lr``.
+        """Share of the peak learning rate: a linear warm-up to 1, then half a cosine down to ``final_lr``.
 
         Args:
             step: optimizer step, from 0.
             steps: of the whole run.
-
-        Returns:
-            A number in [0, 1].
         """
-        return warmup_cosine(step, steps=steps, warmup=self.warmup_steps, floor=self.final_lr)
+        if step < self.warmup_steps:
+            return (step + 1) / self.warmup_steps
+        done = (step - self.warmup_steps) / max(1, steps - self.warmup_steps)
+        return self.final_lr + (1 - self.final_lr) * 0.5 * (1 + math.cos(math.pi * done))
 
 
 class Care(NamedTuple):
@@ -149,14 +149,7 @@ class Learner(Generic[M]):
         return {**self.optimizers, **({} if self.average is self.model else {"average": self.average})}
 
     def step(self, step: int) -> dict[str, Tensor | float]:
-        """Change the weights by the gradients that they hold, and forget those.
-
-        Args:
-            step: optimizer step, from 0.
-
-        Returns:
-            "train/lr" and "train/grad_norm", the norm before it was cut.
-        """
+        """Change the weights by their gradients and forget those; gives the rate and the norm before it was cut."""
         lr = self.optim.lr * self.optim.share(step, self.steps)
         most = float("inf") if self.optim.grad_clip is None else self.optim.grad_clip
         norm: Any = nn.utils.clip_grad_norm_(self.model.parameters(), most)

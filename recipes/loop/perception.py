@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -11,27 +13,17 @@ from mmtok.features.vgg import LPIPS, VGG16, perceptual_loss
 
 
 def perceptual_network(name: str) -> torch.nn.Module:
-    """A frozen network with ``layers``, by the config's name.
-
-    Args:
-        name: see ``Magvit2TrainConfig.perceptual_network``.
-
-    Returns:
-        The network.
-
-    Raises:
-        FileNotFoundError: if its file is absent.
-        ValueError: for an unknown name.
-    """
+    """A frozen network with ``layers``, by its name in ``Magvit2TrainConfig.perceptual_network``."""
     kind, _, path = name.partition(":")
     if kind == "random" and not path:
         return SqueezeNet()
-    if kind == "squeezenet" and path:
-        return SqueezeNet.from_npz(path)
-    if kind == "vgg16" and path:
-        return VGG16.from_file(path)
-    if kind == "resnet50" and path:
-        return ResNetLogits.from_pretrained(path)
+    read: dict[str, Callable[[str], nn.Module]] = {
+        "squeezenet": SqueezeNet.from_npz,
+        "vgg16": VGG16.from_file,
+        "resnet50": ResNetLogits.from_pretrained,
+    }
+    if kind in read and path:
+        return read[kind](path)
     raise ValueError(f"unknown perceptual_network {name!r}; known: squeezenet:F, vgg16:F, resnet50:FOLDER, random")
 
 

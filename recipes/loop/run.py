@@ -17,14 +17,20 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, cast
 
 import torch
 from rich.progress import TextColumn
+from torch import nn
 
-from mmtok.files import write_atomically, writing
+from mmtok.contract import VisualTokenizer
+from mmtok.files import write_atomically
+from recipes.figures.plots import Curve, plot_panels
+from recipes.figures.sheets import reconstruction_sheet
+from recipes.loop.average import evaluating
 from recipes.loop.checkpoint import FileStore, LoopState, Store
 from recipes.loop.tracking import open_tracker
 from recipes.runtime.config import to_dict
@@ -35,30 +41,24 @@ from recipes.runtime.records import same_config
 AGREE_EVERY = 10  # steps between two questions to the first process whether it is time to save
 
 
-class TrainConfig(Protocol):
-    """What a run reads of its program's config, a dataclass."""
+@dataclass(frozen=True)
+class TrainConfig:
+    """What every training is told.
+
+    Attributes:
+        seed: of weights, data and every draw.
+        log_every: steps between log lines.
+        save_every_s: seconds between checkpoints.
+    """
+
+    seed: int = 0
+    log_every: int = 10
+    save_every_s: float = 120.0
 
     @property
     def steps(self) -> int:
-        """Optimizer steps of the whole run."""
-
-    @property
-    def log_every(self) -> int:
-        """Steps between log lines."""
-
-    @property
-    def save_every_s(self) -> float:
-        """Seconds between checkpoints."""
-
-
-class Saves(Protocol):
-    """A model that can be saved."""
-
-    def eval(self) -> Any:
-        """Put it into eval mode."""
-
-    def save_pretrained(self, folder: Path) -> Any:
-        """Write it."""
+        """Optimizer steps of the whole run, a number of each program's own."""
+        raise NotImplementedError
 
 
 class Run:
@@ -104,13 +104,9 @@ class Run:
         """
         self._resume()
         self._started = self._last_save = self._last_look = time.monotonic()
-        if not self.ranks.is_main:
-            for step in range(self.state.step, self.config.steps):
-                yield step
-                self.maybe_save(step)
-            return
-        self._tracker = open_tracker(self.title, self.folder, self._numbers)
-        with progress_bar(TextColumn("{task.fields[shown]}"), console=None) as bar:
+        if self.ranks.is_main:
+            self._tracker = open_tracker(self.title, self.folder, self._numbers)
+        with progress_bar(TextColumn("{task.fields[shown]}"), console=None, disable=not self.ranks.is_main) as bar:
             task = bar.add_task(self.title, total=self.config.steps, completed=self.state.step, shown="")
             for step in range(self.state.step, self.config.steps):
                 yield step
@@ -137,14 +133,7 @@ class Run:
         return step + 1 == self.config.steps
 
     def logs(self, step: int) -> bool:
-        """Whether a line of the log is due: every ``log_every`` steps, and at the end.
-
-        Args:
-            step: the step just done.
-
-        Returns:
-            The same for all processes.
-        """
+        """Whether a line of the log is due: every ``log_every`` steps, and at the end."""
         return step % self.config.log_every == 0 or self._last(step)
 
     def validates(self, step: int, every: int) -> bool:
@@ -160,18 +149,28 @@ class Run:
         return (step + 1) % every == 0 or self._last(step)
 
     def looks(self, every_s: float) -> bool:
-        """Whether it is time to draw a sheet of pictures; the first process alone draws.
-
-        Args:
-            every_s: seconds between sheets.
-
-        Returns:
-            True once each time.
-        """
+        """Whether the last sheet of pictures is ``every_s`` seconds ago; the first process alone draws."""
         if not self.ranks.is_main or time.monotonic() - self._last_look < every_s:
             return False
         self._last_look = time.monotonic()
         return True
+
+    def show(self, model: nn.Module, clips: Sequence[torch.Tensor], every_s: float = 0.0) -> None:
+        """Draw reconstructions.png, where the last one is old.
+
+        Args:
+            model: a visual tokenizer.
+            clips: shown, (b, 3, t, h, w) each.
+            every_s: seconds between two.
+        """
+        if self.looks(every_s):
+            device = next(model.parameters()).device
+            with evaluating(model):
+                reconstruction_sheet(
+                    cast(VisualTokenizer, model),
+                    [clip.to(device) for clip in clips],
+                    self.folder / "reconstructions.png",
+                )
 
     def log(self, step: int, values: dict[str, float | torch.Tensor]) -> None:
         """Append one line to log.jsonl and show the losses beside the bar.
@@ -197,11 +196,7 @@ class Run:
         self._shown = "  ".join(f"{k.split('/')[-1]} {v:.3g}" for k, v in list(plain.items())[:3])
 
     def save(self, next_step: int) -> None:
-        """Write the checkpoint and the curves, atomically.
-
-        Args:
-            next_step: the step a resumed run starts with.
-        """
+        """Write the checkpoint, from which a resumed run starts with ``next_step``, and the curves, atomically."""
         if not (self.ranks.is_main or self._store.joint):
             return
         elapsed = self.state.elapsed_s + time.monotonic() - self._started
@@ -214,15 +209,15 @@ class Run:
         """``save`` when the last one is ``save_every_s`` ago."""
         due = time.monotonic() - self._last_save >= self.config.save_every_s
         if self._store.joint and self.ranks.world > 1:  # one that saved alone would wait for ever, and asking costs
-            due = step % AGREE_EVERY == 0 and self.ranks.agree(due)
+            due = step % AGREE_EVERY == 0 and self.ranks.from_first(due)
         if due:
             self.save(step + 1)
 
-    def finish(self, model: Saves | None = None) -> Path:
+    def finish(self, model: Any = None) -> Path:
         """Final checkpoint and curves, and what was learned.
 
         Args:
-            model: written by the first process; None where a program writes it in its own way.
+            model: saved by the first process; None where a program writes it in its own way.
 
         Returns:
             ``folder / "model"``.
@@ -241,27 +236,8 @@ class Run:
 
     def plot(self) -> None:
         """Draw curves.png: one panel for every logged name but the clock."""
-        import matplotlib
-
-        matplotlib.use("Agg")
-        import matplotlib.pyplot as plt
-
-        rows = self.read_log()
-        names = sorted({k for row in rows for k in row} - {"step", "perf/seconds"})
-        if not names:
-            return
-        columns = min(3, len(names))
-        lines = -(-len(names) // columns)
-        figure, axes = plt.subplots(lines, columns, figsize=(5 * columns, 3 * lines), squeeze=False)
-        for axis, name in zip(axes.flat, names, strict=False):
-            points = [(row["step"], row[name]) for row in rows if name in row]
-            axis.plot([p[0] for p in points], [p[1] for p in points], linewidth=1)
-            axis.set_title(name, fontsize=9)
-            axis.grid(alpha=0.3)
-        for axis in list(axes.flat)[len(names) :]:
-            axis.axis("off")
-        figure.suptitle(self.title)
-        figure.tight_layout()
-        with writing(self.folder / "curves.png") as scratch:
-            figure.savefig(scratch, dpi=80)
-        plt.close(figure)
+        rows, panels = self.read_log(), {}
+        for name in sorted({k for row in rows for k in row} - {"step", "perf/seconds"}):
+            told = [row for row in rows if name in row]
+            panels[name] = [Curve([row["step"] for row in told], [row[name] for row in told], style={"linewidth": 1})]
+        plot_panels(self.folder / "curves.png", panels, size=(5, 3), title=self.title, dpi=80)

@@ -36,14 +36,7 @@ from recipes.runtime.distributed import Ranks
 
 
 def shard(model: PrefixLM) -> PrefixLM:
-    """Spread a model's weights over all processes, layer by layer.
-
-    Args:
-        model: the same on all processes; changed in place.
-
-    Returns:
-        The same model.
-    """
+    """Spread a model's weights over all processes, layer by layer, in place; it must be the same on all."""
     for layer in model.model.layers:
         fully_shard(layer)
     fully_shard(model)
@@ -147,14 +140,7 @@ class ShardedStore:
         self.ranks.wait()
 
     def load(self, parts: dict[str, Any]) -> LoopState:
-        """Read the newest checkpoint, whatever number of processes wrote it.
-
-        Args:
-            parts: as in ``recipes.loop.checkpoint.Store``.
-
-        Returns:
-            The loop's state.
-        """
+        """Read the newest checkpoint, whatever number of processes wrote it."""
         newest = self._newest()
         assert newest is not None, "load is called where a checkpoint exists"
         states = _states(parts)

@@ -83,9 +83,7 @@ def _coerce(value: Any, hint: Any, where: str) -> Any:
             return float(value)  # YAML reads 1e-4 as a string
         except ValueError:
             raise ValueError(f"{where} must be a number, got {value!r}") from None
-    if hint is bool and isinstance(value, bool):
-        return value
-    if hint is int and isinstance(value, int) and not isinstance(value, bool):
+    if hint in (bool, int) and type(value) is hint:  # True is no number
         return value
     if hint is str and isinstance(value, (str, int, float)):
         return str(value)
@@ -197,15 +195,18 @@ def load_config(cls: type[T], path: Path | None, overrides: list[str]) -> T:
     return from_dict(cls, merge(values, overrides))
 
 
-def to_dict(config: Any) -> dict[str, Any]:
-    """The dataclass as plain lists, tables and numbers, ready for YAML or JSON.
+def given(config: Any, *names: str) -> dict[str, Any]:
+    """Those of a config's numbers that are not None.
 
     Args:
         config: a dataclass instance.
-
-    Returns:
-        Nested plain values.
+        names: which to look at.
     """
+    return {name: value for name in names if (value := getattr(config, name)) is not None}
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """A dataclass as plain lists, tables and numbers, ready for YAML or JSON."""
 
     def plain(value: Any) -> Any:
         if isinstance(value, dict):

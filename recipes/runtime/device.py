@@ -35,11 +35,7 @@ class Compute:
     reason: str
 
     def autocast(self) -> contextlib.AbstractContextManager:
-        """A context in which products run in ``dtype`` (a no-op for float32).
-
-        Returns:
-            The context manager.
-        """
+        """A context in which products run in ``dtype`` (a no-op for float32)."""
         if self.dtype == torch.float32:
             return contextlib.nullcontext()
         return torch.autocast(self.device.type, dtype=self.dtype)
@@ -65,26 +61,15 @@ def choose_compute(device: str = "auto", precision: str = "auto") -> Compute:
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise ValueError(f"device {device!r} asked for, but this torch sees no CUDA device")
     if precision == "auto":
-        if device.startswith("cuda"):
-            fast = torch.cuda.is_bf16_supported()
-        elif device == "cpu":
-            fast = bool(getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)())
-        else:
-            fast = False
+        fast = device.startswith("cuda") and torch.cuda.is_bf16_supported()
+        fast = fast or (device == "cpu" and getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)())
         precision = "bfloat16" if fast else "float32"
     why = "it computes bfloat16 products natively" if precision == "bfloat16" else "no native bfloat16 products"
     return Compute(torch.device(device), getattr(torch, precision), f"{device}, {precision}: {why}")
 
 
 def peak_flops(compute: Compute) -> float:
-    """Floating-point operations a second that a device can do at best in the type of its products.
-
-    Args:
-        compute: device and precision.
-
-    Returns:
-        The data sheet's figure for a known GPU in bfloat16; elsewhere that of a square product, measured here (0.1 s).
-    """
+    """FLOP/s at best: a known GPU's data sheet in bfloat16, else those of a square product, timed here (0.1 s)."""
     if compute.device.type == "cuda" and compute.dtype == torch.bfloat16:
         name = torch.cuda.get_device_name(compute.device)
         for known, peak in PEAKS.items():

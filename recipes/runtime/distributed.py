@@ -38,27 +38,13 @@ class Ranks:
         return self.rank == 0
 
     def share(self, count: int) -> range:
-        """Which of ``count`` examples this process takes.
-
-        Args:
-            count: examples of a batch.
-
-        Returns:
-            Their numbers.
-
-        Raises:
-            ValueError: if they cannot be shared evenly, which would weigh them unequally.
-        """
+        """Which of ``count`` examples this process takes; ValueError where not all take as many, a mean of unequals."""
         if count % self.world:
             raise ValueError(f"a batch of {count} cannot be shared by {self.world} processes; use a multiple")
         return range(self.rank, count, self.world)
 
     def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Replace gradients by their mean over all processes.
-
-        Args:
-            parameters: those that were trained; parameters without a gradient are left out on all processes alike.
-        """
+        """Replace gradients by their mean over all processes; those that are None must be None on all."""
         if self.world == 1:
             return
         gradients = [p.grad for p in parameters if p.grad is not None]
@@ -71,14 +57,7 @@ class Ranks:
             gradient.copy_(part.view_as(gradient))
 
     def mean(self, value: Tensor) -> Tensor:
-        """Mean of a tensor over all processes.
-
-        Args:
-            value: of one shape on all of them.
-
-        Returns:
-            The mean, detached.
-        """
+        """Mean, detached, of a tensor of one shape on all processes."""
         value = value.detach().clone()
         if self.world > 1:
             dist.all_reduce(value)
@@ -86,14 +65,7 @@ class Ranks:
         return value
 
     def gather(self, value: Tensor) -> Tensor:
-        """The same tensor of all processes, one behind the other.
-
-        Args:
-            value: of one shape on all of them.
-
-        Returns:
-            Joined along the first axis.
-        """
+        """The tensors of all processes, of one shape, joined along the first axis."""
         if self.world == 1:
             return value
         parts = [torch.empty_like(value) for _ in range(self.world)]
@@ -101,14 +73,7 @@ class Ranks:
         return torch.cat(parts)
 
     def means(self, values: dict[str, Tensor | float]) -> dict[str, Tensor | float]:
-        """Logged numbers averaged over all processes.
-
-        Args:
-            values: the same names on all of them.
-
-        Returns:
-            Name to mean.
-        """
+        """Numbers of the same names on all processes, averaged over these."""
         if self.world == 1:
             return values
         device = next((v.device for v in values.values() if isinstance(v, Tensor)), torch.device("cpu"))
@@ -116,33 +81,11 @@ class Ranks:
         return dict(zip(values, self.mean(stacked).unbind(), strict=True))
 
     def from_first(self, value: T) -> T:
-        """The first process' value, on all of them.
-
-        Args:
-            value: any picklable object; what the other processes give is ignored.
-
-        Returns:
-            The first one's.
-        """
+        """The first process' value, any picklable object, on all of them."""
         box = [value]
         if self.world > 1:
             dist.broadcast_object_list(box, src=0)
         return box[0]
-
-    def agree(self, choice: bool) -> bool:
-        """The first process' choice, on all of them.
-
-        Args:
-            choice: this process'.
-
-        Returns:
-            The first one's.
-        """
-        if self.world == 1:
-            return choice
-        chosen = [choice]
-        dist.broadcast_object_list(chosen)
-        return chosen[0]
 
     def wait(self) -> None:
         """Go on when all processes are here."""
@@ -154,28 +97,14 @@ ALONE = Ranks()
 
 
 def own_device(device: str) -> str:
-    """The device of this process: ``cuda`` becomes this process' GPU.
-
-    Args:
-        device: as asked for.
-
-    Returns:
-        The same, or "cuda:LOCAL_RANK" under torchrun.
-    """
+    """The device of this process: ``cuda``, or ``auto`` where that is CUDA, becomes its own GPU under torchrun."""
     local = os.environ.get("LOCAL_RANK")
     shared = device == "cuda" or (device == "auto" and torch.cuda.is_available())
     return f"cuda:{local}" if local is not None and shared else device
 
 
 def join(device: torch.device) -> Ranks:
-    """Find the other processes that torchrun started.
-
-    Args:
-        device: CUDA uses NCCL, anything else Gloo.
-
-    Returns:
-        This process' place; a single one without torchrun.
-    """
+    """This process' place among those that torchrun started; CUDA uses NCCL, anything else Gloo."""
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world == 1:
         return ALONE

@@ -53,11 +53,7 @@ def forget_peak() -> None:
 
 
 def peak_gb() -> float:
-    """Largest resident memory since the last ``forget_peak``, interpreter and weights included.
-
-    Returns:
-        10^9 bytes.
-    """
+    """Largest resident memory since the last ``forget_peak``, interpreter and weights included, in 10^9 bytes."""
     if _STATUS.exists():
         line = next(x for x in _STATUS.read_text().splitlines() if x.startswith("VmHWM"))
         return int(line.split()[1]) * 1024 / 1e9

@@ -88,14 +88,7 @@ def counting(*, title: str, total: int, done: int, unit: str) -> Iterator[Callab
 
 @contextmanager
 def blocks_bar(title: str) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar for work that tells how many of its blocks are done.
-
-    Args:
-        title: shown beside the bar.
-
-    Yields:
-        What is called with (blocks done, blocks in all).
-    """
+    """A progress bar for work that calls what it yields with (blocks done, blocks in all)."""
     with progress_bar() as bar:
         task = bar.add_task(title, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
@@ -103,11 +96,7 @@ def blocks_bar(title: str) -> Iterator[Callable[[int, int], None]]:
 
 @contextmanager
 def sampling_bar() -> Iterator[Callable[[str, int, int], None]]:
-    """A progress bar for each stage that a pipeline reports, on a terminal only.
-
-    Yields:
-        What the pipeline calls with (stage, done, in all).
-    """
+    """A bar for each stage that a pipeline reports as (stage, done, in all), on a terminal only."""
     console = Console(stderr=True)
     with progress_bar(console=console, transient=True, disable=not console.is_terminal, refresh_per_second=4) as bar:
         tasks: dict[str, Any] = {}

@@ -21,23 +21,20 @@ def same_study(folder: Path, numbers: dict[str, Any]) -> None:
     Raises:
         ValueError: if the folder holds a study with others.
     """
-    told, record = json.dumps(numbers, indent=1) + "\n", folder / "config.json"
-    if record.exists() and record.read_text() != told:
-        old = old_words(json.loads(record.read_text()))
-        why = f"numbers of other names ({'; '.join(old)})" if old else "other numbers"
-        raise ValueError(f"{folder} holds a study with {why}; delete it or use another --out")
-    write_atomically(record, told)
+    record = folder / "config.json"
+    if record.exists() and (there := json.loads(record.read_text())) != numbers:
+        raise ValueError(f"{folder} holds a study with {other_numbers(there)}; delete it or use another --out")
+    write_atomically(record, json.dumps(numbers, indent=1) + "\n")
+
+
+def other_numbers(there: dict[str, Any]) -> str:
+    """What a record holds that is not what was wanted: "other numbers", or such that have other names now."""
+    old = old_words(there)
+    return f"numbers of other names ({'; '.join(old)})" if old else "other numbers"
 
 
 def begun(folder: Path) -> bool:
-    """Whether a folder holds a run that stopped, or finished.
-
-    Args:
-        folder: of the run.
-
-    Returns:
-        True where there is a checkpoint.
-    """
+    """Whether a folder holds a run that stopped, or finished: a checkpoint."""
     return (folder / "checkpoint.pt").exists() or (folder / "checkpoint").exists()
 
 

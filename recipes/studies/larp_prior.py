@@ -91,13 +91,9 @@ def features(network: SqueezeNet, video: Tensor) -> dict[str, Tensor]:
         "frames" and "differences", each (b * FEATURE_FRAMES, d).
     """
     places = torch.linspace(0, video.shape[2] - 2, FEATURE_FRAMES).round().long()
-    out = {}
-    for name, chosen in (
-        ("frames", video[:, :, places]),
-        ("differences", (video[:, :, places + 1] - video[:, :, places]) / 2),
-    ):
-        out[name] = network.features(chosen.transpose(1, 2).flatten(0, 1))
-    return out
+    frames = video[:, :, places]
+    chosen = {"frames": frames, "differences": (video[:, :, places + 1] - frames) / 2}
+    return {name: network.features(pictures.transpose(1, 2).flatten(0, 1)) for name, pictures in chosen.items()}
 
 
 @torch.inference_mode()
@@ -120,7 +116,7 @@ def real_features(config: StudyConfig, network: SqueezeNet, file: Path) -> dict[
 
 
 @torch.inference_mode()
-def measure(
+def _measure(
     config: StudyConfig,
     tokenizer: Larp,
     generator: LarpAR,
@@ -130,19 +126,9 @@ def measure(
     seed: int,
     compute: Compute,
 ) -> tuple[dict[str, float], Tensor]:
-    """Figures of one tokenizer and its generator, whose classes are those of the clips it is compared with.
+    """Figures of a tokenizer and its generator, whose classes are those of the clips they are compared with.
 
-    Args:
-        config: numbers of samples.
-        tokenizer: LARP.
-        generator: trained on its codes.
-        network: SqueezeNet.
-        real: of ``real_features``.
-        seed: of the sampling.
-        compute: device.
-
-    Returns:
-        Figures by name, and a sheet (3, h, w): unseen clips, their reconstructions, generated clips of their classes.
+    The sheet (3, h, w) shows unseen clips, their reconstructions, and generated clips of their classes.
     """
     source = torch.Generator().manual_seed(seed)
     kept: dict[str, list[Tensor]] = {}
@@ -206,27 +192,18 @@ def run_one(
     if not (folder / "ar" / "model" / "config.json").exists():
         train_larp_ar(ar_config, folder / "ar", data=LarpCodes.load(file), compute=compute)
     generator = LarpAR.from_pretrained(folder / "ar" / "model").to(compute.device)
-    figures, sheet = measure(config, tokenizer, generator, network, real, seed=seed, compute=compute)
+    figures, sheet = _measure(config, tokenizer, generator, network, real, seed=seed, compute=compute)
     rows = [json.loads(line) for line in (folder / "ar" / "log.jsonl").read_text().splitlines()]
     figures["ar_loss"] = [row["val/loss"] for row in rows if "val/loss" in row][-1]
     write_png(folder / "sheet.png", F.interpolate(sheet[None], scale_factor=2)[0])
     write_atomically(result, json.dumps({k: round(v, 4) for k, v in figures.items()}, indent=1) + "\n")
 
 
-def gather(config: StudyConfig, folder: Path) -> dict[str, Any]:
-    """Results that are there, by variant, with mean and standard deviation over seeds.
-
-    Args:
-        config: seeds.
-        folder: of the study.
-
-    Returns:
-        "protocol", and for each variant "seeds" and, per figure, [mean, deviation].
-    """
+def _gather(config: StudyConfig, folder: Path) -> dict[str, Any]:
+    """Results that are there: for each variant its seeds and, per figure, mean, deviation and each value."""
     out: dict[str, Any] = {
         "protocol": f"corpus shapes seed 0; {config.samples} generated clips of the classes of as many unseen ones, "
-        f"{FEATURE_FRAMES} frames each, SqueezeNet v1.0; no guidance, "
-        "temperature 1",
+        f"{FEATURE_FRAMES} frames each, SqueezeNet v1.0; no guidance, temperature 1",
         "config": asdict(config),
     }
     for variant in VARIANTS:
@@ -234,21 +211,16 @@ def gather(config: StudyConfig, folder: Path) -> dict[str, Any]:
         found = [json.loads(f.read_text()) for f in files if f.exists()]
         if not found:
             continue
-        table = {n: torch.tensor([row[n] for row in found]) for n in (*FIGURES, "codes_used")}
         out[variant] = {"seeds": len(found)}
-        for name, values in table.items():
+        for name in (*FIGURES, "codes_used"):
+            values = torch.tensor([row[name] for row in found])
             spread = float(values.std()) if len(values) > 1 else 0.0
             out[variant][name] = {"mean": float(values.mean()), "std": spread, "each": values.tolist()}
     return out
 
 
-def plot(result: dict[str, Any], file: Path) -> None:
-    """One panel a figure: every seed as a point, the mean as a line.
-
-    Args:
-        result: of ``gather``.
-        file: PNG to write.
-    """
+def _plot(result: dict[str, Any], file: Path) -> None:
+    """One panel a figure: every seed as a point, the mean as a line."""
     variants = [v for v in VARIANTS if v in result]
     panels: dict[str, list[Curve]] = {title: [] for title in FIGURES.values()}
     for name, title in FIGURES.items():
@@ -292,9 +264,9 @@ def main(argv: list[str] | None = None) -> int:
             if args.variant in (None, variant):
                 folder = args.out / f"{variant}_{seed}"
                 run_one(config, folder, network, real, prior=prior, seed=seed, compute=compute)
-    result = gather(config, args.out)
+    result = _gather(config, args.out)
     write_atomically(args.out / "result.json", json.dumps(result, indent=1) + "\n")
-    plot(result, args.out / "study.png")
+    _plot(result, args.out / "study.png")
     for variant in VARIANTS:
         for name, values in result.get(variant, {}).items():
             if name != "seeds":

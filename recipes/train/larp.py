@@ -22,19 +22,18 @@ from mmtok.metrics.visual import psnr_db
 from mmtok.visual.larp import Larp, LarpOutput, LarpParams, find_larp
 from mmtok.visual.larp_start import start_local
 from recipes.corpora.sources import ClipSource, draw_clips, held_clips
-from recipes.figures.sheets import reconstruction_sheet
 from recipes.loop.adversary import LarpJudge
-from recipes.loop.average import evaluating
 from recipes.loop.learner import Care, Learner, Optim, matrices_decay
 from recipes.loop.perception import LarpPerception
-from recipes.loop.run import Run
+from recipes.loop.run import Run, TrainConfig
+from recipes.runtime.config import given
 from recipes.runtime.device import Compute
 from recipes.runtime.distributed import ALONE, Ranks
 from recipes.runtime.seeds import step_generator
 
 
 @dataclass(frozen=True)
-class LarpTrainConfig:
+class LarpTrainConfig(TrainConfig):
     """Options of ``train_larp``; the defaults are a smoke run, ``configs/larp_l_long.yaml`` the published numbers.
 
     Attributes:
@@ -44,7 +43,6 @@ class LarpTrainConfig:
         adaptive_tokens: fewest tokens of an adaptive training, whose steps use random numbers of them, the first ones.
         init: folder of a tokenizer to start from instead of random weights.
         use_prior: False trains without the prior, the paper's ablation.
-        seed: decides weights, data and every draw.
         steps: optimizer steps.
         batch_size: clips a step.
         optim: of the tokenizer. As published there is no decay, no limit and no average.
@@ -70,9 +68,7 @@ class LarpTrainConfig:
         quantization_weight: commitment and codebook terms.
         prior_weight: the prior's cross entropy.
         use_window: steps over which the use of the codebook is measured.
-        log_every: steps between log lines.
         sheet_every_s: seconds between pictures of reconstructions.
-        save_every_s: seconds between checkpoints.
     """
 
     preset: str = "larp-tiny"
@@ -81,7 +77,6 @@ class LarpTrainConfig:
     adaptive_tokens: int | None = None
     init: str | None = None
     use_prior: bool = True
-    seed: int = 0
     steps: int = 4
     batch_size: int = 2
     optimizer: str = "adam"
@@ -106,15 +101,13 @@ class LarpTrainConfig:
     use_window: int = 100
     log_every: int = 20
     sheet_every_s: float = 300.0
-    save_every_s: float = 120.0
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.batch_size < 1 or self.discriminator_every < 1:
             raise ValueError("steps, batch_size and discriminator_every must be at least 1")
-        if self.optimizer not in ("adam", "muon"):
-            raise ValueError(f"unknown optimizer {self.optimizer!r}; known: adam, muon")
-        if self.discriminator_loss not in ("smooth", "hinge"):
-            raise ValueError(f"unknown discriminator_loss {self.discriminator_loss!r}; known: smooth, hinge")
+        for name, known in (("optimizer", ("adam", "muon")), ("discriminator_loss", ("smooth", "hinge"))):
+            if (value := getattr(self, name)) not in known:
+                raise ValueError(f"unknown {name} {value!r}; known: {', '.join(known)}")
         if bool(self.perceptual_weight) != (self.perceptual_network is not None):
             raise ValueError("perceptual_weight and perceptual_network go together; give both or neither")
         if self.init is not None and any(n is not None for n in (self.num_tokens, self.codebook_size)):
@@ -124,33 +117,14 @@ class LarpTrainConfig:
 
 
 def larp_params(config: LarpTrainConfig) -> LarpParams:
-    """Sizes of the model before its first step.
-
-    Args:
-        config: the run.
-
-    Returns:
-        Those of ``init`` where it is given, else the preset with the run's changes, its prior included, which takes at
-        least as many tokens as there are.
-
-    Raises:
-        ValueError: for an unknown preset, or sizes that do not fit.
-    """
+    """Sizes of the model before its first step: those of ``init`` if given, else the preset with the run's changes."""
     if config.init is not None:
-        params = _init(config).params
-        return replace(params, adaptive_tokens=config.adaptive_tokens)
-    params = find_larp(config.preset)
-    count = params.num_tokens if config.num_tokens is None else config.num_tokens
-    prior = params.prior
-    if prior is not None:
-        prior = replace(prior, max_tokens=max(count, prior.max_tokens))
-    return replace(
-        params,
-        num_tokens=count,
-        codebook_size=params.codebook_size if config.codebook_size is None else config.codebook_size,
-        adaptive_tokens=config.adaptive_tokens,
-        prior=prior,
-    )
+        return replace(_init(config).params, adaptive_tokens=config.adaptive_tokens)
+    params, changes = find_larp(config.preset), given(config, "num_tokens", "codebook_size", "adaptive_tokens")
+    if params.prior is not None:  # it takes at least as many tokens as there are
+        most = max(changes.get("num_tokens", params.num_tokens), params.prior.max_tokens)
+        changes["prior"] = replace(params.prior, max_tokens=most)
+    return replace(params, **{"adaptive_tokens": None} | changes)
 
 
 def _init(config: LarpTrainConfig) -> Larp:
@@ -164,14 +138,14 @@ def _init(config: LarpTrainConfig) -> Larp:
 
 
 def _start(config: LarpTrainConfig) -> Larp:
-    if config.init is None:
+    if config.init is not None:
+        model = _init(config)
+        model.params = replace(model.params, adaptive_tokens=config.adaptive_tokens)
+    else:
         model = Larp(larp_params(config))
         if config.local_start:
             start_local(model, step_generator(config.seed, -2))
-        return model if config.use_prior else model.without_prior()  # the other weights are the same either way
-    model = _init(config)
-    model.params = replace(model.params, adaptive_tokens=config.adaptive_tokens)
-    return model if config.use_prior else model.without_prior()
+    return model if config.use_prior else model.without_prior()  # the other weights are the same either way
 
 
 def larp_care(config: LarpTrainConfig) -> Callable[[str, nn.Parameter], Care]:
@@ -189,11 +163,7 @@ def larp_care(config: LarpTrainConfig) -> Callable[[str, nn.Parameter], Care]:
 
 
 def larp_loss(
-    out: LarpOutput,
-    video: Tensor,
-    config: LarpTrainConfig,
-    *,
-    perception: LarpPerception | None,
+    out: LarpOutput, video: Tensor, config: LarpTrainConfig, *, perception: LarpPerception | None
 ) -> tuple[Tensor, dict[str, Tensor | float]]:
     """The tokenizer's objective, but for what judge and prior say of it."""
     pixel = (out.reconstruction - video).abs().mean() / 2  # of [0, 1], as published
@@ -256,9 +226,7 @@ def train_larp(
     # run
     parts = {"model": model, **learner.parts, "use": use, **({} if judge is None else judge.parts)}
     run = Run(folder, "larp", config, ranks, parts=parts)
-    sheet = run.folder / "reconstructions.png"
     held = held_clips(clip_source, seed=config.seed, num_frames=params.num_frames, sizes=(params.size,))
-    held = [video.to(compute.device) for video in held]
 
     # loop
     for step in run.steps():
@@ -294,14 +262,11 @@ def train_larp(
         if run.logs(step):
             codes = {"vq/use": float(use.share()), "vq/entropy_bits": float(use.entropy_bits())}
             run.log(step, ranks.means({**logged, **opinion}) | codes | rates)
-        if run.looks(config.sheet_every_s):
-            with evaluating(learner.average) as shown:
-                reconstruction_sheet(shown, held, sheet)
+        run.show(learner.average, held, config.sheet_every_s)
 
     # finish
     finished = run.finish(learner.average)
-    if ranks.is_main:
-        reconstruction_sheet(learner.average, held, sheet)
+    run.show(learner.average, held)
     return finished
 
 

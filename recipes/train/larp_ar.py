@@ -18,14 +18,15 @@ from torch import Tensor, nn
 from llm.larp_ar import LarpAR, LarpARConfig, larp_ar_config
 from recipes.loop.average import evaluating
 from recipes.loop.learner import Care, Learner, Optim
-from recipes.loop.run import Run
+from recipes.loop.run import Run, TrainConfig
+from recipes.runtime.config import given
 from recipes.runtime.device import Compute
 from recipes.runtime.seeds import step_generator
 from recipes.tokens.larp_codes import LarpCodes
 
 
 @dataclass(frozen=True)
-class LarpARTrainConfig:
+class LarpARTrainConfig(TrainConfig):
     """Options of ``train_larp_ar``; the defaults are a smoke run, ``configs/larp_ar_lp.yaml`` the published numbers.
 
     Attributes:
@@ -39,14 +40,11 @@ class LarpARTrainConfig:
         num_layers: layers instead of the size's, or None.
         num_heads: heads instead of the size's, or None.
         hidden_dim: inner width instead of the size's, or None.
-        seed: decides weights, order and dropouts.
         steps: optimizer steps.
         batch_size: clips a step.
         optim: of AdamW.
         validation_rows: last clips, kept out of training.
         validate_every: steps between validations.
-        log_every: steps between log lines.
-        save_every_s: seconds between checkpoints.
     """
 
     frame_prediction: bool = False
@@ -58,27 +56,22 @@ class LarpARTrainConfig:
     num_layers: int | None = None
     num_heads: int | None = None
     hidden_dim: int | None = None
-    seed: int = 0
     steps: int = 4
     batch_size: int = 4
     optim: Optim = Optim(lr=6e-4, final_lr=0.01, warmup_steps=100, betas=(0.9, 0.95), weight_decay=0.05, grad_clip=None)
     validation_rows: int = 8
     validate_every: int = 200
-    log_every: int = 10
-    save_every_s: float = 120.0
 
 
 def larp_ar_model_config(config: LarpARTrainConfig, data: LarpCodes) -> LarpARConfig:
     """The size with the vocabulary and length of these codes."""
-    names = ("dim", "num_layers", "num_heads", "hidden_dim")
-    changes = {name: value for name in names if (value := getattr(config, name)) is not None}
     return larp_ar_config(
         config.size,
         vocab_size=data.codebook_size,
         num_tokens=data.codes.shape[1],
         num_classes=data.num_classes or 101,
         frame_prediction=not data.num_classes,
-        **changes,
+        **given(config, "dim", "num_layers", "num_heads", "hidden_dim"),
     )
 
 

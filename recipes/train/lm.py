@@ -14,19 +14,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from llm.batching import (
-    Batch,
-    Group,
-    draw_group,
-    empty_places,
-    group_shares,
-    make_groups,
-    padding_elsewhere,
-)
+from llm.batching import Batch, Group, draw_group, empty_places, group_shares, make_groups, padding_elsewhere
 from llm.config import PRESETS, LMConfig, preset
 from llm.flops import sequence_flops
 from llm.init_from_codes import start_from_code_vectors
@@ -35,10 +28,11 @@ from llm.model import PrefixLM
 from llm.tasks import default_weights, find_task
 from mmtok.audio.orders import ORDERS
 from mmtok.vocabulary import Vocabulary
-from recipes.loop.average import evaluating
+from recipes.loop.average import evaluating, weighted_means
 from recipes.loop.learner import Care, Learner, Optim
-from recipes.loop.run import Run
+from recipes.loop.run import Run, TrainConfig
 from recipes.loop.sharding import ShardedStore, save_whole, shard_from_first
+from recipes.runtime.config import given
 from recipes.runtime.device import Compute, peak_flops
 from recipes.runtime.distributed import ALONE, Ranks
 from recipes.runtime.seeds import step_generator
@@ -49,7 +43,7 @@ OPTIMIZERS = ("adamw", "muon")
 
 
 @dataclass(frozen=True)
-class LMTrainConfig:
+class LMTrainConfig(TrainConfig):
     """How the language model is trained.
 
     Attributes:
@@ -92,9 +86,6 @@ class LMTrainConfig:
         validation_rows: last rows of a cache that are kept out of training, and most rows of each pool that are
             measured.
         validate_every: steps between validations.
-        log_every: steps between log lines.
-        save_every_s: seconds between checkpoints.
-        seed: of initialisation and every draw.
 
     Raises:
         ValueError: for a number out of range or an unknown name; all of them in one message.
@@ -134,23 +125,19 @@ class LMTrainConfig:
     first_slice_weight: float = 1.0
     validation_rows: int = 8
     validate_every: int = 200
-    log_every: int = 10
-    save_every_s: float = 120.0
-    seed: int = 0
 
     def __post_init__(self) -> None:
         values = vars(self)
         counts = ["steps", "tokens_per_step", "batch_multiple", "validate_every", "log_every"]
-        counts += [name for name in ("micro_tokens", "recompute_every") if values[name] is not None]
+        counts += given(self, "micro_tokens", "recompute_every")
         shares = {n: values[n] for n in ("silent_share", "source_dropout", "text_dropout", "context_dropout")}
         shares |= {f"image_share[{i}]": share for i, share in enumerate(self.image_share or ())}
         shares |= {f"task_text_dropout.{task}": share for task, share in self.task_text_dropout.items()}
         shares |= {f"task_slice_dropout.{task}": share for task, share in self.task_slice_dropout.items()}
         faults = [f"{name} must be at least 1, got {values[name]}" for name in counts if values[name] < 1]
         faults += [f"{name} must lie in [0, 1], got {share}" for name, share in shares.items() if not 0 <= share <= 1]
-        for name in ("text_slots", "z_loss", "validation_rows"):
-            if not values[name] >= 0:  # NaN fails too
-                faults.append(f"{name} must not be negative, got {values[name]}")
+        least_0 = ("text_slots", "z_loss", "validation_rows")  # NaN fails too
+        faults += [f"{name} must not be negative, got {values[name]}" for name in least_0 if not values[name] >= 0]
         if self.visual_factors != 1 and self.full_softmax:
             faults.append("full_softmax needs a row for every code, so it does not go with visual_factors=2")
         for name, known in (("size", tuple(PRESETS)), ("optimizer", OPTIMIZERS), ("audio_order", ORDERS)):
@@ -324,19 +311,8 @@ def _loss_values(prefix: str, task: str, loss: LMLoss) -> dict[str, float | Tens
     return values
 
 
-def _weighted(parts: list[tuple[float, dict[str, float | Tensor]]]) -> dict[str, float | Tensor]:
-    """Weighted mean of each name over the parts that have it."""
-    sums: dict[str, float | Tensor] = {}
-    weights: dict[str, float] = {}
-    for weight, values in parts:
-        for name, value in values.items():
-            sums[name] = sums.get(name, 0.0) + weight * value
-            weights[name] = weights.get(name, 0.0) + weight
-    return {name: total / weights[name] for name, total in sums.items()}
-
-
 @torch.no_grad()
-def validate(
+def _validate(
     model: PrefixLM,
     groups: list[Group],
     *,
@@ -346,20 +322,7 @@ def validate(
     compute: Compute,
     ranks: Ranks = ALONE,
 ) -> dict[str, float | Tensor]:
-    """Losses of held-out rows, each task alone, and their mean under the tasks' weights.
-
-    Args:
-        model: the language model.
-        groups: the mixture.
-        config: the run.
-        data: where held-out rows are read.
-        captions: vectors of the texts.
-        compute: device and precision.
-        ranks: where weights are spread all processes must call, and compute the same.
-
-    Returns:
-        Names such as ``val/loss`` and ``val/loss_text_to_video`` to values.
-    """
+    """Losses of held-out rows, each task alone, and their mean under the tasks' weights; all processes must call."""
     parts = []
     for group in groups:
         rows = data.held_out[group.pool][: config.validation_rows]
@@ -369,7 +332,7 @@ def validate(
             with compute.autocast():
                 loss = prefix_lm_loss(model, batch, full_softmax=config.full_softmax)
             parts.append((group.weight * len(part) / len(rows), _loss_values("val", group.task, loss)))
-    return ranks.means({name: float(value) for name, value in _weighted(parts).items()})
+    return ranks.means({name: float(value) for name, value in weighted_means(parts).items()})
 
 
 def _learn(
@@ -391,7 +354,7 @@ def _learn(
         weight = len(batch.ids) / count
         (loss.total * weight).backward()
         parts.append((weight, _loss_values("train", task, loss)))
-    return _weighted(parts)
+    return weighted_means(parts)
 
 
 def train_lm(
@@ -471,21 +434,13 @@ def train_lm(
     run = Run(folder, "language model", config, ranks, parts={"model": model, **learner.parts}, store=store)
 
     # loop
+    shared: Any = {"config": config, "data": data, "captions": captions, "ranks": ranks}
     spent = _Spent()
     for step in run.steps():
         generator = step_generator(config.seed, step)
         shares = group_shares(groups, progress=step / config.steps, image_share=config.image_share)
         group = draw_group(groups, shares, generator)
-        batches = draw_batch(
-            group,
-            step,
-            config=config,
-            data=data,
-            captions=captions,
-            generator=generator,
-            device=compute.device,
-            ranks=ranks,
-        )
+        batches = draw_batch(group, step, **shared, generator=generator, device=compute.device)
         values = _learn(model, batches, group.task, config=config, compute=compute)
         if not sharded:  # weights that are spread reduce their gradients on the way back
             ranks.average_gradients(model.parameters())
@@ -497,9 +452,7 @@ def train_lm(
             spent = _Spent()
         if run.validates(step, config.validate_every):
             with evaluating(learner.average) as model_now:
-                measured = validate(
-                    model_now, groups, config=config, data=data, captions=captions, compute=compute, ranks=ranks
-                )
+                measured = _validate(model_now, groups, **shared, compute=compute)
             if measured:
                 run.log(step, measured)
             spent = _Spent()

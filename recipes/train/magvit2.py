@@ -23,26 +23,23 @@ from mmtok.metrics.visual import psnr_db
 from mmtok.quantize.lfq import entropy_weight
 from mmtok.visual.magvit2 import Magvit2, Magvit2Output, finish_images, inflate, magvit2, magvit2_params
 from recipes.corpora.sources import ClipSource, draw_clips, held_clips
-from recipes.figures.sheets import reconstruction_sheet
 from recipes.loop.adversary import Judge
-from recipes.loop.average import evaluating
 from recipes.loop.learner import Learner, Optim
 from recipes.loop.perception import perceptual_network
-from recipes.loop.run import Run
+from recipes.loop.run import Run, TrainConfig
 from recipes.runtime.device import Compute
 from recipes.runtime.distributed import ALONE, Ranks
 from recipes.runtime.seeds import step_generator
 
 
 @dataclass(frozen=True)
-class Magvit2TrainConfig:
+class Magvit2TrainConfig(TrainConfig):
     """Options of ``train_magvit2``; the defaults are a smoke run.
 
     Attributes:
         preset: size of a new model, a key of ``mmtok.visual.magvit2.PRESETS``.
         init: folder of a tokenizer to start from instead of random weights; an image tokenizer is inflated to
             ``preset``.
-        seed: decides weights, data and their order.
         image_steps: steps on one-frame clips, first.
         video_steps: steps on clips of ``num_frames``.
         image_batch_size: images a step, at the first of ``sizes``.
@@ -72,14 +69,11 @@ class Magvit2TrainConfig:
         entropy_anneal_steps: until the factor has fallen to 1.
         temperature: of the entropy's affinities.
         use_window: steps over which the use of the codebook is measured.
-        log_every: steps between log lines.
         sheet_every_s: seconds between pictures of reconstructions.
-        save_every_s: seconds between checkpoints.
     """
 
     preset: str = "tiny"
     init: str | None = None
-    seed: int = 0
     image_steps: int = 4
     video_steps: int = 4
     image_batch_size: int = 4
@@ -111,7 +105,6 @@ class Magvit2TrainConfig:
     use_window: int = 100
     log_every: int = 20
     sheet_every_s: float = 300.0
-    save_every_s: float = 120.0
 
     def __post_init__(self) -> None:
         if min(self.image_steps, self.video_steps) < 0 or self.steps < 1:
@@ -238,9 +231,7 @@ def train_magvit2(
     # run
     parts = {"model": model, **learner.parts, "use": use, **({} if judge is None else judge.parts)}
     run = Run(folder, "magvit2", config, ranks, parts=parts)
-    sheet = run.folder / "reconstructions.png"
     held = held_clips(clip_source, seed=config.seed, num_frames=config.num_frames, sizes=config.sizes)
-    held = [video.to(compute.device) for video in held]
 
     # loop
     for step in run.steps():
@@ -271,14 +262,11 @@ def train_magvit2(
             share, bits = float(use.share()), float(use.entropy_bits())
             codes = {"vq/use": share, "vq/entropy_bits": bits, "vq/perplexity": 2.0**bits}
             run.log(step, ranks.means({**logged, **opinion}) | codes | rates)
-        if run.looks(config.sheet_every_s):
-            with evaluating(learner.average) as shown:
-                reconstruction_sheet(shown, held, sheet)
+        run.show(learner.average, held, config.sheet_every_s)
 
     # finish
     finished = run.finish(learner.average)
-    if ranks.is_main:
-        reconstruction_sheet(learner.average, held, sheet)
+    run.show(learner.average, held)
     return finished
 
 

@@ -17,29 +17,24 @@ from mmtok.metrics.visual import psnr_db
 from mmtok.quantize.lfq import signs_from_codes
 from mmtok.visual.magvit2 import Magvit2, deepen_decoder
 from recipes.corpora.sources import ClipSource, draw_clips, held_clips
-from recipes.figures.sheets import reconstruction_sheet
-from recipes.loop.average import evaluating
 from recipes.loop.learner import Learner, Optim
-from recipes.loop.run import Run
+from recipes.loop.run import Run, TrainConfig
 from recipes.runtime.device import Compute
 from recipes.runtime.distributed import ALONE, Ranks
 
 
 @dataclass(frozen=True)
-class DecoderTrainConfig:
+class DecoderTrainConfig(TrainConfig):
     """Options of ``train_decoder``; the defaults are a smoke run.
 
     Attributes:
-        seed: decides data and their order.
         steps: optimizer steps.
         num_mid_blocks: the decoder's blocks at the deepest grid from now on, or None to leave them.
         batch_size: clips a step at the first of ``sizes``; other sizes get the same number of pixels.
         num_frames: frames of a clip, 1 + a multiple of the temporal stride.
         sizes: heights (= widths) in pixels; every step draws one.
         optim: of AdamW; a loss in dB has gradient norms around 10. The averaged weights are what is saved.
-        log_every: steps between log lines.
         sheet_every_s: seconds between pictures of reconstructions.
-        save_every_s: seconds between checkpoints.
     """
 
     seed: int = 1
@@ -53,7 +48,6 @@ class DecoderTrainConfig:
     )
     log_every: int = 20
     sheet_every_s: float = 300.0
-    save_every_s: float = 120.0
 
 
 def decoder_loss(model: Magvit2, video: Tensor) -> tuple[Tensor, dict[str, Tensor | float]]:
@@ -102,9 +96,7 @@ def train_decoder(
 
     # run
     run = Run(folder, "decoder", config, ranks, parts={"model": model, **learner.parts})
-    sheet = run.folder / "reconstructions.png"
     held = held_clips(clip_source, seed=config.seed, num_frames=config.num_frames, sizes=config.sizes)
-    held = [video.to(compute.device) for video in held]
 
     # loop
     for step in run.steps():
@@ -124,12 +116,9 @@ def train_decoder(
         rates = learner.step(step)
         if run.logs(step):
             run.log(step, logged | rates)
-        if run.looks(config.sheet_every_s):
-            with evaluating(learner.average) as shown:
-                reconstruction_sheet(shown, held, sheet)
+        run.show(learner.average, held, config.sheet_every_s)
 
     # finish
     finished = run.finish(learner.average)
-    if ranks.is_main:
-        reconstruction_sheet(learner.average, held, sheet)
+    run.show(learner.average, held)
     return finished

@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -22,25 +23,25 @@ from mmtok.losses.audio_discriminators import AudioDiscriminators
 from mmtok.losses.balancer import LossBalancer
 from mmtok.metrics.audio import LogMelDistance
 from mmtok.metrics.codebook import CodebookUse
-from mmtok.quantize.residual import CodebookLearning, ResidualVQ
+from mmtok.quantize.residual import CodebookLearning
 from recipes.corpora.shapes import ShapesCorpus
 from recipes.corpora.sources import MixedSounds, SoundSource
 from recipes.loop.adversary import Critics, all_alike
 from recipes.loop.average import evaluating
 from recipes.loop.learner import Learner, Optim
-from recipes.loop.run import Run
+from recipes.loop.run import Run, TrainConfig
+from recipes.runtime.config import given
 from recipes.runtime.device import Compute
 from recipes.runtime.distributed import ALONE, Ranks
 from recipes.runtime.seeds import step_generator
 
 
 @dataclass(frozen=True)
-class SoundStreamTrainConfig:
+class SoundStreamTrainConfig(TrainConfig):
     """Numbers of the run.
 
     Attributes:
         preset: size of the model, a key of ``mmtok.audio.soundstream.PRESETS``.
-        seed: of weights, data and every draw.
         steps: optimizer steps.
         batch_size: crops a step.
         num_samples: length of a crop; a multiple of the hop.
@@ -64,10 +65,8 @@ class SoundStreamTrainConfig:
         use_window: steps over which the use of codes is counted.
         min_use: a level below this share of codes in use, late in the run, stops it.
         min_use_from_step: quantized steps from which that is checked; early batches look all alike.
-        log_every: steps between log lines.
         evaluate_every: steps between evaluations on fixed crops.
         evaluation_size: crops of the evaluation.
-        save_every_s: seconds between checkpoints.
         adversarial_start_step: first step with discriminators, or None for never.
         adversarial_examples: at most so many crops of a batch are judged by discriminators, which may cost far more
             than the codec; None judges all.
@@ -82,7 +81,6 @@ class SoundStreamTrainConfig:
     """
 
     preset: str = "tiny"
-    seed: int = 0
     steps: int = 4000
     batch_size: int = 8
     num_samples: int = 10_240
@@ -105,10 +103,8 @@ class SoundStreamTrainConfig:
     use_window: int = 100
     min_use: float = 0.1
     min_use_from_step: int = 1000
-    log_every: int = 10
     evaluate_every: int = 200
     evaluation_size: int = 8
-    save_every_s: float = 120.0
     adversarial_start_step: int | None = None
     adversarial_examples: int | None = None
     adversarial_weight: float = 0.067
@@ -125,6 +121,7 @@ class SoundStreamTrainConfig:
         counts = [
             *("steps", "batch_size", "num_samples", "num_mels", "use_window", "log_every", "evaluate_every"),
             *("evaluation_size", "waveform_channels", "max_waveform_channels", "spectral_channels"),
+            *given(self, "adversarial_examples"),
         ]
         weights = [
             *("mel_weight", "mel_linear_weight", "waveform_weight", "commitment_weight", "adversarial_weight"),
@@ -139,54 +136,15 @@ class SoundStreamTrainConfig:
             faults.append(
                 "mel_weight and waveform_weight are both 0: nothing teaches the codec before discriminators do"
             )
-        if self.adversarial_examples is not None and self.adversarial_examples < 1:
-            faults.append(f"adversarial_examples must be at least 1, got {self.adversarial_examples}")
         if faults:
             raise ValueError("; ".join(faults))
 
 
 def sample_rate_of(config: SoundStreamTrainConfig) -> int:
-    """The rate that the sound of a run must have.
-
-    Args:
-        config: the run.
-
-    Returns:
-        Hz.
-
-    Raises:
-        ValueError: for an unknown preset, with the known ones.
-    """
+    """The rate in Hz that the sound of a run must have; ValueError for an unknown preset, with the known ones."""
     if config.preset not in PRESETS:
         raise ValueError(f"unknown SoundStream preset {config.preset!r}; known: {', '.join(sorted(PRESETS))}")
     return PRESETS[config.preset].sample_rate
-
-
-class CodebookTraining:
-    """A quantizer's running means as a part of the checkpoint; the model's own weights leave them out.
-
-    Args:
-        quantizer: whose means to save.
-    """
-
-    def __init__(self, quantizer: ResidualVQ):
-        self.quantizer = quantizer
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """The means.
-
-        Returns:
-            Name to tensor.
-        """
-        return self.quantizer.training_state()
-
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Put them back.
-
-        Args:
-            state: what ``state_dict`` gave.
-        """
-        self.quantizer.load_training_state(state)
 
 
 def weights_of(config: SoundStreamTrainConfig) -> dict[str, float]:
@@ -197,7 +155,7 @@ def weights_of(config: SoundStreamTrainConfig) -> dict[str, float]:
     return {name: weight for name, weight in weights.items() if weight}
 
 
-def backward(
+def _backward(
     terms: dict[str, Tensor],
     restored: Tensor,
     *,
@@ -205,18 +163,7 @@ def backward(
     balancer: LossBalancer | None,
     ranks: Ranks,
 ) -> Tensor:
-    """Send the gradients of all terms through the codec.
-
-    Args:
-        terms: of this step, "commitment" among them.
-        restored: (b, 1, n) reconstruction that the others were computed from.
-        config: weights.
-        balancer: None adds the weighted terms.
-        ranks: this process among others.
-
-    Returns:
-        The weighted sum of all terms.
-    """
+    """Send the gradients of the weighted terms, or of the balanced ones, through the codec; gives the weighted sum."""
     weights = weights_of(config)
     heard = {name: terms[name] for name in weights if name in terms}
     commitment = config.commitment_weight * terms["commitment"]
@@ -302,7 +249,9 @@ def train_soundstream(
     balancer = LossBalancer(weights_of(config), decay=config.balancer_decay) if config.balanced else None
 
     # run
-    parts: dict[str, Any] = {"model": model, "codebooks": CodebookTraining(model.quantizer), "use": use}
+    means = model.quantizer  # whose running means the model's own weights leave out
+    codebooks = SimpleNamespace(state_dict=means.training_state, load_state_dict=means.load_training_state)
+    parts: dict[str, Any] = {"model": model, "codebooks": codebooks, "use": use}
     parts |= learner.parts | ({} if critics is None else critics.parts)
     parts |= {} if balancer is None else {"balancer": balancer}
     run = Run(folder, "soundstream", config, ranks, parts=parts)
@@ -327,7 +276,7 @@ def train_soundstream(
             }
         if critics is not None:
             terms |= critics(restored[:num_judged], audio[:num_judged], step)
-        loss = backward(terms, restored, config=config, balancer=balancer, ranks=ranks)
+        loss = _backward(terms, restored, config=config, balancer=balancer, ranks=ranks)
         ranks.average_gradients(model.parameters())
         rates = learner.step(step)
         done += 1

@@ -19,8 +19,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from recipes.loop.average import weighted_means
 from recipes.loop.learner import Care, Learner, Optim
-from recipes.loop.run import Run
+from recipes.loop.run import Run, TrainConfig
+from recipes.runtime.config import given
 from recipes.runtime.device import Compute
 from recipes.runtime.distributed import ALONE, Ranks
 from recipes.runtime.seeds import step_generator
@@ -34,7 +36,7 @@ from superres.windows import Size, fit_window, windows_for
 
 
 @dataclass(frozen=True)
-class SuperResTrainConfig:
+class SuperResTrainConfig(TrainConfig):
     """How the super-resolution transformer is trained.
 
     Attributes:
@@ -58,9 +60,6 @@ class SuperResTrainConfig:
         drop_text: share of clips without text.
         validation_rows: clips of each group that are kept out of training and validated, as far as there are.
         validate_every: steps between validations.
-        log_every: steps between log lines.
-        save_every_s: seconds between checkpoints.
-        seed: of initialisation and every draw.
     """
 
     size: str = "tiny"
@@ -85,20 +84,16 @@ class SuperResTrainConfig:
     drop_text: float = 0.1
     validation_rows: int = 8
     validate_every: int = 200
-    log_every: int = 10
-    save_every_s: float = 120.0
-    seed: int = 0
 
     def __post_init__(self) -> None:
         values = vars(self)
         counts = ["steps", "batch_size", "text_slots", "validate_every", "log_every"]
-        counts += ["micro_batch"] if self.micro_batch is not None else []
+        counts += given(self, "micro_batch")
         shares = ("max_noise", "drop_low", "drop_text", "label_smoothing")
         faults = [f"{name} must be at least 1, got {values[name]}" for name in counts if values[name] < 1]
         faults += [f"{name} must lie in [0, 1], got {values[name]}" for name in shares if not 0 <= values[name] <= 1]
-        for name in ("visible_weight", "validation_rows"):
-            if values[name] < 0:
-                faults.append(f"{name} must not be negative, got {values[name]}")
+        least_0 = ("visible_weight", "validation_rows")
+        faults += [f"{name} must not be negative, got {values[name]}" for name in least_0 if values[name] < 0]
         if faults:
             raise ValueError("; ".join(faults))
 
@@ -191,8 +186,7 @@ def superres_config(config: SuperResTrainConfig, grids: Sequence[Size], text_dim
     Raises:
         ValueError: for an unknown preset, a codebook that does not factor, or grids whose windows do not tile.
     """
-    names = ("dim", "num_blocks", "num_heads", "hidden_dim")
-    changes = {name: value for name in names if (value := getattr(config, name)) is not None}
+    changes = given(config, "dim", "num_blocks", "num_heads", "hidden_dim")
     changes |= {} if text_dim is None else {"text_dim": text_dim}
     return preset(config.size, grid=whole_grid(grids), factor_sizes=factor_sizes_for(config.visual_codes), **changes)
 
@@ -255,14 +249,7 @@ class SuperResData:
                 )
 
     def draw(self, step: int) -> tuple[int, list[int], list[torch.Generator]]:
-        """What a step trains on; the group is that of all processes, the rows are this one's.
-
-        Args:
-            step: optimizer step.
-
-        Returns:
-            Number of the group, rows, and a generator for the corruption of each.
-        """
+        """A step's group, the same for all processes, this one's rows of it, and a generator to spoil each with."""
         number = int(torch.multinomial(self._weights, 1, generator=step_generator(self.config.seed, step)))
         share = self.ranks.share(self.counts[number])
         generators = [step_generator(self.config.seed, step, place) for place in share]
@@ -287,17 +274,17 @@ class SuperResData:
         rates = {"max_noise": config.max_noise, "drop_low": config.drop_low, "drop_text": config.drop_text}
         for start in range(0, len(rows), size):
             part = rows[start : start + size]
-            pairs = self.groups[number].read(part)
-            yield self._batch(pairs, generators[start : start + size], rates), len(part) / len(rows)
+            batch = self._batch(self.groups[number].read(part), generators[start : start + size], **rates)
+            yield batch, len(part) / len(rows)
 
     def clean(self, pairs: Pairs, generators: list[torch.Generator], *, hide_all: bool) -> Batch:
         """Clips with both conditions whole."""
-        batch = self._batch(pairs, generators, {"max_noise": 0.0, "drop_low": 0.0, "drop_text": 0.0})
+        batch = self._batch(pairs, generators, max_noise=0.0, drop_low=0.0, drop_text=0.0)
         if hide_all:
             batch.corruption.masked.fill_(True)
         return batch
 
-    def _batch(self, pairs: Pairs, generators: list[torch.Generator], rates: dict[str, float]) -> Batch:
+    def _batch(self, pairs: Pairs, generators: list[torch.Generator], **rates: float) -> Batch:
         shape = (1, *pairs.high.shape[1:])
         drawn = [
             corrupt(low, shape, self.codebook_size, generator, **rates)
@@ -312,23 +299,14 @@ class SuperResData:
 
 
 @torch.no_grad()
-def validate(
+def _validate(
     model: SuperResTransformer, data: SuperResData, config: SuperResTrainConfig, compute: Compute
 ) -> dict[str, float | Tensor]:
     """Loss and accuracies on held-out clips with whole conditions and always the same masks, and the copy baseline.
 
-    Args:
-        model: the transformer.
-        data: whose groups' held-out rows are taken.
-        config: the run.
-        compute: device and precision.
-
-    Returns:
-        ``val/...`` to value, averaged over clips; ``first_step`` names predictions with every code hidden, and with
-        several groups ``val/loss GROUP`` is that of one. Empty when nothing is held out.
+    ``first_step`` names predictions with every code hidden; with several groups ``val/loss GROUP`` is that of one.
     """
-    sums: dict[str, float] = {}
-    counts: dict[str, int] = {}
+    parts: list[tuple[float, dict[str, float | Tensor]]] = []
     for number, group in enumerate(data.groups):
         rows = range(group.num_train, group.num_train + group.num_held_out)
         size = min(config.micro_batch or config.batch_size, data.counts[number])
@@ -343,10 +321,8 @@ def validate(
                 values |= _values("val/first_step_" if hide_all else "val/", loss)
             if len(data.groups) > 1:
                 values[f"val/loss {group.name}"] = values["val/loss"]
-            for name, value in values.items():
-                sums[name] = sums.get(name, 0.0) + float(value) * len(part)
-                counts[name] = counts.get(name, 0) + len(part)
-    return {name: total / counts[name] for name, total in sums.items()}
+            parts.append((len(part), {name: float(value) for name, value in values.items()}))
+    return weighted_means(parts)
 
 
 def copy_accuracy(low: Tensor, high: Tensor, factor_sizes: tuple[int, ...]) -> dict[str, float | Tensor]:
@@ -359,9 +335,7 @@ def copy_accuracy(low: Tensor, high: Tensor, factor_sizes: tuple[int, ...]) -> d
 
 def _values(prefix: str, loss: SuperResLoss) -> dict[str, float | Tensor]:
     values: dict[str, float | Tensor] = {f"{prefix}loss": loss.loss.detach(), f"{prefix}accuracy": loss.accuracy}
-    for i, accuracy in enumerate(loss.factor_accuracy):
-        values[f"{prefix}accuracy_factor{i}"] = accuracy
-    return values
+    return values | {f"{prefix}accuracy_factor{i}": value for i, value in enumerate(loss.factor_accuracy)}
 
 
 def start_from(given: SuperResTransformer, wanted: SuperResConfig, *, text_dim: int | None) -> SuperResTransformer:
@@ -458,7 +432,7 @@ def train_superres(
             run.log(step, ranks.means(values) | rates)
             clock, clips = time.monotonic(), 0
         if run.validates(step, config.validate_every) and ranks.is_main:
-            if validated := validate(learner.average, data, config, compute):
+            if validated := _validate(learner.average, data, config, compute):
                 run.log(step, validated)
             clock, clips = time.monotonic(), 0
 

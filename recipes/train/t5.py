@@ -31,7 +31,7 @@ from mmtok.files import write_atomically
 from mmtok.text.t5 import EOS_ID, PAD_ID, T5TextEncoder, TextTokenizer
 from recipes.corpora.wording import Captions, LabelledCaptions, _dice, english_lines, reword, usual_wording
 from recipes.loop.learner import Learner, Optim
-from recipes.loop.run import Run
+from recipes.loop.run import Run, TrainConfig
 from recipes.runtime.device import Compute
 from recipes.runtime.seeds import step_generator
 
@@ -40,11 +40,10 @@ _VOCABULARY_FILE = "spiece.model"
 
 
 @dataclass(frozen=True)
-class T5TrainConfig:
+class T5TrainConfig(TrainConfig):
     """Numbers of the run.
 
     Attributes:
-        seed: of the vocabulary's text, the initial weights and every batch.
         steps: optimizer steps.
         batch_size: lines a step.
         optim: of AdamW.
@@ -63,11 +62,8 @@ class T5TrainConfig:
         num_decoder_layers: of the decoder, which is thrown away.
         max_length: most tokens of a prompt, the end included.
         probe_size: captions that the linear probe is fitted on, and as many held-out ones that it is measured on.
-        log_every: steps between log lines.
-        save_every_s: seconds between checkpoints.
     """
 
-    seed: int = 0
     steps: int = 1200
     batch_size: int = 64
     optim: Optim = Optim(lr=2e-3, final_lr=0.1, warmup_steps=100, betas=(0.9, 0.98), weight_decay=0.01, grad_clip=1.0)
@@ -87,7 +83,6 @@ class T5TrainConfig:
     max_length: int = 64
     probe_size: int = 512
     log_every: int = 20
-    save_every_s: float = 120.0
 
     def __post_init__(self) -> None:
         if self.dim % self.num_heads:
@@ -195,14 +190,7 @@ class T5Batch:
     usual: Tensor
 
     def to(self, device: torch.device) -> T5Batch:
-        """The batch on another device.
-
-        Args:
-            device: where it goes.
-
-        Returns:
-            A new batch.
-        """
+        """The batch on another device."""
         return T5Batch(self.inputs.to(device), self.labels.to(device), self.usual.to(device))
 
 
@@ -283,9 +271,8 @@ def build_t5(config: T5TrainConfig, pieces: int) -> Any:
 def t5_loss(model: Any, batch: T5Batch) -> tuple[Tensor, Tensor]:
     """The two terms of the loss, in float32."""
     attended = batch.inputs != PAD_ID
-    before = nn.functional.pad(batch.labels, (1, -1), value=PAD_ID).clamp(
-        min=PAD_ID
-    )  # the decoder sees the token before
+    # the decoder sees the token before
+    before = nn.functional.pad(batch.labels, (1, -1), value=PAD_ID).clamp(min=PAD_ID)
     out = model(input_ids=batch.inputs, attention_mask=attended.long(), decoder_input_ids=before, use_cache=False)
     cross_entropy = nn.functional.cross_entropy(
         out.logits.float().flatten(0, 1), batch.labels.flatten(), ignore_index=_IGNORED

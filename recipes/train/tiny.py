@@ -38,10 +38,10 @@ from recipes.corpora.folder import MediaFolder, clip_pool, sound_pool
 from recipes.corpora.shapes import ShapesCorpus
 from recipes.corpora.sources import MixedClips, MixedSounds, WholeScenes
 from recipes.corpora.wording import shapes_captions, shapes_labelled
-from recipes.runtime.config import old_words, to_dict
+from recipes.runtime.config import to_dict
 from recipes.runtime.device import Compute
 from recipes.runtime.distributed import ALONE, Ranks
-from recipes.runtime.records import begun, same_data
+from recipes.runtime.records import begun, other_numbers, same_data
 from recipes.tokens.cache import TokenSet
 from recipes.tokens.caption_vectors import CaptionVectors
 from recipes.tokens.identity import weights_hash
@@ -137,14 +137,11 @@ class TinyConfig:
                 )
         for name in ("lm_tokens", "superres_tokens"):
             encode = getattr(self, name)
-            for own, theirs in (
-                ("size", self.bundle.size),
-                ("num_frames", self.bundle.num_frames),
-                ("seed", self.seed),
-            ):
-                if getattr(encode, own) != theirs:
-                    where = "seed" if own == "seed" else f"bundle.{own}"
-                    raise ValueError(f"{name}.{own} is {getattr(encode, own)}, but {where} is {theirs}")
+            wanted = {"size": self.bundle.size, "num_frames": self.bundle.num_frames, "seed": self.seed}
+            for own, theirs in wanted.items():
+                if (its := getattr(encode, own)) != theirs:
+                    where = "" if own == "seed" else "bundle."
+                    raise ValueError(f"{name}.{own} is {its}, but {where}{own} is {theirs}")
         if not self.superres_tokens.upscale:
             raise ValueError("superres_tokens.upscale must be true: super-resolution learns from both sizes")
         if self.bundle.upscaled_size != 2 * self.bundle.size:
@@ -176,10 +173,8 @@ def plan_stages(
         stages = STAGES if tokenizers is None else tuple(s for s in STAGES if s not in left)
     if unknown := sorted(set(stages) - set(STAGES)):
         raise ValueError(f"unknown stages {', '.join(unknown)}; known: {', '.join(STAGES)}")
-    if config.tokenizer != "larp":
-        stages = tuple(s for s in stages if s != "larp")
-    if config.tasks is None:
-        stages = tuple(s for s in stages if s != "tasks")
+    wanted = {"larp": config.tokenizer == "larp", "tasks": config.tasks is not None}
+    stages = tuple(s for s in stages if wanted.get(s, True))
     if ranks.world > 1 and (single := [s for s in STAGES if s in stages and s not in SHARED_STAGES]):
         raise ValueError(
             f"{', '.join(single)} train in one process; name in --stages what {ranks.world} share: "
@@ -223,7 +218,7 @@ def train_tiny(
     """
     stages = plan_stages(config, stages, tokenizers, ranks)
     taken = _taken(config, stages) if tokenizers is not None else ()
-    say = print if ranks.is_main else _silent
+    say = print if ranks.is_main else (lambda line: None)
     say(f"training on {compute.reason}")
     started = time.monotonic()
     line = _Line(config, folder, compute, media, ranks, sharp="superres" in stages or "superres" not in taken)
@@ -278,9 +273,9 @@ def same_numbers(config: TinyConfig, folder: Path, stages: tuple[str, ...]) -> N
     for stage in (s for s in stages if _finished(folder, s) or begun(folder / s)):
         there = json.loads((folder / stage / "config.json").read_text())
         if there != _numbers(config, folder, stage):
-            old = old_words(there)
-            why = f"numbers of other names ({'; '.join(old)})" if old else "other numbers"
-            raise ValueError(f"{folder / stage} was trained with {why}; delete it or use another --out")
+            raise ValueError(
+                f"{folder / stage} was trained with {other_numbers(there)}; delete it or use another --out"
+            )
 
 
 @dataclass(frozen=True)
@@ -422,10 +417,6 @@ def _numbers(config: TinyConfig, folder: Path, stage: str) -> dict[str, Any]:
     if stage == "audio" and config.sound_tokenizer is not None:
         return {"sound_tokenizer": config.sound_tokenizer, "sound_levels": config.sound_levels}
     return to_dict(_lm_config(config, folder, stage) if stage in ("lm", "tasks") else getattr(config, stage))
-
-
-def _silent(line: str) -> None:
-    """What the other processes print."""
 
 
 def _stored_as(model: Any, part: str) -> torch.dtype | None:

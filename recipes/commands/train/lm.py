@@ -39,6 +39,7 @@ def run(args: argparse.Namespace) -> int:
     from functools import partial
 
     from mmtok.files import write_atomically
+    from mmtok.loading import part_folder
     from mmtok.pretrained import resolve_folder
     from mmtok.visual.holistic import is_holistic
     from recipes.bundle.assemble import tell_clips
@@ -72,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
     data = shard_data(shards, sizes=sizes, durations=durations, sources=config.sources)
     told = describe_mixture(config, mixture(config, data, vocabulary))  # raises before captions are read
     sized = any(word.startswith("size=") for word in args.changes)
-    start_from = None if args.init is None else _model_folder(args.init)
+    start_from = None if args.init is None else part_folder(args.init, "lm")
     compute, ranks = join_training(args)
     out = args.out
     tell_config(config, out, ranks)
@@ -106,18 +107,8 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _model_folder(name: str) -> Path:
-    from mmtok.loading import part_folder
-
-    return part_folder(name, "lm")
-
-
 def _start(folder: Path, wanted: Any, code_vectors: tuple[Any, Any], seed: int, *, sized: bool) -> Any:
-    """A trained language model, that of a bundle, or a new one with the body of a text model.
-
-    Raises:
-        ValueError: if its size is not the one that was asked for by name (``sized``).
-    """
+    """A trained language model, that of a bundle, or a new one with the body of a text model."""
     import json
     from dataclasses import replace
 

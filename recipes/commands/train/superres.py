@@ -35,6 +35,7 @@ def run(args: argparse.Namespace) -> int:
     """Train super-resolution on the films of a folder, on made-up scenes, or on both."""
     from dataclasses import replace
 
+    import mmtok
     from mmtok.loading import part_folder
     from recipes.loop.tracking import choose_tracker
     from recipes.runtime.config import load_config
@@ -43,6 +44,7 @@ def run(args: argparse.Namespace) -> int:
     from recipes.tokens.identity import weights_hash
     from recipes.tokens.superres_pairs import pair_grid
     from recipes.train.superres import PixelTrainConfig, start_from, superres_config, train_superres
+    from superres.model import SuperResTransformer
 
     check_media(args)
     choose_tracker(args.track)
@@ -55,11 +57,11 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError("scenes_share is 1.0, which leaves nothing for the films of --media")
 
     # What can be refused is refused before anything is read or written.
-    tokenizer = _tokenizer(args.tokenizer)
+    tokenizer: Any = mmtok.load(args.tokenizer, part="superres_visual")
     config = replace(config, visual_codes=tokenizer.codebook_size)
     grids = [pair_grid(tokenizer, config.num_frames, size) for size in config.sizes]
     wanted = superres_config(config, grids, None)
-    start = None if args.init is None else _start(args.init)
+    start = None if args.init is None else SuperResTransformer.from_pretrained(part_folder(args.init, "superres"))
     if start is not None:
         start_from(start, wanted, text_dim=None)
     compute, ranks = join_training(args)
@@ -103,21 +105,6 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _tokenizer(name: str) -> Any:
-    """A visual tokenizer, or that of a bundle's super-resolution."""
-    import mmtok
-
-    return mmtok.load(name, part="superres_visual")
-
-
-def _start(name: str) -> Any:
-    """Trained weights, or those of a bundle."""
-    from mmtok.loading import part_folder
-    from superres.model import SuperResTransformer
-
-    return SuperResTransformer.from_pretrained(part_folder(name, "superres"))
-
-
 def _groups(config: Any, args: argparse.Namespace, tokenizer: Any, ranks: Any) -> tuple[list[Any], list[str]]:
     """Groups of clips, and lines that name them."""
     from recipes.corpora.film_clips import film_clips
@@ -126,6 +113,8 @@ def _groups(config: Any, args: argparse.Namespace, tokenizer: Any, ranks: Any) -
 
     groups: list[Any] = []
     told: list[str] = []
+    shared = {name: getattr(config, name) for name in ("num_frames", "validation_rows", "kept_clips")}
+    shared["tokenizer"] = tokenizer
     if args.media is not None:
         media = MediaFolder.open(args.media, args.media_list)
         clips = film_clips(
@@ -140,29 +129,13 @@ def _groups(config: Any, args: argparse.Namespace, tokenizer: Any, ranks: Any) -
             tell=print if ranks.is_main else lambda line: None,
             progress=ranks.is_main,
         )
-        groups += film_groups(
-            clips,
-            tokenizer=tokenizer,
-            num_frames=config.num_frames,
-            validation_rows=config.validation_rows,
-            kept_clips=config.kept_clips,
-            weight=1.0 - config.scenes_share,
-        )
+        groups += film_groups(clips, weight=1.0 - config.scenes_share, **shared)
         for found in clips.values():
             told += [
                 f"{clip.path.relative_to(media.root)} {clip.start_s:g} {clip.caption or ''}".rstrip()
                 for clip in found.train
             ]
     if config.scenes_share > 0:
-        groups += scene_groups(
-            config.sizes,
-            tokenizer=tokenizer,
-            num_frames=config.num_frames,
-            seed=0,
-            scenes=config.scenes,
-            validation_rows=config.validation_rows,
-            kept_clips=config.kept_clips,
-            weight=config.scenes_share,
-        )
+        groups += scene_groups(config.sizes, seed=0, scenes=config.scenes, weight=config.scenes_share, **shared)
         told.append("corpus seed 0")
     return groups, told

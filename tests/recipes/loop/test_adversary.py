@@ -89,5 +89,5 @@ def test_critics_learn_by_the_loss_of_sound():
     game = critics()
     real, fake = torch.rand(1, 1, 2048), torch.rand(1, 1, 2048).requires_grad_()
     with torch.no_grad():
-        wanted = audio_loss(game.networks(real), game.networks(fake))
+        wanted = audio_loss(game.network(real), game.network(fake))
     torch.testing.assert_close(game(fake, real, 1)["discriminator"], wanted)

@@ -1,5 +1,6 @@
 """recipes/loop/learner.py: numbers that cannot be are told, each weight is learned as its program says, the average follows."""
 
+import itertools
 from dataclasses import replace
 
 import pytest
@@ -96,3 +97,12 @@ def test_without_a_limit_gradients_stay_as_they_are():
     weights = [p.grad.clone() for p in net.parameters()]
     whole = torch.cat([g.flatten() for g in weights]).norm()
     assert float(learner.step(0)["train/grad_norm"]) == pytest.approx(float(whole))
+
+
+def test_the_rate_rises_then_falls_to_the_floor():
+    shares = [Optim(warmup_steps=10, final_lr=0.1).share(step, 101) for step in range(102)]
+    assert shares[0] == 0.1 and shares[9] == shares[10] == 1
+    assert all(a < b for a, b in itertools.pairwise(shares[:10])) and all(
+        a >= b for a, b in itertools.pairwise(shares[10:])
+    )
+    assert shares[101] == pytest.approx(0.1)

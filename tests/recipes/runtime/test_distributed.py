@@ -28,7 +28,7 @@ assert float(ranks.mean(torch.tensor(float(ranks.rank)))) == 0.5
 assert ranks.gather(torch.tensor([ranks.rank])).tolist() == [0, 1]
 assert {k: float(v) for k, v in ranks.means({"a": 2.0 * ranks.rank, "b": torch.tensor(4.0)}).items()} == {"a": 1.0, "b": 4.0}
 assert ranks.from_first({"rank": ranks.rank}) == {"rank": 0}
-assert ranks.agree(ranks.rank == 0) is True
+assert ranks.from_first(ranks.rank == 0) is True
 assert list(ranks.share(6)) == [ranks.rank, ranks.rank + 2, ranks.rank + 4]
 ranks.wait()
 """
@@ -40,7 +40,7 @@ def test_one_process_is_all_of_them() -> None:
     ALONE.average_gradients([weight])
     assert ALONE.is_main and list(ALONE.share(3)) == [0, 1, 2] and weight.grad.tolist() == [1.0, 1.0]
     values = {"loss": 1.5}
-    assert ALONE.means(values) is values and ALONE.from_first("x") == "x" and ALONE.agree(False) is False
+    assert ALONE.means(values) is values and ALONE.from_first("x") == "x" and ALONE.from_first(False) is False
     ALONE.wait()
 
 
