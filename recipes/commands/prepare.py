@@ -134,14 +134,15 @@ def _prepare(args: argparse.Namespace) -> int:
 
 
 def _describe(folder: Path, done: Any) -> str:
+    n = done.counts
     if done.done < done.shards:
         state = f"{done.done} of {done.shards} shards"
-        return f"{folder}: {state} of {done.films} films so far, {done.clips} clips; the others are still to be made"
+        return f"{folder}: {state} of {n['films']} films so far, {n['clips']} clips; the others are still to be made"
     speed = f", {done.encoded / done.seconds:.1f} clips/s" if done.encoded else ", nothing was left to do"
     return (
-        f"{folder}: {done.clips} clips of {done.films} films in {done.shards} shards ({done.train} train, "
-        f"{done.validation} validation), {done.sounding} with sound, {done.captioned} with captions, "
-        f"{len(done.quarantined)} left out (quarantine.jsonl){speed}"
+        f"{folder}: {n['clips']} clips of {n['films']} films in {done.shards} shards ({n['train']} train, "
+        f"{n['validation']} validation), {n['sounding']} with sound, {n['captioned']} with captions, "
+        f"{n['quarantined']} left out (quarantine.jsonl){speed}"
     )
 
 
@@ -180,22 +181,18 @@ def _config(args: argparse.Namespace, size: int, frames: int) -> Any:
             raise ValueError(f"--{option} goes with --conditions structure")
     if args.clips_per_file != "all" and not (args.clips_per_file.isdecimal() and int(args.clips_per_file) > 0):
         raise ValueError(f"--clips-per-file takes a positive number or all, got {args.clips_per_file!r}")
-    settings: dict[str, Any] = {}
-    if args.depth is not None or args.source == SHAPES:
-        settings["depth"] = args.depth or SATURATION
-    if args.scenes is not None:
-        settings["scenes"] = args.scenes
     same = (
         *("source", "captions", "uncaptioned", "media_column", "caption_column", "collection", "split_by"),
         *("validation", "seed", "limit", "skip_dull", "shard", "batch_size"),
     )
+    told = {"depth": args.depth or (SATURATION if args.source == SHAPES else None), "flow": args.flow}
+    told |= {"scenes": args.scenes}
     return PrepareConfig(
         num_frames=_lengths(args.num_frames) or (frames,),
         aspects=tuple(_words(args.aspect)),
         size=size,
         conditions=tuple(conditions),
-        flow=args.flow or "dis",
         clips_per_file=None if args.clips_per_file == "all" else int(args.clips_per_file),
         **{name: getattr(args, name) for name in same},
-        **settings,
+        **{name: value for name, value in told.items() if value is not None},
     )
