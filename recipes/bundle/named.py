@@ -141,14 +141,7 @@ def in_tiles(tokenizers: Tokenizers, tile: int | None) -> Tokenizers:
 
 
 def is_generator(name: str) -> bool:
-    """Whether ``--model`` names a LARP generator instead of a whole model.
-
-    Args:
-        name: such as "tiny".
-
-    Returns:
-        False also for what does not exist or is damaged, which is told where it is opened.
-    """
+    """Whether ``--model`` names a LARP generator; what is absent or damaged is told where it is opened."""
     try:
         return what_is(resolve_folder(name)).kind == "generator"
     except (FileNotFoundError, ValueError):
@@ -156,17 +149,7 @@ def is_generator(name: str) -> bool:
 
 
 def tokenizer_of(folder: Path) -> str:
-    """Where a LARP generator's tokenizer lies.
-
-    Args:
-        folder: of the generator.
-
-    Returns:
-        A folder or a hub id.
-
-    Raises:
-        ValueError: if nothing tells.
-    """
+    """Folder or hub id of the tokenizer that goes with a LARP generator's folder."""
     from llm.loading import is_published
 
     inside = folder / TOKENIZER_FOLDER

@@ -57,14 +57,7 @@ class Files:
     cuts: tuple[str | None, ...] = ()
 
     def given(self, task: str) -> frozenset[str]:
-        """What there will be once the files are read; a film's own sound counts where a task must have both.
-
-        Args:
-            task: a name, or "auto".
-
-        Returns:
-            Of ``llm.tasks.MEDIA``.
-        """
+        """Of ``MEDIA``, what a task has once files are read; a film's own sound counts where it must have both."""
         from llm.tasks import MEDIA, TASKS
 
         names = {name for name in MEDIA if getattr(self, name) is not None}
@@ -191,18 +184,7 @@ def _read_film(path: str, *, fps: float, num_frames: int, size: tuple[int, int])
 
 
 def read_picture(path: str, size: tuple[int, int]) -> Any:
-    """A picture file, or the first frame of a film.
-
-    Args:
-        path: the file.
-        size: (h, w) pixels after resize and centre crop.
-
-    Returns:
-        (3, h, w) in [-1, 1].
-
-    Raises:
-        MediaError: if it is neither.
-    """
+    """A picture file, or the first frame of a film, (3, h, w) in [-1, 1]."""
     from mmtok.media.errors import MediaError
     from mmtok.media.image import read_image
     from mmtok.media.video import probe, read_video
@@ -220,20 +202,7 @@ def read_picture(path: str, size: tuple[int, int]) -> Any:
 
 
 def read_end(path: str, *, fps: float, num_frames: int, size: tuple[int, int]) -> tuple[Any, float]:
-    """The last pictures of a film.
-
-    Args:
-        path: the file.
-        fps: pictures per second wanted.
-        num_frames: most pictures wanted.
-        size: (h, w) pixels after resize and centre crop.
-
-    Returns:
-        (3, t, h, w) in [-1, 1] with t from 1 to ``num_frames``, and the time of the first of them in seconds.
-
-    Raises:
-        MediaError: if the file cannot be read or has no pictures.
-    """
+    """The last pictures of a film, (3, t, h, w) with t from 1 to ``num_frames``, and the second that they begin at."""
     from mmtok.media.errors import MediaError
     from mmtok.media.video import probe, read_video
 
