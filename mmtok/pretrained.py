@@ -83,7 +83,7 @@ def resolve_folder(name: str | Path, *, revision: str | None = None, wanted: Seq
     hub_id, hub_part = _split_part(text, 2)
     found = None if "/" in whole else _model_folder(whole)
     if found is not None:
-        folder, text = found / part, whole
+        folder = found / part
     elif folder.is_dir():
         part = ""
     elif folder.is_file():

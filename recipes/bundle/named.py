@@ -75,9 +75,8 @@ def load_tokenizers(
         raise ValueError(f"{name} is {held.words}; {KINDS['visual']} or {KINDS['audio']} is needed")
     if levels is not None and places["audio"] is None:
         raise ValueError(f"--levels is a choice of sound tokenizers, and {name} has none")
-    options: dict[str, dict[str, Any]] = {"visual": {}, "audio": {"num_codebooks": levels}}
-    loaded = {part: mmtok.load(p, device=device, **options[part]) for part, p in places.items() if p is not None}
-    seen, heard = loaded.get("visual"), loaded.get("audio")
+    seen: Any = places["visual"] and mmtok.load(places["visual"], device=device)
+    heard = places["audio"] and mmtok.load(places["audio"], device=device, num_codebooks=levels)
     folder = resolve_folder(visual or name) if visual != "none" else None
     if folder is not None and (folder / BUNDLE_FILE).is_file():
         config = open_bundle(folder).config

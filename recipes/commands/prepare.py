@@ -77,32 +77,13 @@ def run(args: argparse.Namespace) -> int:
     """Prepare, or check."""
     if (args.source is None) == (args.check is None):
         raise ValueError("give SOURCE to prepare, or --check with a folder of shards; one of the two")
-    if args.check is None:
-        return _prepare(args)
-    parser = argparse.ArgumentParser()
-    add_arguments(parser)
-    untouched = vars(parser.parse_args([])) | {"check": args.check}
-    if given := [name for name, value in untouched.items() if getattr(args, name) != value]:
-        raise ValueError(f"--check looks at shards as they are: leave --{given[0].replace('_', '-')} out")
-    return _check(args.check)
-
-
-def _check(folder: Path) -> int:
-    from recipes.tokens.check import validate
-    from recipes.tokens.shards import ShardInfo, read_records
-
-    faults = validate(folder)
-    for fault in faults[:_SHOWN]:
-        print(fault)
-    if faults:
-        more = f" and {len(faults) - 1} more" if len(faults) > 1 else ""
-        raise ValueError(f"{folder} cannot be trained on: {faults[0]}{more}")
-    records = [record for record in read_records(folder, ShardInfo.read(folder).shards) if record is not None]
-    print(f"{folder}: {sum(record['rows'] for record in records)} rows in {len(records)} shards, all as they should be")
-    return 0
-
-
-def _prepare(args: argparse.Namespace) -> int:
+    if args.check is not None:
+        parser = argparse.ArgumentParser()
+        add_arguments(parser)
+        untouched = vars(parser.parse_args([])) | {"check": args.check}
+        if given := [name for name, value in untouched.items() if getattr(args, name) != value]:
+            raise ValueError(f"--check looks at shards as they are: leave --{given[0].replace('_', '-')} out")
+        return _check(args.check)
     from mmtok.visual.holistic import as_grid
     from recipes.bundle.named import load_tokenizers
     from recipes.corpora.named import SHAPES
@@ -130,6 +111,21 @@ def _prepare(args: argparse.Namespace) -> int:
     if len(done.quarantined) > _SHOWN:
         note(f"and {len(done.quarantined) - _SHOWN} more")
     print(_describe(args.out, done))
+    return 0
+
+
+def _check(folder: Path) -> int:
+    from recipes.tokens.check import validate
+    from recipes.tokens.shards import ShardInfo, read_records
+
+    faults = validate(folder)
+    for fault in faults[:_SHOWN]:
+        print(fault)
+    if faults:
+        more = f" and {len(faults) - 1} more" if len(faults) > 1 else ""
+        raise ValueError(f"{folder} cannot be trained on: {faults[0]}{more}")
+    records = [record for record in read_records(folder, ShardInfo.read(folder).shards) if record is not None]
+    print(f"{folder}: {sum(record['rows'] for record in records)} rows in {len(records)} shards, all as they should be")
     return 0
 
 

@@ -38,7 +38,6 @@ def run(args: argparse.Namespace) -> int:
 
     from mmtok.audio.long_sound import encode_sound
     from mmtok.media.audio import SOUND_SUFFIXES
-    from mmtok.media.preview import write_preview
     from mmtok.media.video import FILM_SUFFIXES
     from mmtok.visual.long_video import reconstruct_video
     from recipes.bundle.named import in_tiles, load_tokenizers
@@ -76,9 +75,9 @@ def run(args: argparse.Namespace) -> int:
     if args.side_by_side:
         frames = torch.cat([media.frames, frames], -1)
     rate = 16000 if tokenizers.audio is None else tokenizers.audio.sample_rate
-    lines.insert(0, write_media(args.out, Media(frames, sound), fps=tokenizers.fps, sample_rate=rate))
+    made = Media(frames, sound)
+    print(write_media(args.out, made, fps=tokenizers.fps, sample_rate=rate, preview=preview))
     if preview is not None:
-        write_preview(preview, frames[0], tokenizers.fps, None if sound is None else sound[0], rate)
         lines.append(f"{preview}: preview")
     print("\n".join(lines))
     return 0

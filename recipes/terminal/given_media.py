@@ -92,14 +92,15 @@ def read_media(files: Files, pipe: Any, plan: Any, *, mask: Any, sound: bool) ->
         if plan.row.continues:
             frames, start_s = read_end(files.video, **clock)
         else:
-            frames = _read_film(files.video, **clock)
+            short = f"is shorter than {plan.num_frames / config.fps:g} s; its last picture is held"
+            frames = _read_film(files.video, short, **clock)
         found["video"] = frames
         drawn = not isinstance(mask, (str, tuple, type(None)))
         found["mask"] = _fit_mask(mask, files, size) if drawn else mask
         if sound and plan.row.takes("audio"):
             needed_by = plan.task if "audio" in plan.row.needs else None
-            heard = _own_sound(files.video, pipe, start_s, frames.shape[1], needed_by=needed_by)
-            found |= {} if heard is None else {"audio": heard}
+            if (heard := _own_sound(files.video, pipe, start_s, frames.shape[1], needed_by=needed_by)) is not None:
+                found["audio"] = heard
     if files.audio is not None:
         from mmtok.media.audio import read_audio
 
@@ -166,20 +167,16 @@ def read_first_frames(path: str, *, fps: float, count: int, size: int) -> Any:
     Raises:
         MediaError: if it cannot be read.
     """
+    short = f"has fewer than {count} frames at {fps:g} fps; the last is held"
+    return _read_film(path, short, fps=fps, num_frames=count, size=size)[None]
+
+
+def _read_film(path: str, short: str, **clock: Any) -> Any:
     from mmtok.media.video import read_video
 
-    clip = read_video(path, fps=fps, num_frames=count, size=size)
+    clip = read_video(path, **clock)
     if clip.held_frames:
-        note(f"{path}: has fewer than {count} frames at {fps:g} fps; the last is held")
-    return clip.frames[None]
-
-
-def _read_film(path: str, *, fps: float, num_frames: int, size: tuple[int, int]) -> Any:
-    from mmtok.media.video import read_video
-
-    clip = read_video(path, fps=fps, num_frames=num_frames, size=size)
-    if clip.held_frames:
-        note(f"{path}: is shorter than {num_frames / fps:g} s; its last picture is held")
+        note(f"{path}: {short}")
     return clip.frames
 
 

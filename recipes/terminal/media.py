@@ -110,7 +110,7 @@ def output_endings(media: Media) -> tuple[str, ...]:
     return (".png", *endings) if media.frames.shape[2] == 1 else endings
 
 
-def write_media(path: Path, media: Media, *, fps: float, sample_rate: int) -> str:
+def write_media(path: Path, media: Media, *, fps: float, sample_rate: int, preview: Path | None = None) -> str:
     """Write a picture, a film or a sound, by the ending of the name.
 
     Args:
@@ -118,6 +118,7 @@ def write_media(path: Path, media: Media, *, fps: float, sample_rate: int) -> st
         media: what to write.
         fps: pictures per second.
         sample_rate: Hz.
+        preview: also receives a sheet of the pictures with the spectrogram.
 
     Returns:
         The line that names it.
@@ -126,15 +127,10 @@ def write_media(path: Path, media: Media, *, fps: float, sample_rate: int) -> st
         MediaError: if it cannot be written.
     """
     from mmtok.media.audio import write_wav
-    from mmtok.media.image import write_png
-    from mmtok.media.video import write_film
+    from recipes.pipeline.output import Output
 
     if media.frames is None:
         write_wav(path, media.sound[0], sample_rate)
         return describe_sound(path, media.sound.shape[-1], sample_rate)
-    if path.suffix.lower() == ".png":
-        write_png(path, media.frames[0, :, 0])
-    else:
-        sound = None if media.sound is None else media.sound[0]
-        write_film(path, media.frames[0], fps=fps, audio=sound, sample_rate=sample_rate)
+    Output(media.frames, fps, media.sound, sample_rate, codes={}).save(path, preview=preview)
     return describe_film(path, media.frames, fps, media.sound is not None)
