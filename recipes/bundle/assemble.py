@@ -157,16 +157,13 @@ def require_fit(parts: Parts) -> None:
         if config.upscaled_size % config.size or (times := config.upscaled_size // config.size) & (times - 1):
             raise ValueError(f"upscaled_size {config.upscaled_size} is not {config.size} doubled once or several times")
         for stage in STAGES:
-            if parts.bundle.has(stage):
-                _require_stage(stage, getattr(parts, stage), parts)
-
-
-def _require_stage(name: str, model: Any, parts: Parts) -> None:
-    codes, spoken = model.config.codebook_size, parts.sharp_visual.codebook_size
-    if codes != spoken:
-        raise ValueError(f"{name} speaks {codes} codes, its tokenizer {spoken}")
-    if model.config.text_dim != parts.text.dim:
-        raise ValueError(f"{name} reads text vectors of {model.config.text_dim}, text gives {parts.text.dim}")
+            if not parts.bundle.has(stage):
+                continue
+            sizes, spoken = getattr(parts, stage).config, parts.sharp_visual.codebook_size
+            if sizes.codebook_size != spoken:
+                raise ValueError(f"{stage} speaks {sizes.codebook_size} codes, its tokenizer {spoken}")
+            if sizes.text_dim != parts.text.dim:
+                raise ValueError(f"{stage} reads text vectors of {sizes.text_dim}, text gives {parts.text.dim}")
 
 
 def config_for(base: Bundle, parts: dict[str, str], changes: list[str]) -> BundleConfig:

@@ -108,11 +108,10 @@ def chosen_part(part: str, given: str | None, name: str) -> Path | None:
     if given is not None:
         return part_folder(given, part)
     folder = resolve_folder(name)
-    held = what_is(folder)
-    if held.kind == "model":
+    if (kind := what_is(folder).kind) == "model":
         bundle = open_bundle(folder)
         return bundle.part(part) if bundle.has(part) else None
-    return folder if held.kind == part else None
+    return folder if kind == part else None
 
 
 def in_tiles(tokenizers: Tokenizers, tile: int | None) -> Tokenizers:

@@ -309,13 +309,10 @@ def _plan_files(config: PrepareConfig, visual: Any, workers: int) -> CorpusPlan:
     for (film, digest, clips), split in zip(looked, splits, strict=True):
         plan.films.append(
             SourcePlan(
-                source=film.source,
-                where=film.where,
-                captions=film.captions,
+                **{name: getattr(film, name) for name in ("source", "where", "captions", "licence")},
                 source_hash=digest,
                 file_size=os.path.getsize(film.where["file"]) if "file" in film.where else None,
                 split=split,
-                licence=film.licence,
                 collection=film.collection or config.collection or corpus,
                 shard=0,
                 clips=clips,

@@ -242,7 +242,7 @@ def _make_shard(
     """Rows of one shard in the order of the plan, and what could not be used."""
     places = [(film, clip) for film in films for clip in film.clips]
     rows: list[dict[str, Any] | None] = [None] * len(places)
-    bad: list[tuple[int, dict[str, str]]] = []
+    bad: dict[int, dict[str, str]] = {}
     waiting: dict[tuple[int, int, int], list[_Read]] = {}
 
     def encode(batch: list[_Read]) -> None:
@@ -250,12 +250,10 @@ def _make_shard(
             rows[read.place] = row
         advance(len(batch))
 
-    jobs = _jobs(films)
-    for reads in _ahead(partial(_read_clips, config=config, tokenizing=tokenizing), jobs, workers):
+    for reads in _ahead(partial(_read_clips, config=config, tokenizing=tokenizing), _jobs(films), workers):
         for read in reads:
             if read.fault is not None:
-                entry = {"source": read.film.source, "reason": read.fault, "key": read.film.key(read.clip)}
-                bad.append((read.place, entry))
+                bad[read.place] = {"source": read.film.source, "reason": read.fault, "key": read.film.key(read.clip)}
             if read.frames is None:
                 advance(1)
                 continue
@@ -266,7 +264,7 @@ def _make_shard(
                 encode(waiting.pop(shape))
     for batch in waiting.values():
         encode(batch)
-    return [row for row in rows if row is not None], [entry for _, entry in sorted(bad, key=lambda pair: pair[0])]
+    return [row for row in rows if row is not None], [bad[place] for place in sorted(bad)]
 
 
 def _jobs(films: list[SourcePlan]) -> Iterator[list[_Read]]:
