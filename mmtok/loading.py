@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,23 +9,28 @@ from typing import Any
 import torch
 
 from mmtok.convert import load_published, published_family
-from mmtok.pretrained import BUNDLE_FILE, read_names, resolve_folder
+from mmtok.pretrained import BUNDLE_FILE, read_json, read_names, resolve_folder
 from mmtok.table import KINDS, TOKENIZERS, Family
 
-# What else a folder can hold: its family, what that is, and what loads it.
+_WORDS = {
+    **KINDS,
+    "lm": "a language model",
+    "superres": "a super-resolution model",
+    "generator": "a LARP generator",
+}
+# What else a folder can hold: its family, the kind, and what loads it.
 _OTHERS = {
-    "larp-ar": ("generator", "a LARP generator", "llm.loading.load_larp"),
-    "larp-ar-fp": ("generator", "a LARP generator", "llm.loading.load_larp"),
-    "prefix-lm": ("lm", "a language model", "llm.model.PrefixLM.from_pretrained"),
-    "superres": ("superres", "a super-resolution model", "superres.model.SuperResTransformer.from_pretrained"),
+    "larp-ar": ("generator", "llm.loading.load_larp"),
+    "larp-ar-fp": ("generator", "llm.loading.load_larp"),
+    "prefix-lm": ("lm", "llm.model.PrefixLM.from_pretrained"),
+    "superres": ("superres", "superres.model.SuperResTransformer.from_pretrained"),
 }
 
-_PART_KINDS = {
-    **{name: (name, words) for name, words in KINDS.items()},
-    "superres_visual": ("visual", KINDS["visual"]),
-    "lm": ("lm", "a language model"),
-    "superres": ("superres", "a super-resolution model"),
-    "superres2": ("superres", "a super-resolution model"),
+_PART_KINDS = {name: name for name in KINDS} | {
+    "superres_visual": "visual",
+    "lm": "lm",
+    "superres": "superres",
+    "superres2": "superres",
 }
 
 
@@ -40,12 +44,16 @@ class Held:
         family: its name; "" for a whole model.
         words: the same for people, such as "a visual tokenizer (magvit2)".
         loader: what loads it in Python.
+        row: of a tokenizer's or text encoder's family.
+        published: whether its weights are as others publish them, without a config.json that names the family.
     """
 
     kind: str
     family: str
     words: str
     loader: str = "mmtok.load"
+    row: Family | None = None
+    published: bool = False
 
 
 def what_is(folder: Path) -> Held:
@@ -64,22 +72,19 @@ def what_is(folder: Path) -> Held:
     if (folder / BUNDLE_FILE).is_file():
         return Held("model", "", "a whole model", "recipes.CinePoetPipeline.from_pretrained")
     file = folder / "config.json"
-    config = None
-    if file.is_file():
-        try:
-            config = json.loads(file.read_text())
-        except (json.JSONDecodeError, UnicodeDecodeError) as fault:
-            raise ValueError(f"{file} is not valid JSON: {fault}") from fault
+    config = read_json(file) if file.is_file() else None
     said = config if isinstance(config, dict) else {}
     family = said.get("family", said.get("model_type")) or published_family(folder)
+    published = not said.keys() & {"family", "model_type"}
     if family is None and "layers.0.attention.wqkv.weight" in read_names(folder):
         family = "larp-ar"
     if family is None and not file.is_file():
         raise FileNotFoundError(f"{folder} has no config.json, so it is not a model folder")
     if family in _OTHERS:
-        return Held(_OTHERS[family][0], family, *_OTHERS[family][1:])
+        kind, loader = _OTHERS[family]
+        return Held(kind, family, _WORDS[kind], loader)
     if (row := TOKENIZERS.find(str(family))) is not None:
-        return Held(row.kind, str(family), f"{KINDS[row.kind]} ({family})")
+        return Held(row.kind, str(family), f"{KINDS[row.kind]} ({family})", row=row, published=published)
     if "model_type" in said:
         return Held("other", str(family), f"a {family!r} model", "transformers")
     raise ValueError(f"{folder} holds a {family!r} model; known families: {', '.join(sorted(TOKENIZERS.rows()))}")
@@ -109,34 +114,10 @@ def part_folder(name: str | Path, part: str) -> Path:
         if not (folder / part / "config.json").is_file():
             raise FileNotFoundError(f"the model {name} has no {part} part")
         return folder / part
-    kind, words = _PART_KINDS[part]
+    kind = _PART_KINDS[part]
     if held.kind != kind and not (kind == "lm" and held.kind == "other"):  # a training may start from a text model
-        raise ValueError(f"{name} cannot be the {part} part: it is {held.words}, and {words} is needed")
+        raise ValueError(f"{name} cannot be the {part} part: it is {held.words}, and {_WORDS[kind]} is needed")
     return folder
-
-
-def _tokenizer_of(folder: Path) -> tuple[str, Family]:
-    """The family of a tokenizer's or text encoder's folder; what holds something else is refused."""
-    held = what_is(folder)
-    if (row := TOKENIZERS.find(held.family)) is not None:
-        return held.family, row
-    if held.kind == "other":
-        raise ValueError(f"{folder} holds {held.words}; known families: {', '.join(sorted(TOKENIZERS.rows()))}")
-    raise ValueError(f"{folder} holds {held.words}, not a tokenizer; {held.loader} loads it")
-
-
-def is_ours(folder: Path) -> bool:
-    """Whether a folder's config.json names a family or a ``model_type``, so that its own class reads it.
-
-    Args:
-        folder: a model folder.
-
-    Returns:
-        False for published weights.
-    """
-    file = folder / "config.json"
-    config = json.loads(file.read_text()) if file.is_file() else None
-    return isinstance(config, dict) and ("family" in config or "model_type" in config)
 
 
 def load(
@@ -169,16 +150,22 @@ def load(
     folder = resolve_folder(name_or_path)
     if part is not None or (folder / BUNDLE_FILE).is_file():
         folder = part_folder(name_or_path, part or "visual")
-    name, family = _tokenizer_of(folder)
-    if num_codebooks is not None and family.kind != "audio":
-        raise ValueError(f"num_codebooks is a choice of sound tokenizers, and {name_or_path} is of family {name}")
-    if not is_ours(folder):  # then it was known by its weights
+    held = what_is(folder)
+    if held.row is None:
+        known = f"known families: {', '.join(sorted(TOKENIZERS.rows()))}"
+        instead = f"; {known}" if held.kind == "other" else f", not a tokenizer; {held.loader} loads it"
+        raise ValueError(f"{folder} holds {held.words}{instead}")
+    if num_codebooks is not None and held.kind != "audio":
+        raise ValueError(
+            f"num_codebooks is a choice of sound tokenizers, and {name_or_path} is of family {held.family}"
+        )
+    if held.published:
         model = load_published(folder)
         if num_codebooks is not None:
             model = type(model)(model.model, num_codebooks=num_codebooks)
         return model.to(device=device, dtype=dtype).eval()
-    cls = family.load_class()
-    if family.kind == "text":  # read in the type wanted: XL in float32 first would take twice the memory
+    cls = held.row.load_class()
+    if held.kind == "text":  # read in the type wanted: XL in float32 first would take twice the memory
         return cls.from_pretrained(folder, dtype=dtype, device=device)
     options = {} if num_codebooks is None else {"num_codebooks": num_codebooks}
     return cls.from_pretrained(folder, **options).to(device=device, dtype=dtype).eval()

@@ -20,14 +20,7 @@ T = TypeVar("T")
 
 
 def entry_points(group: str) -> list[metadata.EntryPoint]:
-    """Entry points of a group in a fixed order; nothing is imported.
-
-    Args:
-        group: such as "cinepoet.tokenizers".
-
-    Returns:
-        All of them, by name and then by package.
-    """
+    """Entry points of a group, by name and then by package; nothing is imported."""
     return sorted(metadata.entry_points(group=group), key=lambda point: (point.name, _package(point)))
 
 
@@ -71,11 +64,7 @@ class Table(Generic[T]):
     ours: Mapping[str, T]
 
     def plugins(self) -> list[Plugin[T]]:
-        """What packages add, each loaded or with its fault.
-
-        Returns:
-            In a fixed order.
-        """
+        """What packages add in a fixed order, each loaded or with its fault."""
         found: list[Plugin[T]] = []
         for point in (point for group in self.groups for point in entry_points(group)):
             package = _package(point)
@@ -97,11 +86,7 @@ class Table(Generic[T]):
         return found
 
     def rows(self) -> dict[str, T]:
-        """Ours and those that packages add.
-
-        Returns:
-            Name to row, ours first.
-        """
+        """Name to row, ours and then those that packages add."""
         return {**self.ours, **{p.name: p.row for p in self.plugins() if p.row is not None}}
 
     def find(self, name: str) -> T | None:

@@ -37,11 +37,7 @@ _KEPT = (torch.float16, torch.bfloat16, torch.float32)
 
 
 def known_models() -> list[str]:
-    """Whole models that have a name of their own, embedded ones and those of installed packages.
-
-    Returns:
-        Their names, sorted.
-    """
+    """Sorted names of whole models that have one, embedded ones and those of installed packages."""
     return sorted({*MODELS, *(point.name for point in entry_points(_MODELS_GROUP))})
 
 
@@ -87,7 +83,7 @@ def resolve_folder(name: str | Path, *, revision: str | None = None, wanted: Seq
     hub_id, hub_part = _split_part(text, 2)
     found = None if "/" in whole else _model_folder(whole)
     if found is not None:
-        folder, text = found / part, whole
+        folder = found / part
     elif folder.is_dir():
         part = ""
     elif folder.is_file():
@@ -100,10 +96,9 @@ def resolve_folder(name: str | Path, *, revision: str | None = None, wanted: Seq
         except (OSError, HFValidationError, ValueError) as fault:
             reason = str(fault).splitlines()[0] if str(fault) else type(fault).__name__
             asked = f"{name} at revision {revision}" if revision else text
-            known = ", ".join(known_models())
             raise FileNotFoundError(
                 f"unknown model {asked!r}: it is neither a folder nor a reachable hub repository ({reason}); "
-                f"known: {known}"
+                f"known: {', '.join(known_models())}"
             ) from fault
         part, revision = hub_part, None
     if part and not folder.is_dir():
@@ -111,6 +106,24 @@ def resolve_folder(name: str | Path, *, revision: str | None = None, wanted: Seq
     if revision is not None:
         raise ValueError(f"revision {revision!r} is a choice for hub ids, and {name} is a folder")
     return folder
+
+
+def read_json(file: Path) -> Any:
+    """The content of a JSON file.
+
+    Args:
+        file: the file.
+
+    Returns:
+        Its value.
+
+    Raises:
+        ValueError: if it is no JSON.
+    """
+    try:
+        return json.loads(file.read_text())
+    except ValueError as fault:  # also what is no text
+        raise ValueError(f"{file} is not valid JSON: {fault}") from fault
 
 
 def read_config(folder: Path, family: str | None = None) -> dict[str, Any]:
@@ -130,10 +143,7 @@ def read_config(folder: Path, family: str | None = None) -> dict[str, Any]:
     file = Path(folder) / "config.json"
     if not file.is_file():
         raise FileNotFoundError(f"{folder} has no config.json")
-    try:
-        config = json.loads(file.read_text())
-    except (json.JSONDecodeError, UnicodeDecodeError) as fault:
-        raise ValueError(f"{file} is not valid JSON: {fault}") from fault
+    config = read_json(file)
     if not isinstance(config, dict) or "family" not in config or "params" not in config:
         raise ValueError(f"{file} is not a cinepoet model config (no family or params)")
     if family is not None and config["family"] != family:
@@ -197,13 +207,12 @@ def save_module(
             continue
         seen.add(tensor.data_ptr())
         kept = tensor.detach().cpu().contiguous()
-        if dtype is torch.int8 and kept.dtype in _KEPT:
-            if kept.ndim >= 2 and kept.numel() >= 4096:
-                tensors[name], tensors[name + ROW_SCALE] = _rounded_rows(kept)
-            else:
-                tensors[name] = kept.half()
-            continue
-        tensors[name] = kept.to(dtype) if dtype is not None and kept.dtype in _KEPT else kept
+        if dtype is None or kept.dtype not in _KEPT:
+            tensors[name] = kept
+        elif dtype is torch.int8 and kept.ndim >= 2 and kept.numel() >= 4096:
+            tensors[name], tensors[name + ROW_SCALE] = _rounded_rows(kept)
+        else:
+            tensors[name] = kept.to(torch.float16 if dtype is torch.int8 else dtype)
     write_tensors(tensors, folder / "model.safetensors")
     save_config(folder, family=family, params=params, **extra)
 
@@ -217,8 +226,7 @@ def save_config(folder: Path, *, family: str, params: Any, **extra: Any) -> None
         params: the model's params dataclass.
         extra: further JSON values.
     """
-    config = {"family": family, "params": dataclasses.asdict(params), **extra}
-    write_json(folder / "config.json", config)
+    write_json(folder / "config.json", {"family": family, "params": dataclasses.asdict(params), **extra})
 
 
 def weight_files(folder: Path) -> list[Path]:

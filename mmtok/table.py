@@ -60,24 +60,17 @@ class Family:
             raise ValueError(f"kind must be one of {', '.join(KINDS)}, got {self.kind!r}")
 
     def load_class(self) -> Any:
-        """The class; its module is imported.
-
-        Returns:
-            It.
-        """
+        """The class; its module is imported."""
         return getattr(importlib.import_module(self.module), self.name)
 
     def presets(self) -> dict[str, Any]:
-        """Named sizes; the module is imported.
-
-        Returns:
-            Name to params, from which the class is built; empty where sizes have no names.
-        """
+        """Name to params of each named size, none where sizes have no names; the module is imported."""
         return dict(getattr(importlib.import_module(self.module), "PRESETS", {}))
 
 
 KINDS = {"visual": "a visual tokenizer", "audio": "an audio tokenizer", "text": "a text encoder"}
 
+_MAGVIT2 = "mmtok.convert.open_magvit2"
 FAMILIES: dict[str, Family] = {
     "magvit2": Family(
         "visual",
@@ -87,20 +80,8 @@ FAMILIES: dict[str, Family] = {
         "arXiv 2310.05737",
         "Open-MAGVIT2's: Apache-2.0",
         published=(
-            Published(
-                "open-magvit2-video",
-                "mmtok.convert.open_magvit2",
-                ("encoder.conv_out.conv_1.weight",),
-                {"video": True},
-                True,
-            ),
-            Published(
-                "open-magvit2-image",
-                "mmtok.convert.open_magvit2",
-                ("decoder.adaptive.0.gamma.weight",),
-                {"video": False},
-                True,
-            ),
+            Published("open-magvit2-video", _MAGVIT2, ("encoder.conv_out.conv_1.weight",), {"video": True}, True),
+            Published("open-magvit2-image", _MAGVIT2, ("decoder.adaptive.0.gamma.weight",), {"video": False}, True),
         ),
     ),
     "cosmos-dv": Family(

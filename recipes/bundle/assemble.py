@@ -13,7 +13,7 @@ from llm.tasks import TASKS, find_task
 from mmtok.files import write_atomically
 from mmtok.loading import part_folder
 from mmtok.visual.holistic import is_holistic
-from recipes.bundle.config import ASPECTS, BundleConfig
+from recipes.bundle.config import ASPECTS, STAGES, BundleConfig
 from recipes.bundle.folder import ALL_PARTS, OPTIONAL_PARTS, Bundle, open_bundle, write_bundle
 from recipes.bundle.parts import Parts
 from recipes.runtime.config import from_dict, merge, to_dict
@@ -127,14 +127,7 @@ def _of_clips(clips: dict[str, Any]) -> dict[str, Any]:
 
 
 def require_fit(parts: Parts) -> None:
-    """Load every part and compare what they say of each other.
-
-    Args:
-        parts: of the model.
-
-    Raises:
-        ValueError: if they do not fit; the first reason.
-    """
+    """Load every part and compare what they say of each other."""
     config, lm, visual = parts.config, parts.lm, parts.visual  # the vocabulary is compared in ``lm``
     if lm.config.text_dim != parts.text.dim:
         raise ValueError(f"the language model reads text vectors of {lm.config.text_dim}, text gives {parts.text.dim}")
@@ -163,17 +156,14 @@ def require_fit(parts: Parts) -> None:
     if config.upscaled_size:
         if config.upscaled_size % config.size or (times := config.upscaled_size // config.size) & (times - 1):
             raise ValueError(f"upscaled_size {config.upscaled_size} is not {config.size} doubled once or several times")
-        for stage in ("superres", "superres2"):
-            if parts.bundle.has(stage):
-                _require_stage(stage, getattr(parts, stage), parts)
-
-
-def _require_stage(name: str, model: Any, parts: Parts) -> None:
-    codes, spoken = model.config.codebook_size, parts.sharp_visual.codebook_size
-    if codes != spoken:
-        raise ValueError(f"{name} speaks {codes} codes, its tokenizer {spoken}")
-    if model.config.text_dim != parts.text.dim:
-        raise ValueError(f"{name} reads text vectors of {model.config.text_dim}, text gives {parts.text.dim}")
+        for stage in STAGES:
+            if not parts.bundle.has(stage):
+                continue
+            sizes, spoken = getattr(parts, stage).config, parts.sharp_visual.codebook_size
+            if sizes.codebook_size != spoken:
+                raise ValueError(f"{stage} speaks {sizes.codebook_size} codes, its tokenizer {spoken}")
+            if sizes.text_dim != parts.text.dim:
+                raise ValueError(f"{stage} reads text vectors of {sizes.text_dim}, text gives {parts.text.dim}")
 
 
 def config_for(base: Bundle, parts: dict[str, str], changes: list[str]) -> BundleConfig:

@@ -8,7 +8,7 @@ from llm.tasks import FIRST_TASKS, find_task
 from mmtok.conditions.structure import FLOW_METHODS
 from superres.sample import Decoding
 
-SHARPENERS = ("superres", "superres2")  # the stages of super-resolution, the first one first
+STAGES = ("superres", "superres2")  # the stages of super-resolution, the first one first
 # Name of a picture's form to its <resolution> token, None for the one that needs none, and height over width.
 ASPECTS: dict[str, tuple[int | None, float]] = {"square": (None, 1.0), "portrait": (0, 1.75)}
 
@@ -86,22 +86,12 @@ class BundleConfig:
             raise ValueError(f"unknown aspects {unknown if self.aspects else '()'}; known: {', '.join(ASPECTS)}")
         if self.flow not in FLOW_METHODS:
             raise ValueError(f"unknown flow method {self.flow!r}; known: {', '.join(FLOW_METHODS)}")
-        for part in SHARPENERS:
+        for part in STAGES:
             self.decoding(part)
 
     def decoding(self, part: str) -> Decoding:
-        """How a stage of super-resolution fills its grid.
-
-        Args:
-            part: one of ``SHARPENERS``.
-
-        Returns:
-            The settings.
-
-        Raises:
-            ValueError: if a number is out of range or the schedule is unknown.
-        """
-        first = part == SHARPENERS[0]
+        """How a stage of super-resolution, one of ``STAGES``, fills its grid; numbers out of range raise."""
+        first = part == STAGES[0]
         return Decoding(
             num_steps=self.sr_steps if first else self.sr2_steps,
             text_scale=self.sr_text_scale if first else self.sr2_text_scale,

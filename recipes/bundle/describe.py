@@ -9,18 +9,7 @@ from typing import Any
 
 
 def describe_bundle(name: str) -> str:
-    """What a name stands for, in a few lines.
-
-    Args:
-        name: see recipes/bundle/named.py.
-
-    Returns:
-        Of a whole model its geometry, licence, and each part with parameters and megabytes; of a part what it is.
-
-    Raises:
-        FileNotFoundError: if there is none of that name.
-        ValueError: if it is damaged.
-    """
+    """What a name (recipes/bundle/named.py) stands for, in a few lines: a whole model with its parts, or a part."""
     from mmtok.loading import what_is
     from mmtok.pretrained import BUNDLE_FILE, OPTIONAL_PARTS, PARTS, resolve_folder
     from recipes.bundle.folder import open_bundle
@@ -58,18 +47,7 @@ def describe_bundle(name: str) -> str:
 
 
 def count_parameters(file: Path) -> int:
-    """Numbers in a safetensors file, from its header.
-
-    Args:
-        file: the file.
-
-    Returns:
-        The count, buffers included.
-
-    Raises:
-        FileNotFoundError: if it is not there.
-        ValueError: if the header cannot be read.
-    """
+    """Numbers in a safetensors file, buffers included, from its header."""
     with file.open("rb") as opened:
         length = int.from_bytes(opened.read(8), "little")
         text = opened.read(length) if length <= file.stat().st_size else b""

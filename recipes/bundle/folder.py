@@ -40,25 +40,11 @@ class Bundle:
     card: dict[str, Any] = field(default_factory=dict)
 
     def part(self, name: str) -> Path:
-        """Folder of one part.
-
-        Args:
-            name: one of ``ALL_PARTS``.
-
-        Returns:
-            The folder.
-        """
+        """Folder of one part, of ``ALL_PARTS``."""
         return self.folder / name
 
     def has(self, name: str) -> bool:
-        """Whether the bundle holds a part.
-
-        Args:
-            name: one of ``ALL_PARTS``.
-
-        Returns:
-            True when its config.json is there.
-        """
+        """Whether the bundle holds a part, of ``ALL_PARTS``."""
         return (self.part(name) / "config.json").is_file()
 
 

@@ -75,9 +75,8 @@ def load_tokenizers(
         raise ValueError(f"{name} is {held.words}; {KINDS['visual']} or {KINDS['audio']} is needed")
     if levels is not None and places["audio"] is None:
         raise ValueError(f"--levels is a choice of sound tokenizers, and {name} has none")
-    options: dict[str, dict[str, Any]] = {"visual": {}, "audio": {"num_codebooks": levels}}
-    loaded = {part: mmtok.load(p, device=device, **options[part]) for part, p in places.items() if p is not None}
-    seen, heard = loaded.get("visual"), loaded.get("audio")
+    seen: Any = places["visual"] and mmtok.load(places["visual"], device=device)
+    heard = places["audio"] and mmtok.load(places["audio"], device=device, num_codebooks=levels)
     folder = resolve_folder(visual or name) if visual != "none" else None
     if folder is not None and (folder / BUNDLE_FILE).is_file():
         config = open_bundle(folder).config
@@ -109,11 +108,10 @@ def chosen_part(part: str, given: str | None, name: str) -> Path | None:
     if given is not None:
         return part_folder(given, part)
     folder = resolve_folder(name)
-    held = what_is(folder)
-    if held.kind == "model":
+    if (kind := what_is(folder).kind) == "model":
         bundle = open_bundle(folder)
         return bundle.part(part) if bundle.has(part) else None
-    return folder if held.kind == part else None
+    return folder if kind == part else None
 
 
 def in_tiles(tokenizers: Tokenizers, tile: int | None) -> Tokenizers:
@@ -141,14 +139,7 @@ def in_tiles(tokenizers: Tokenizers, tile: int | None) -> Tokenizers:
 
 
 def is_generator(name: str) -> bool:
-    """Whether ``--model`` names a LARP generator instead of a whole model.
-
-    Args:
-        name: such as "tiny".
-
-    Returns:
-        False also for what does not exist or is damaged, which is told where it is opened.
-    """
+    """Whether ``--model`` names a LARP generator; what is absent or damaged is told where it is opened."""
     try:
         return what_is(resolve_folder(name)).kind == "generator"
     except (FileNotFoundError, ValueError):
@@ -156,17 +147,7 @@ def is_generator(name: str) -> bool:
 
 
 def tokenizer_of(folder: Path) -> str:
-    """Where a LARP generator's tokenizer lies.
-
-    Args:
-        folder: of the generator.
-
-    Returns:
-        A folder or a hub id.
-
-    Raises:
-        ValueError: if nothing tells.
-    """
+    """Folder or hub id of the tokenizer that goes with a LARP generator's folder."""
     from llm.loading import is_published
 
     inside = folder / TOKENIZER_FOLDER

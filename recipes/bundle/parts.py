@@ -114,18 +114,16 @@ class Parts:
     @cached_property
     def superres(self) -> Any:
         """The super-resolution transformer, of the first stage where there are two."""
-        return self._sharpener("superres")
+        return self._superres("superres")
 
     @cached_property
     def superres2(self) -> Any:
         """The second stage's transformer."""
-        return self._sharpener("superres2")
+        return self._superres("superres2")
 
-    def _sharpener(self, part: str) -> Any:
+    def _superres(self, part: str) -> Any:
         from superres.model import SuperResTransformer
 
-        if not self.bundle.has(part):
-            raise ValueError(f"the model {self.bundle.folder} has no super-resolution part; ask for no upscaling")
         with self.timed(f"load {part}"):
             model = SuperResTransformer.from_pretrained(self.bundle.part(part))
             return model.to(self.compute.device, self.compute.dtype).eval()

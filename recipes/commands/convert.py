@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
+from typing import Any
 
 from recipes.terminal.report import check_folder, note
 
@@ -49,6 +49,7 @@ def run(args: argparse.Namespace) -> int:
     import mmtok.convert
     from mmtok.convert.checkpoints import read_checkpoint
     from mmtok.convert.t5 import is_t5
+    from mmtok.pretrained import read_json
     from mmtok.table import TOKENIZERS
 
     if args.to is not None or args.weights[0].is_dir():
@@ -61,10 +62,7 @@ def run(args: argparse.Namespace) -> int:
     if args.config is not None:
         if not args.config.is_file():
             raise FileNotFoundError(f"config {args.config} does not exist")
-        try:
-            config = json.loads(args.config.read_text())
-        except ValueError as fault:
-            raise ValueError(f"{args.config} is not valid JSON: {fault}") from fault
+        config = read_json(args.config)
         if not isinstance(config, dict):
             raise ValueError(f"{args.config} must hold a table of upstream's sizes")
     tensors: dict[str, torch.Tensor] = {}
@@ -86,18 +84,12 @@ def run(args: argparse.Namespace) -> int:
         newer = any("v1_1" in file.name or "v1.1" in file.name for file in args.weights)
         config = {**(config or {}), "version": "v1_1" if newer else "v1_0"}
         note(f"taken as VidTok {config['version']} by the file's name; --version says otherwise")
-    speaks = family in llm.convert.FAMILIES
-    if speaks:
+    if family in llm.convert.FAMILIES:
         model = llm.convert.from_upstream(family, tensors, config)
-    else:
-        model = mmtok.convert.from_upstream(family, tensors, config, ema=not args.no_ema)
-    check_folder(args.out)
-    model.save_pretrained(args.out)
-    count = sum(p.numel() for p in model.parameters())
-    if speaks:
         told = f"{model.config.num_tokens} tokens of {model.config.vocab_size} codes"
         licence = llm.convert.WEIGHTS_LICENCE
     else:
+        model = mmtok.convert.from_upstream(family, tensors, config, ema=not args.no_ema)
         told = f"{model.codebook_size} codes, "
         row = TOKENIZERS.rows()[model.family]
         if row.kind == "audio":
@@ -105,7 +97,9 @@ def run(args: argparse.Namespace) -> int:
         else:
             told += f"stride {model.stride}"
         licence = row.weights or "see their source"
-    print(f"{args.out}: {family}, {count / 1e6:.1f} M parameters, {told}")
+    check_folder(args.out)
+    model.save_pretrained(args.out)
+    print(f"{args.out}: {family}, {_millions(model)} M parameters, {told}")
     print(f"licence of the published weights: {licence}")
     return 0
 
@@ -120,8 +114,7 @@ def _text_encoder(args: argparse.Namespace) -> int:
     check_folder(args.out)
     encoder = encoder_from_files(args.weights, dtype=getattr(torch, args.dtype or "bfloat16"))
     encoder.save_pretrained(args.out)
-    count = sum(p.numel() for p in encoder.model.parameters())
-    print(f"{args.out}: t5, {count / 1e6:.1f} M parameters of the encoder, vectors of {encoder.dim}")
+    print(f"{args.out}: t5, {_millions(encoder.model)} M parameters of the encoder, vectors of {encoder.dim}")
     return 0
 
 
@@ -145,15 +138,19 @@ def _language_model(args: argparse.Namespace) -> int:
         model = import_qwen3(source)
         check_folder(args.out)
         model.save_pretrained(args.out)
-        print(f"{args.out}: prefix-lm, {sum(p.numel() for p in model.parameters()) / 1e6:.1f} M parameters")
+        print(f"{args.out}: prefix-lm, {_millions(model)} M parameters")
         return 0
     model = PrefixLM.from_pretrained(part_folder(source, "lm"))
     check_folder(args.out)
     export_qwen3(model, args.out, dtype=getattr(torch, args.dtype) if args.dtype else None)
-    print(f"{args.out}: {args.to}, {sum(p.numel() for p in model.model.parameters()) / 1e6:.1f} M parameters")
+    print(f"{args.out}: {args.to}, {_millions(model.model)} M parameters")
     if reads_positions(model):
         note("this model adds positions to its embeddings; other programs must too (docs/export.md)")
     return 0
+
+
+def _millions(model: Any) -> str:
+    return f"{sum(p.numel() for p in model.parameters()) / 1e6:.1f}"
 
 
 def _refuse(args: argparse.Namespace, options: tuple[str, ...], why: str) -> None:

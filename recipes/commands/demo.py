@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from recipes.terminal.options import add_model, add_seed
-from recipes.terminal.report import check_folder, compute_of, describe_film
+from recipes.terminal.report import check_folder, describe_film, pipeline_of
 
 SUMMARY = "make three films with the embedded model, and say where they are"
 EXAMPLES = """\
@@ -33,11 +33,9 @@ def run(args: argparse.Namespace) -> int:
     check_folder(args.out)
     import torch
 
-    from recipes.bundle.folder import open_bundle
-    from recipes.pipeline.cinepoet import CinePoetPipeline
     from recipes.runtime.progress import sampling_bar
 
-    pipe = CinePoetPipeline(open_bundle(args.model), compute_of(args))
+    pipe = pipeline_of(args)
     for name, prompt in PROMPTS.items():
         start = time.monotonic()
         with sampling_bar() as on_step:

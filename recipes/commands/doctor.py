@@ -55,14 +55,7 @@ def examine(folder: Path) -> list[Fact]:
 
 
 def report(facts: list[Fact]) -> str:
-    """The facts as lines, broken ones marked and with their fix, and a verdict.
-
-    Args:
-        facts: what was found.
-
-    Returns:
-        Text of several lines.
-    """
+    """The facts as lines, broken ones marked and with their fix, and a verdict."""
     width = max(len(fact.name) for fact in facts)
     lines = []
     for fact in facts:
@@ -123,6 +116,7 @@ def film_fact() -> Fact:
     from mmtok.media.audio import read_audio
     from mmtok.media.video import read_video, write_film
 
+    fix = "pip install --force-reinstall --only-binary av av"
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "film.mp4"
         try:
@@ -130,11 +124,10 @@ def film_fact() -> Fact:
             write_film(path, torch.zeros(3, 4, 32, 32), fps=8, audio=sound, sample_rate=16000)
             frames, heard = read_video(path, fps=8, num_frames=None).frames, read_audio(path).samples
         except Exception as fault:
-            fix = "pip install --force-reinstall --only-binary av av"
             return Fact("films", None, False, f"a test film fails ({_line(fault)})", fix)
     good = frames.shape[1] == 4 and abs(heard.shape[1] - 8000) < 1100 and bool(heard.abs().max() > 0.3)
     detail = "H.264 with AAC is written and read back" if good else "a test film came back with another length or sound"
-    return Fact("films", None, good, detail, "" if good else "pip install --force-reinstall --only-binary av av")
+    return Fact("films", None, good, detail, "" if good else fix)
 
 
 def model_facts() -> list[Fact]:

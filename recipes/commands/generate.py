@@ -224,28 +224,22 @@ def _film(args: argparse.Namespace, outputs: Any, picture: bool) -> tuple[Any, d
     if args.out.suffix.lower() == ".gif" and not args.no_sound:
         raise ValueError("a .gif holds no sound; add --no-sound or choose .mp4")
     check_outputs(outputs, [args.image, args.video, args.audio, *cuts])
-    interval = {} if args.guidance_interval is None else {"guidance_interval": tuple(args.guidance_interval)}
-    options = {
-        "prompt": args.prompt,
+    same = (
+        *("prompt", "task", "aspect", "source", "given_frames", "negative_prompt", "guidance_scale", "extensions"),
+        *("paste_back", "exact_first_frame"),
+    )
+    options = {name: getattr(args, name) for name in same} | _sampling(args)
+    options |= {
         "mask": mask_of(args.mask),
-        "task": args.task,
         "num_frames": 1 if picture and args.task == "auto" else args.num_frames,
-        "aspect": args.aspect,
-        "source": args.source,
-        "given_frames": args.given_frames,
-        "negative_prompt": args.negative_prompt,
-        "guidance_scale": args.guidance_scale,
-        **interval,
-        **_sampling(args),
         "num_candidates": args.candidates,
-        "extensions": args.extensions,
         "segments": [prompt for prompt, _ in args.then or []],
         "upscale": not args.no_upscale,
         "sound": not args.no_sound,
-        "paste_back": args.paste_back,
         "feather_px": args.feather,
-        "exact_first_frame": args.exact_first_frame,
     }
+    if args.guidance_interval is not None:
+        options["guidance_interval"] = tuple(args.guidance_interval)
     pipe = CinePoetPipeline(bundle, compute_of(args), lm_weights=args.lm_weights or "float32")
     given = files.given(args.task) | ({"prompt"} if args.prompt is not None else frozenset())
     plan = make_plan(Request(**options), pipe.config, given=given)

@@ -77,32 +77,13 @@ def run(args: argparse.Namespace) -> int:
     """Prepare, or check."""
     if (args.source is None) == (args.check is None):
         raise ValueError("give SOURCE to prepare, or --check with a folder of shards; one of the two")
-    if args.check is None:
-        return _prepare(args)
-    parser = argparse.ArgumentParser()
-    add_arguments(parser)
-    untouched = vars(parser.parse_args([])) | {"check": args.check}
-    if given := [name for name, value in untouched.items() if getattr(args, name) != value]:
-        raise ValueError(f"--check looks at shards as they are: leave --{given[0].replace('_', '-')} out")
-    return _check(args.check)
-
-
-def _check(folder: Path) -> int:
-    from recipes.tokens.check import validate
-    from recipes.tokens.shards import ShardInfo, read_records
-
-    faults = validate(folder)
-    for fault in faults[:_SHOWN]:
-        print(fault)
-    if faults:
-        more = f" and {len(faults) - 1} more" if len(faults) > 1 else ""
-        raise ValueError(f"{folder} cannot be trained on: {faults[0]}{more}")
-    records = [record for record in read_records(folder, ShardInfo.read(folder).shards) if record is not None]
-    print(f"{folder}: {sum(record['rows'] for record in records)} rows in {len(records)} shards, all as they should be")
-    return 0
-
-
-def _prepare(args: argparse.Namespace) -> int:
+    if args.check is not None:
+        parser = argparse.ArgumentParser()
+        add_arguments(parser)
+        untouched = vars(parser.parse_args([])) | {"check": args.check}
+        if given := [name for name, value in untouched.items() if getattr(args, name) != value]:
+            raise ValueError(f"--check looks at shards as they are: leave --{given[0].replace('_', '-')} out")
+        return _check(args.check)
     from mmtok.visual.holistic import as_grid
     from recipes.bundle.named import load_tokenizers
     from recipes.corpora.named import SHAPES
@@ -133,15 +114,31 @@ def _prepare(args: argparse.Namespace) -> int:
     return 0
 
 
+def _check(folder: Path) -> int:
+    from recipes.tokens.check import validate
+    from recipes.tokens.shards import ShardInfo, read_records
+
+    faults = validate(folder)
+    for fault in faults[:_SHOWN]:
+        print(fault)
+    if faults:
+        more = f" and {len(faults) - 1} more" if len(faults) > 1 else ""
+        raise ValueError(f"{folder} cannot be trained on: {faults[0]}{more}")
+    records = [record for record in read_records(folder, ShardInfo.read(folder).shards) if record is not None]
+    print(f"{folder}: {sum(record['rows'] for record in records)} rows in {len(records)} shards, all as they should be")
+    return 0
+
+
 def _describe(folder: Path, done: Any) -> str:
+    n = done.counts
     if done.done < done.shards:
         state = f"{done.done} of {done.shards} shards"
-        return f"{folder}: {state} of {done.films} films so far, {done.clips} clips; the others are still to be made"
+        return f"{folder}: {state} of {n['films']} films so far, {n['clips']} clips; the others are still to be made"
     speed = f", {done.encoded / done.seconds:.1f} clips/s" if done.encoded else ", nothing was left to do"
     return (
-        f"{folder}: {done.clips} clips of {done.films} films in {done.shards} shards ({done.train} train, "
-        f"{done.validation} validation), {done.sounding} with sound, {done.captioned} with captions, "
-        f"{len(done.quarantined)} left out (quarantine.jsonl){speed}"
+        f"{folder}: {n['clips']} clips of {n['films']} films in {done.shards} shards ({n['train']} train, "
+        f"{n['validation']} validation), {n['sounding']} with sound, {n['captioned']} with captions, "
+        f"{n['quarantined']} left out (quarantine.jsonl){speed}"
     )
 
 
@@ -180,22 +177,18 @@ def _config(args: argparse.Namespace, size: int, frames: int) -> Any:
             raise ValueError(f"--{option} goes with --conditions structure")
     if args.clips_per_file != "all" and not (args.clips_per_file.isdecimal() and int(args.clips_per_file) > 0):
         raise ValueError(f"--clips-per-file takes a positive number or all, got {args.clips_per_file!r}")
-    settings: dict[str, Any] = {}
-    if args.depth is not None or args.source == SHAPES:
-        settings["depth"] = args.depth or SATURATION
-    if args.scenes is not None:
-        settings["scenes"] = args.scenes
     same = (
         *("source", "captions", "uncaptioned", "media_column", "caption_column", "collection", "split_by"),
         *("validation", "seed", "limit", "skip_dull", "shard", "batch_size"),
     )
+    told = {"depth": args.depth or (SATURATION if args.source == SHAPES else None), "flow": args.flow}
+    told |= {"scenes": args.scenes}
     return PrepareConfig(
         num_frames=_lengths(args.num_frames) or (frames,),
         aspects=tuple(_words(args.aspect)),
         size=size,
         conditions=tuple(conditions),
-        flow=args.flow or "dis",
         clips_per_file=None if args.clips_per_file == "all" else int(args.clips_per_file),
         **{name: getattr(args, name) for name in same},
-        **settings,
+        **{name: value for name, value in told.items() if value is not None},
     )

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from recipes.terminal.options import add_media_coding, add_preview, add_tokenizer, number, preview_path
-from recipes.terminal.report import check_outputs, compute_of, describe_film
+from recipes.terminal.options import add_media_coding, add_preview, add_tokenizer, number, preview_path, require_use
+from recipes.terminal.report import check_outputs, compute_of, describe_sound
 
 SUMMARY = "send a picture, a film or a sound through the tokenizers and back"
 EXAMPLES = """\
@@ -38,13 +38,11 @@ def run(args: argparse.Namespace) -> int:
 
     from mmtok.audio.long_sound import encode_sound
     from mmtok.media.audio import SOUND_SUFFIXES
-    from mmtok.media.preview import write_preview
     from mmtok.media.video import FILM_SUFFIXES
     from mmtok.visual.long_video import reconstruct_video
     from recipes.bundle.named import in_tiles, load_tokenizers
     from recipes.runtime.memory import give_back_freed_memory
-    from recipes.terminal.media import Media, long_sound_s, output_endings, read_media, write_media
-    from recipes.terminal.options import require_use
+    from recipes.terminal.media import Media, output_endings, read_media, write_media
 
     preview = preview_path(args, before="MEDIA")
     sheet: dict[str, tuple[Path, tuple[str, ...]]] = {} if preview is None else {"--preview": (preview, (".png",))}
@@ -52,13 +50,11 @@ def run(args: argparse.Namespace) -> int:
     compute = compute_of(args)
     tokenizers = in_tiles(load_tokenizers(args.tokenizer, compute.device, args.levels), args.tile)
     size = args.size or tokenizers.size
-    length_s = long_sound_s(args.media, tokenizers, args.seconds)
-    if length_s is not None:
-        require_use(args, pictures=False, sound=True)
-        check_outputs({"--out": (args.out, SOUND_SUFFIXES)}, [args.media])
-        return _long_sound(args.media, args.out, tokenizers.audio, length_s, compute.device)
     media = read_media(args.media, tokenizers, size=size, seconds=args.seconds)
-    require_use(args, pictures=media.frames is not None, sound=media.sound is not None)
+    require_use(args, pictures=media.frames is not None, sound=media.has_sound)
+    if media.long_sound_s is not None:
+        check_outputs({"--out": (args.out, SOUND_SUFFIXES)}, [args.media])
+        return _long_sound(args.media, args.out, tokenizers.audio, media.long_sound_s, compute.device)
     check_outputs({"--out": (args.out, output_endings(media))} | sheet, [args.media])
 
     frames: Any = None
@@ -68,13 +64,8 @@ def run(args: argparse.Namespace) -> int:
         if media.frames is not None:
             original = media.frames.to(compute.device)
             tokenizers.visual.grid(tokenizers.clip, size, size)  # refuses sizes before the work
-            frames, codes = reconstruct_video(
-                tokenizers.visual,
-                original,
-                clip=tokenizers.clip,
-                stream=args.stream,
-                between=give_back_freed_memory,
-            )
+            how = {"clip": tokenizers.clip, "stream": args.stream, "between": give_back_freed_memory}
+            frames, codes = reconstruct_video(tokenizers.visual, original, **how)
             frames = frames.clamp(-1, 1).float().cpu()
             lines.append(_picture_line(frames, media.frames, sum(c.numel() for c in codes)))
         if media.sound is not None:
@@ -84,14 +75,10 @@ def run(args: argparse.Namespace) -> int:
     if args.side_by_side:
         frames = torch.cat([media.frames, frames], -1)
     rate = 16000 if tokenizers.audio is None else tokenizers.audio.sample_rate
-    write_media(args.out, Media(frames, sound), fps=tokenizers.fps, sample_rate=rate)
+    made = Media(frames, sound)
+    print(write_media(args.out, made, fps=tokenizers.fps, sample_rate=rate, preview=preview))
     if preview is not None:
-        write_preview(preview, frames[0], tokenizers.fps, None if sound is None else sound[0], rate)
         lines.append(f"{preview}: preview")
-    if frames is not None:
-        print(describe_film(args.out, frames, tokenizers.fps, sound is not None))
-    else:
-        print(f"{args.out}: {sound.shape[-1] / rate:.3f} s of sound at {rate} Hz")
     print("\n".join(lines))
     return 0
 
@@ -121,7 +108,7 @@ def _long_sound(media: str, out: Path, audio: Any, length_s: float, device: Any)
     rate = audio.sample_rate
     with blocks_bar("sound") as on_block:
         written = write_wav_blocks(out, blocks(on_block), rate)
-    print(f"{out}: {written / rate:.3f} s of sound at {rate} Hz")
+    print(describe_sound(out, written, rate))
     print(
         f"sound: log-mel distance {sums['ours'] / sums['samples']:.3f}, that of silence "
         f"{sums['silence'] / sums['samples']:.3f} (64 bands, window 1024, natural log, {rate} Hz, mean of blocks of "

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from recipes.terminal.options import add_media_coding, add_tokenizer, number
-from recipes.terminal.report import check_outputs, compute_of, describe_film
+from recipes.terminal.options import add_media_coding, add_tokenizer, number, require_use
+from recipes.terminal.report import check_outputs, compute_of, describe_sound
 
 SUMMARY = "turn media into a file of codes, or such a file back into media"
 EXAMPLES = """\
@@ -39,60 +39,33 @@ def run(args: argparse.Namespace) -> int:
     ):
         if args.decode is not None and getattr(args, name) not in (None, False):
             raise ValueError(f"--{name} does not go with --decode: {why}")
-    return _encode(args) if args.decode is None else _decode(args)
-
-
-def _encode(args: argparse.Namespace) -> int:
     import torch
     from safetensors.torch import save_file
 
-    from mmtok.audio.long_sound import encode_sound, long_sound
+    from mmtok.media.audio import SOUND_SUFFIXES
     from mmtok.media.container import replacing
-    from mmtok.visual.long_video import encode_video
+    from mmtok.media.video import FILM_SUFFIXES
     from recipes.bundle.named import in_tiles, load_tokenizers
-    from recipes.runtime.memory import give_back_freed_memory
-    from recipes.runtime.progress import blocks_bar
-    from recipes.terminal.media import Media, long_sound_s, read_media
-    from recipes.terminal.options import require_use
+    from recipes.terminal.media import read_media
 
-    check_outputs({"--out": (args.out, (".safetensors",))}, [args.media])
-    compute = compute_of(args)
-    tokenizers = load_tokenizers(args.tokenizer or "tiny", compute.device, args.levels)
-    tokenizers = in_tiles(tokenizers, args.tile)
-    seconds = args.seconds or 60.0
-    facts: dict[str, Any] = {"format": _FORMAT, "tokenizer": tokenizers.source, "media": Path(args.media).name}
-    tensors: dict[str, Any] = {}
-    length_s = long_sound_s(args.media, tokenizers, seconds)
-    if length_s is not None:
-        require_use(args, pictures=False, sound=True)
-        audio, num_samples, parts = tokenizers.audio, 0, []
-        with blocks_bar("sound") as on_block:
-            how = {"seconds": length_s, "device": compute.device, "decodes": False, "on_block": on_block}
-            for original, codes, _ in long_sound(args.media, audio, **how):
-                num_samples += original.shape[-1]
-                parts.append(codes[0].int())
-        if not parts:
-            raise ValueError(f"{args.media} is too short: its sound gives no sample at {audio.sample_rate} Hz")
-        tensors["audio"] = torch.cat(parts, -1)
-        facts |= {"num_samples": num_samples, "sample_rate": audio.sample_rate, "audio_codes": audio.codebook_size}
-        media = Media(None, None)
+    facts: dict[str, Any] = {}
+    if args.decode is None:
+        check_outputs({"--out": (args.out, (".safetensors",))}, [args.media])
     else:
-        media = read_media(args.media, tokenizers, size=args.size or tokenizers.size, seconds=seconds)
-        require_use(args, pictures=media.frames is not None, sound=media.sound is not None)
+        check_outputs({"--out": (args.out, (*FILM_SUFFIXES, *SOUND_SUFFIXES, ".png"))}, [args.decode])
+        facts, tensors = read_tokens(args.decode)
+        require_use(args, pictures="num_frames" in facts, sound="num_samples" in facts)
+    device = compute_of(args).device
+    name = args.tokenizer or facts.get("tokenizer", "tiny")
+    tokenizers = in_tiles(load_tokenizers(name, device, args.levels), args.tile)
+    if args.decode is not None:
+        with torch.inference_mode():
+            print(_decode(args.decode, facts, tensors, tokenizers, args.out, device=device))
+        return 0
+    media = read_media(args.media, tokenizers, size=args.size or tokenizers.size, seconds=args.seconds or 60.0)
+    require_use(args, pictures=media.frames is not None, sound=media.has_sound)
     with torch.inference_mode():
-        if media.frames is not None:
-            pictures = media.frames.to(compute.device)
-            codes = encode_video(
-                tokenizers.visual, pictures, clip=tokenizers.clip, stream=args.stream, between=give_back_freed_memory
-            )
-            tensors |= {f"visual.{i}": c[0].int().cpu().contiguous() for i, c in enumerate(codes)}
-            facts |= {"num_frames": media.frames.shape[2], "fps": tokenizers.fps}
-            facts |= {"clip": tokenizers.clip, "visual_codes": tokenizers.visual.codebook_size}
-            facts |= {"stream": args.stream, "size": list(pictures.shape[-2:])}
-        if media.sound is not None:
-            tensors["audio"] = encode_sound(tokenizers.audio, media.sound.to(compute.device))[0].int().cpu()
-            facts |= {"num_samples": media.sound.shape[-1], "sample_rate": tokenizers.audio.sample_rate}
-            facts |= {"audio_codes": tokenizers.audio.codebook_size}
+        facts, tensors = _encode(args.media, media, tokenizers, stream=args.stream, device=device)
     with replacing(args.out) as scratch:
         save_file(tensors, scratch, metadata={"cinepoet": json.dumps(facts)})
     shapes = ", ".join(f"{name} {tuple(codes.shape)}" for name, codes in tensors.items())
@@ -100,56 +73,73 @@ def _encode(args: argparse.Namespace) -> int:
     return 0
 
 
-def _decode(args: argparse.Namespace) -> int:
+def _encode(path: str, media: Any, tokenizers: Any, *, stream: bool, device: Any) -> tuple[dict[str, Any], Any]:
+    """Facts and codes of a file."""
+    from mmtok.visual.long_video import encode_video
+    from recipes.runtime.memory import give_back_freed_memory
+
+    facts: dict[str, Any] = {"format": _FORMAT, "tokenizer": tokenizers.source, "media": Path(path).name}
+    tensors: dict[str, Any] = {}
+    if media.frames is not None:
+        visual, clip, pictures = tokenizers.visual, tokenizers.clip, media.frames.to(device)
+        codes = encode_video(visual, pictures, clip=clip, stream=stream, between=give_back_freed_memory)
+        tensors |= {f"visual.{i}": c[0].int().cpu().contiguous() for i, c in enumerate(codes)}
+        facts |= {"num_frames": pictures.shape[2], "fps": tokenizers.fps, "clip": clip}
+        facts |= {"visual_codes": visual.codebook_size, "stream": stream, "size": list(pictures.shape[-2:])}
+    if media.has_sound:
+        audio = tokenizers.audio
+        tensors["audio"], num_samples = _encode_sound(path, media, audio, device)
+        facts |= {"num_samples": num_samples, "sample_rate": audio.sample_rate, "audio_codes": audio.codebook_size}
+    return facts, tensors
+
+
+def _encode_sound(path: str, media: Any, audio: Any, device: Any) -> tuple[Any, int]:
+    """Codes (levels, frames) of a sound, a long one block by block, and how many samples it has."""
     import torch
 
+    from mmtok.audio.long_sound import encode_sound, long_sound
+    from recipes.runtime.progress import blocks_bar
+
+    if media.long_sound_s is None:
+        return encode_sound(audio, media.sound.to(device))[0].int().cpu(), media.sound.shape[-1]
+    num_samples, parts = 0, []
+    with blocks_bar("sound") as on_block:
+        how = {"seconds": media.long_sound_s, "device": device, "decodes": False, "on_block": on_block}
+        for original, codes, _ in long_sound(path, audio, **how):
+            num_samples += original.shape[-1]
+            parts.append(codes[0].int())
+    if not parts:
+        raise ValueError(f"{path} is too short: its sound gives no sample at {audio.sample_rate} Hz")
+    return torch.cat(parts, -1), num_samples
+
+
+def _decode(path: str, facts: dict[str, Any], tensors: Any, tokenizers: Any, out: Path, *, device: Any) -> str:
+    """Write what the codes say; the line that names it."""
     from mmtok.audio.long_sound import LONG_SOUND_S
     from mmtok.contract import Streaming
     from mmtok.media.audio import SOUND_SUFFIXES
-    from mmtok.media.video import FILM_SUFFIXES
     from mmtok.visual.long_video import decode_video
-    from recipes.bundle.named import in_tiles, load_tokenizers
     from recipes.terminal.media import Media, output_endings, write_media
-    from recipes.terminal.options import require_use
 
-    check_outputs({"--out": (args.out, (*FILM_SUFFIXES, *SOUND_SUFFIXES, ".png"))}, [args.decode])
-    facts, tensors = read_tokens(args.decode)
-    require_use(args, pictures="num_frames" in facts, sound="num_samples" in facts)
-    compute = compute_of(args)
-    tokenizers = in_tiles(load_tokenizers(args.tokenizer or facts["tokenizer"], compute.device), args.tile)
+    visual, audio, frames, sound = tokenizers.visual, tokenizers.audio, None, None
     if "num_samples" in facts:
-        _check_sound(args.decode, tokenizers.audio, tensors["audio"], facts)
-    frames = sound = None
-    with torch.inference_mode():
-        if "num_frames" in facts:
-            visual = tokenizers.visual
-            _check_size(args.decode, "visual", facts["visual_codes"], None if visual is None else visual.codebook_size)
-            codes = [tensors[f"visual.{i}"] for i in range(sum(name.startswith("visual.") for name in tensors))]
-            codes = [c[None].long().to(compute.device) for c in codes]
-            size = (facts["num_frames"], *facts.get("size", (0, 0)))  # files from before only hold codes that tell it
-            options = {"clip": facts["clip"], "stream": facts.get("stream", False)}
-            frames = decode_video(visual, codes, size=size, **options).float().cpu()
-        if "num_samples" in facts:
-            audio = tokenizers.audio
-            codes_of_sound = tensors["audio"][None].long()
-            if (
-                frames is None
-                and codes_of_sound.shape[-1] > LONG_SOUND_S * audio.frame_rate
-                and isinstance(audio, Streaming)
-            ):
-                check_outputs({"--out": (args.out, SOUND_SUFFIXES)}, [args.decode])
-                return _write_long_sound(args.out, audio, codes_of_sound, facts["num_samples"], compute.device)
-            sound = audio.decode(codes_of_sound.to(compute.device), num_samples=facts["num_samples"])
-            sound = sound.clamp(-1, 1).float().cpu()
+        _check_sound(path, audio, tensors["audio"], facts)
+    if "num_frames" in facts:
+        _check_size(path, "visual", facts["visual_codes"], None if visual is None else visual.codebook_size)
+        codes = [tensors[f"visual.{i}"] for i in range(sum(name.startswith("visual.") for name in tensors))]
+        codes = [c[None].long().to(device) for c in codes]
+        size = (facts["num_frames"], *facts.get("size", (0, 0)))  # files from before only hold codes that tell it
+        options = {"clip": facts["clip"], "stream": facts.get("stream", False)}
+        frames = decode_video(visual, codes, size=size, **options).float().cpu()
+    if "num_samples" in facts:
+        heard = tensors["audio"][None].long()
+        if frames is None and heard.shape[-1] > LONG_SOUND_S * audio.frame_rate and isinstance(audio, Streaming):
+            check_outputs({"--out": (out, SOUND_SUFFIXES)}, [path])
+            return _write_long_sound(out, audio, heard, facts["num_samples"], device)
+        sound = audio.decode(heard.to(device), num_samples=facts["num_samples"]).clamp(-1, 1).float().cpu()
     media = Media(frames, sound)
-    check_outputs({"--out": (args.out, output_endings(media))}, [args.decode])
-    rate = facts.get("sample_rate", 16000)
-    write_media(args.out, media, fps=facts.get("fps", 8.0), sample_rate=rate)
-    if frames is not None:
-        print(describe_film(args.out, frames, facts["fps"], sound is not None))
-    else:
-        print(f"{args.out}: {facts['num_samples'] / rate:.3f} s of sound at {rate} Hz")
-    return 0
+    check_outputs({"--out": (out, output_endings(media))}, [path])
+    return write_media(out, media, fps=facts.get("fps", 8.0), sample_rate=facts.get("sample_rate", 16000))
 
 
 def _check_size(path: str, kind: str, made_with: int, have: int | None) -> None:
@@ -174,7 +164,7 @@ def _check_sound(path: str, audio: Any, codes: Any, facts: dict[str, Any]) -> No
         )
 
 
-def _write_long_sound(out: Path, audio: Any, codes: Any, num_samples: int, device: Any) -> int:
+def _write_long_sound(out: Path, audio: Any, codes: Any, num_samples: int, device: Any) -> str:
     """Decode block by block into a WAV file, in bounded memory."""
     import torch
 
@@ -195,8 +185,7 @@ def _write_long_sound(out: Path, audio: Any, codes: Any, num_samples: int, devic
             left -= min(left, sound.shape[-1])
 
     write_wav_blocks(out, blocks(), audio.sample_rate)
-    print(f"{out}: {num_samples / audio.sample_rate:.3f} s of sound at {audio.sample_rate} Hz")
-    return 0
+    return describe_sound(out, num_samples, audio.sample_rate)
 
 
 def read_tokens(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -235,15 +224,13 @@ def read_tokens(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
 def _check_facts(path: str | Path, facts: dict[str, Any]) -> None:
     """Every number that decoding relies on is there and in its range."""
     groups = {"num_frames": ("num_frames", "clip", "visual_codes"), "num_samples": ("num_samples", "audio_codes")}
-    for key, names in groups.items():
-        for name in names if key in facts else ():
-            if not isinstance(facts.get(name), int) or isinstance(facts[name], bool) or facts[name] < 1:
-                raise ValueError(f"{path} is damaged: its {name} is {facts.get(name)!r}")
+    whole = [name for key, names in groups.items() if key in facts for name in names]
+    whole += [name for name in ("sample_rate",) if name in facts]  # files from before do not tell it
+    faults = [name for name in whole if type(facts.get(name)) is not int or facts[name] < 1]
     if "num_frames" in facts and not (isinstance(facts.get("fps"), (int, float)) and facts["fps"] > 0):
-        raise ValueError(f"{path} is damaged: its fps is {facts.get('fps')!r}")
-    rate = facts.get("sample_rate", 16000)  # files from before do not tell it
-    if not isinstance(rate, int) or isinstance(rate, bool) or rate < 1:
-        raise ValueError(f"{path} is damaged: its sample_rate is {rate!r}")
+        faults.append("fps")
     size = facts.get("size", [1, 1])
     if not (isinstance(size, list) and len(size) == 2 and all(isinstance(n, int) and n > 0 for n in size)):
-        raise ValueError(f"{path} is damaged: its size is {size!r}")
+        faults.append("size")
+    if faults:
+        raise ValueError(f"{path} is damaged: its {faults[0]} is {facts.get(faults[0])!r}")

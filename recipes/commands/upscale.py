@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from recipes.terminal.options import add_model, add_seed, number
-from recipes.terminal.report import check_outputs, compute_of, describe_film, note, profile_table
+from recipes.terminal.report import check_outputs, describe_film, note, pipeline_of, profile_table
 
 SUMMARY = "sharpen a film with the super-resolution model"
 EXAMPLES = """\
@@ -67,8 +67,6 @@ def run(args: argparse.Namespace) -> int:
 
     from llm.sampling import film_generators
     from mmtok.media.video import FILM_SUFFIXES, FilmWriter, probe, stream_video
-    from recipes.bundle.folder import open_bundle
-    from recipes.pipeline.cinepoet import CinePoetPipeline
     from recipes.runtime.memory import give_back_freed_memory
     from recipes.runtime.progress import counting
     from superres.passes import describe_passes
@@ -76,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
     spent = {"imports": time.monotonic() - started}
     sheet: dict[str, tuple[Path, tuple[str, ...]]] = {} if args.sheet is None else {"--sheet": (args.sheet, (".png",))}
     check_outputs({"--out": (args.out, FILM_SUFFIXES)} | sheet, [args.video])
-    pipe = CinePoetPipeline(open_bundle(args.model), compute_of(args))
+    pipe = pipeline_of(args)
     if not pipe.config.upscaled_size:
         raise ValueError(f"the model {args.model} has no super-resolution")
     info = probe(args.video)

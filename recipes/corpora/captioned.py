@@ -106,27 +106,24 @@ def list_films(
         ValueError: if a listing is damaged, lacks a column or has holes, texts were promised and there are none, or
             nothing is found.
     """
-    path = Path(source)
-    columns = _Columns(media_column, caption_column)
-    if captions is not None and not (path.is_dir() and not _is_saved_data_set(path)):
+    path, told_by = Path(source), str(captions or source)
+    columns, is_folder = _Columns(media_column, caption_column), path.is_dir() and not _is_saved_data_set(path)
+    if captions is not None and not is_folder:
         raise ValueError(f"captions from {captions} go with a folder of media; {source} has its own")
-    if path.is_dir() and not _is_saved_data_set(path):
+    if is_folder:
         tars = sorted(path.glob("*.tar"))
         if captions is None and not tars and (media_column or caption_column):
             raise ValueError(f"names of columns go with a listing; {source} is a folder, give one with --captions")
         found = _folder(path, captions, columns) if captions or not tars else _tars(tars, columns)
-        told_by = str(captions or source)
+    elif path.suffix.lower() in (".csv", ".jsonl"):
+        found = _listed(path, path.parent, columns)
+    elif source.endswith(".tar"):
+        files = [path] if path.is_file() else [Path(name) for name in sorted(glob.glob(source))]
+        if not files:
+            raise FileNotFoundError(f"{source}: no such file")
+        found = _tars(files, columns)
     else:
-        told_by = source
-        if path.suffix.lower() in (".csv", ".jsonl"):
-            found = _listing(path, columns)
-        elif source.endswith(".tar"):
-            files = [path] if path.is_file() else [Path(name) for name in sorted(glob.glob(source))]
-            if not files:
-                raise FileNotFoundError(f"{source}: no such file")
-            found = _tars(files, columns)
-        else:
-            found = _data_set(source, columns)
+        found = _data_set(source, columns)
     if not found.films and not found.quarantined:
         raise ValueError(f"{source} holds no films or pictures")
     return _decide_holes(found, uncaptioned, told_by, promised=bool(captions or caption_column))
@@ -213,6 +210,10 @@ def _texts(value: Any, place: str) -> tuple[str, ...]:
     return tuple(text.strip() for text in texts if text.strip())
 
 
+def _where(file: Path) -> dict[str, Any]:
+    return {"file": str(file.absolute()), "suffix": file.suffix.lower()}
+
+
 def _film(name: str, where: dict[str, Any], row: Mapping[str, Any], texts: tuple[str, ...], place: str) -> Film:
     split = row.get("split") or None
     if split is not None and split not in SPLIT_NAMES:
@@ -253,9 +254,7 @@ def _listed(listing: Path, root: Path, columns: _Columns, *, captioned: bool = F
             raise ValueError(f"{place}: the column {media!r} is empty")
         name = Path(name.strip()).as_posix()
         texts = _texts(row.get(caption) if caption else None, place)
-        film = _film(
-            name, {"file": str((root / name).absolute()), "suffix": Path(name).suffix.lower()}, row, texts, place
-        )
+        film = _film(name, _where(root / name), row, texts, place)
         before = films.get((name, film.start_s))
         if before is not None and (before.split, before.licence) != (film.split, film.licence):
             raise ValueError(f"{place}: {name} has another split or licence than in a row before")
@@ -266,10 +265,6 @@ def _listed(listing: Path, root: Path, columns: _Columns, *, captioned: bool = F
         else:
             found.quarantined.append({"source": film.source, "reason": "no such file"})
     return found
-
-
-def _listing(listing: Path, columns: _Columns) -> FilmList:
-    return _listed(listing, listing.parent, columns)
 
 
 def _folder(root: Path, captions: str | Path | None, columns: _Columns) -> FilmList:
@@ -286,7 +281,7 @@ def _folder(root: Path, captions: str | Path | None, columns: _Columns) -> FilmL
         texts: tuple[str, ...] = ()
         if captions is None and beside.is_file():
             texts = _texts(beside.read_text(encoding="utf-8", errors="replace"), str(beside))
-        by_name[name] = [Film(name, {"file": str(file.absolute()), "suffix": file.suffix.lower()}, texts)]
+        by_name[name] = [Film(name, _where(file), texts)]
     return FilmList([film for name in sorted(by_name) for film in by_name[name]], quarantined=listed.quarantined)
 
 
@@ -327,8 +322,8 @@ def _sample(
     tar: tarfile.TarFile, file: Path, key: str, members: dict[str, tarfile.TarInfo], columns: _Columns
 ) -> Film | str:
     """The film of a sample; or what is wrong with it, which is nothing for a sample without media."""
-    suffix = next((name for name in sorted(members) if name in VIDEO_SUFFIXES), None)
-    suffix = suffix or next((name for name in sorted(members) if name in PICTURE_SUFFIXES), None)
+    kinds = (VIDEO_SUFFIXES, PICTURE_SUFFIXES)
+    suffix = next((name for kind in kinds for name in sorted(members) if name in kind), None)
     if suffix is None:
         return ""
     row: dict[str, Any] = {}

@@ -92,12 +92,8 @@ def _parquet(path: Path, column: str) -> Iterator[tuple[int, Any]]:
         raise ValueError(f"{path} cannot be read: {fault}") from fault
     with table:
         _require(column, table.schema_arrow.names, str(path))
-        at = 0
-        for batch in table.iter_batches(columns=[column]):
-            for text in batch.column(0).to_pylist():
-                at += 1
-                if text is not None:
-                    yield at, text
+        texts = (text for batch in table.iter_batches(columns=[column]) for text in batch.column(0).to_pylist())
+        yield from ((at, text) for at, text in enumerate(texts, start=1) if text is not None)
 
 
 def _require(column: str, known: Any, where: str) -> None:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from mmtok.media.audio import read_audio
 from mmtok.media.errors import MediaError
+from mmtok.media.image import to_bytes
 from mmtok.media.video import probe, read_video
 from recipes.runtime.progress import track
 
@@ -38,10 +39,10 @@ class MediaFolder:
     """
 
     root: Path
-    train_video: tuple[Path, ...]
-    measure_video: tuple[Path, ...]
-    train_audio: tuple[Path, ...]
-    measure_audio: tuple[Path, ...]
+    train_video: tuple[Path, ...] = ()
+    measure_video: tuple[Path, ...] = ()
+    train_audio: tuple[Path, ...] = ()
+    measure_audio: tuple[Path, ...] = ()
     licences: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -102,11 +103,8 @@ class MediaFolder:
         if not found:
             raise ValueError(f"{root} holds no clips or sounds")
 
-        def take(split: str, kind: str) -> tuple[Path, ...]:
-            return tuple(found.get((split, kind), []))
-
-        parts = [take(s, k) for k in ("video", "audio") for s in ("train", "measure")]
-        return cls(root, parts[0], parts[1], parts[2], parts[3], licences)
+        parts = {f"{split}_{kind}": tuple(paths) for (split, kind), paths in found.items()}
+        return cls(root, licences=licences, **parts)
 
 
 def _relative(path: Path, root: Path) -> str:
@@ -155,7 +153,7 @@ def clip_pool(
     for path in paths:
         try:
             for frames in film_windows(path, size=size, num_frames=num_frames, fps=fps, most=clips_per_file):
-                clips.append(((frames + 1) * 127.5).round().clamp(0, 255).to(torch.uint8))
+                clips.append(to_bytes(frames))
         except MediaError as fault:
             print(f"left out: {fault}")
     return torch.stack(clips) if clips else torch.zeros(0, 3, num_frames, size, size, dtype=torch.uint8)

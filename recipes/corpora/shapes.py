@@ -39,9 +39,8 @@ TIMBRES: dict[str, tuple[float, ...]] = {  # amplitude of harmonics 1, 2, ...
 # Primes: no whole number of periods fills a codec's frame, so a steady tone is not one code repeated.
 PITCHES_HZ: dict[str, float] = {"circle": 241.0, "square": 281.0, "triangle": 331.0, "star": 389.0, "cross": 449.0}
 SHAPES = tuple(PITCHES_HZ)
-MOTIONS: dict[
-    str, tuple[tuple[str, str], ...]
-] = {  # (finite verb phrase, participle phrase), the first is the usual one
+# (finite verb phrase, participle phrase), the first is the usual one
+MOTIONS: dict[str, tuple[tuple[str, str], ...]] = {
     "left": (("moves left", "moving left"), ("slides to the left", "sliding to the left")),
     "right": (("moves right", "moving right"), ("slides to the right", "sliding to the right")),
     "up": (("moves up", "moving up"), ("rises", "rising")),
@@ -59,18 +58,7 @@ _FLOOR, _BOUNCE_HEIGHT = 0.3, 0.6
 
 
 def is_heldout(colour: str, shape: str, motion: str) -> bool:
-    """Whether this triple is kept out of training.
-
-    A Latin-square rule: the indices' sum modulo 6 is 0, so every pair of attributes still occurs in training.
-
-    Args:
-        colour: a key of ``COLOURS``.
-        shape: one of ``SHAPES``.
-        motion: a key of ``MOTIONS``.
-
-    Returns:
-        True for one triple in six.
-    """
+    """Whether a triple is kept out of training, by a Latin-square rule: every pair of attributes still trains."""
     indices = list(COLOURS).index(colour) + SHAPES.index(shape) + list(MOTIONS).index(motion)
     return indices % 6 == 0
 
@@ -149,14 +137,7 @@ class ShapesCorpus:
         ]
 
     def scene(self, index: int) -> Scene:
-        """Scene number ``index``.
-
-        Args:
-            index: any non-negative integer.
-
-        Returns:
-            The scene.
-        """
+        """Scene number ``index``, any that is not negative."""
         digest = hashlib.blake2b(f"{self.seed}/{self.split}/{index}".encode(), digest_size=8).digest()
         draw = np.random.default_rng(int.from_bytes(digest, "little"))
         colour, shape, motion = self._triples[draw.integers(len(self._triples))]
@@ -204,15 +185,7 @@ def outline(shape: str, angle: Tensor) -> Tensor:
 
 
 def trajectory(scene: Scene, time_s: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Where the shape is.
-
-    Args:
-        scene: the scene.
-        time_s: (t,) seconds; after ``CLIP_S`` the motion goes on.
-
-    Returns:
-        x, y (half frame widths), scale (factor on the radius) and turn (radians, clockwise), each (t,).
-    """
+    """x, y (half frame widths), scale and turn (radians, clockwise) of the shape, each (t,), at (t,) seconds."""
     part = time_s / CLIP_S
     zero = torch.zeros_like(part)
     x, y, scale, turn = zero + scene.offset, zero, zero + 1, zero

@@ -11,18 +11,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mmtok.media.image import to_bytes, to_signed
 from recipes.corpora.shapes import ShapesCorpus, render_audio, render_video
 from recipes.runtime.distributed import ALONE, Ranks
 from recipes.runtime.seeds import step_generator
 
 SoundSource = Callable[[torch.Generator, int, int], Tensor]  # (generator, batch_size, num_samples) -> (b, 1, n)
-
-
-ClipSource = Callable[[torch.Generator, int, int, int], Tensor]
+ClipSource = Callable[[torch.Generator, int, int, int], Tensor]  # (generator, b, num_frames, size) -> (b, 3, t, s, s)
 
 
 def _integer(generator: torch.Generator, high: int) -> int:
     return int(torch.randint(high, (1,), generator=generator))
+
+
+def _happens(generator: torch.Generator, chance: float) -> bool:
+    return float(torch.rand(1, generator=generator)) < chance
 
 
 class MixedClips:
@@ -43,47 +46,33 @@ class MixedClips:
         self.real = real if real is not None and len(real) else None
         frames = self.real.shape[2] if self.real is not None else 17
         scenes = [render_video(corpus.scene(10_000_000 + i), size=large, num_frames=frames) for i in range(pool)]
-        self._pool = torch.stack([((s + 1) * 127.5).round().to(torch.uint8) for s in scenes])
+        self._pool = torch.stack([to_bytes(scene) for scene in scenes])
 
     def __call__(self, generator: torch.Generator, batch_size: int, num_frames: int, size: int) -> Tensor:
-        """Draw a batch.
+        """Clips (b, 3, num_frames, size, size) in [-1, 1]; one shorter than the pools' starts anywhere."""
+        return torch.stack([self._draw(generator, num_frames, size) for _ in range(batch_size)])
 
-        Args:
-            generator: decides everything.
-            batch_size: clips.
-            num_frames: at most the pools' length; a shorter window starts anywhere.
-            size: height and width, pixels.
-
-        Returns:
-            (b, 3, num_frames, size, size) in [-1, 1].
-        """
-        clips = []
-        for _ in range(batch_size):
-            if self.real is not None and float(torch.rand(1, generator=generator)) < self.real_share:
-                clips.append(self._crop(self.real, generator, num_frames, size))
-            elif size < self.large and float(torch.rand(1, generator=generator)) < 0.35:
-                clips.append(self._crop(self._pool, generator, num_frames, size))
-            elif size < self.large:
-                scene = self.corpus.scene(_integer(generator, 2_000_000))
-                whole = self._pool.shape[2]
-                first = _integer(generator, whole - num_frames + 1)
-                clips.append(render_video(scene, size=size, num_frames=whole)[:, first : first + num_frames])
-            else:
-                clips.append(self._crop(self._pool, generator, num_frames, size))
-        return torch.stack(clips)
+    def _draw(self, generator: torch.Generator, num_frames: int, size: int) -> Tensor:
+        if self.real is not None and _happens(generator, self.real_share):
+            return self._crop(self.real, generator, num_frames, size)
+        if size >= self.large or _happens(generator, 0.35):
+            return self._crop(self._pool, generator, num_frames, size)
+        scene, whole = self.corpus.scene(_integer(generator, 2_000_000)), self._pool.shape[2]
+        first = _integer(generator, whole - num_frames + 1)
+        return render_video(scene, size=size, num_frames=whole)[:, first : first + num_frames]
 
     @staticmethod
     def _crop(pool: Tensor, generator: torch.Generator, num_frames: int, size: int) -> Tensor:
         clip = pool[_integer(generator, len(pool))]
         first = _integer(generator, clip.shape[1] - num_frames + 1)
-        clip = clip[:, first : first + num_frames].float() / 127.5 - 1
+        clip = to_signed(clip[:, first : first + num_frames])
         side = clip.shape[-1]
-        if side >= 2 * size and float(torch.rand(1, generator=generator)) < 0.4:
+        if side >= 2 * size and _happens(generator, 0.4):
             clip = F.avg_pool2d(clip, 2)
             side //= 2
         top, left = _integer(generator, side - size + 1), _integer(generator, side - size + 1)
         clip = clip[..., top : top + size, left : left + size]
-        return clip.flip(-1) if float(torch.rand(1, generator=generator)) < 0.5 else clip
+        return clip.flip(-1) if _happens(generator, 0.5) else clip
 
 
 class WholeScenes:
@@ -98,17 +87,7 @@ class WholeScenes:
         self.corpus, self.scenes = corpus, scenes
 
     def __call__(self, generator: torch.Generator, batch_size: int, num_frames: int, size: int) -> Tensor:
-        """Draw a batch.
-
-        Args:
-            generator: decides everything.
-            batch_size: clips.
-            num_frames: pictures at 8 per second.
-            size: height and width, pixels.
-
-        Returns:
-            (b, 3, num_frames, size, size) in [-1, 1].
-        """
+        """Clips (b, 3, num_frames, size, size) in [-1, 1], pictures at 8 per second."""
         drawn = [self.corpus.scene(_integer(generator, self.scenes)) for _ in range(batch_size)]
         return torch.stack([render_video(scene, size=size, num_frames=num_frames) for scene in drawn])
 
@@ -135,28 +114,10 @@ class RealSounds:
         self.ends = torch.tensor([sound.numel() for sound in recordings]).cumsum(0) if by_length else None
 
     def __call__(self, generator: torch.Generator, batch_size: int, num_samples: int) -> Tensor:
-        """Draw a batch.
+        """Crops (b, 1, num_samples) in [-1, 1]; shorter recordings are padded with silence."""
+        return torch.stack([self._draw(generator, num_samples) for _ in range(batch_size)])[:, None]
 
-        Args:
-            generator: decides everything.
-            batch_size: crops.
-            num_samples: length of a crop; shorter recordings are padded with silence.
-
-        Returns:
-            (b, 1, num_samples) in [-1, 1].
-        """
-        return torch.stack([self.crop(generator, num_samples) for _ in range(batch_size)])[:, None]
-
-    def crop(self, generator: torch.Generator, num_samples: int) -> Tensor:
-        """Draw one crop.
-
-        Args:
-            generator: decides everything.
-            num_samples: its length.
-
-        Returns:
-            (num_samples,) in [-1, 1].
-        """
+    def _draw(self, generator: torch.Generator, num_samples: int) -> Tensor:
         if self.ends is None:
             number = _integer(generator, len(self.recordings))
         else:
@@ -203,24 +164,14 @@ class MixedSounds:
         self._pool = [render_audio(scene, sample_rate=sample_rate)[0] for scene in scenes]
 
     def __call__(self, generator: torch.Generator, batch_size: int, num_samples: int) -> Tensor:
-        """Draw a batch.
+        """Crops (b, 1, num_samples) in [-1, 1]; shorter recordings are padded with silence."""
+        return torch.stack([self._draw(generator, num_samples) for _ in range(batch_size)])[:, None]
 
-        Args:
-            generator: decides everything.
-            batch_size: recordings.
-            num_samples: length of a crop; shorter recordings are padded with silence.
-
-        Returns:
-            (b, 1, num_samples) in [-1, 1].
-        """
-        crops = []
-        for _ in range(batch_size):
-            if self.real is not None and float(torch.rand(1, generator=generator)) < self.real_share:
-                crops.append(self.real.crop(generator, num_samples))
-            else:
-                crop = _crop_sound(self._pool[_integer(generator, len(self._pool))], generator, num_samples)
-                crops.append(F.pad(crop, (0, num_samples - crop.numel())))
-        return torch.stack(crops)[:, None]
+    def _draw(self, generator: torch.Generator, num_samples: int) -> Tensor:
+        if self.real is not None and _happens(generator, self.real_share):
+            return self.real(generator, 1, num_samples)[0, 0]
+        crop = _crop_sound(self._pool[_integer(generator, len(self._pool))], generator, num_samples)
+        return F.pad(crop, (0, num_samples - crop.numel()))
 
 
 def draw_clips(

@@ -34,33 +34,12 @@ class Recording:
     take: int
 
     def read(self, sample_rate: int) -> Tensor:
-        """The sound.
-
-        Args:
-            sample_rate: Hz.
-
-        Returns:
-            (n,) in [-1, 1].
-
-        Raises:
-            MediaError: if the file cannot be read.
-        """
+        """The sound (n,) in [-1, 1] at a rate in Hz."""
         return read_audio(self.path, sample_rate=sample_rate).samples[0]
 
 
 def open_digits(folder: str | Path) -> tuple[Recording, ...]:
-    """All recordings of a folder, or of its subfolder ``recordings``.
-
-    Args:
-        folder: the data set.
-
-    Returns:
-        In the order of digit, speaker and take.
-
-    Raises:
-        FileNotFoundError: if there is no such folder.
-        ValueError: if no file has such a name.
-    """
+    """All recordings of a folder or its subfolder ``recordings``, by digit, speaker and take."""
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"folder of spoken digits {folder} does not exist")

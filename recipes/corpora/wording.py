@@ -110,14 +110,7 @@ class LabelledCaptions:
 
 
 def shapes_captions(corpus: ShapesCorpus) -> Captions:
-    """A caption source that draws scenes of the corpus.
-
-    Args:
-        corpus: where the scenes come from.
-
-    Returns:
-        A function of (generator, count).
-    """
+    """A caption source that draws scenes of the corpus."""
 
     def draw(generator: torch.Generator, count: int) -> list[str]:
         indices = torch.randint(2**31, (count,), generator=generator).tolist()
@@ -171,14 +164,7 @@ def _replace(line: str, table: dict[str, Callable[[], str]]) -> str:
 
 
 def usual_wording(caption: str) -> str:
-    """The caption with the corpus' rarer verb phrases replaced by the usual ones.
-
-    Args:
-        caption: a line of the corpus.
-
-    Returns:
-        A line that means the same.
-    """
+    """The caption with the corpus' rarer verb phrases replaced by the usual ones."""
     return _replace(caption, {rare: lambda u=usual: u for rare, usual in _RARE_WORDING.items()})  # type: ignore[misc]
 
 

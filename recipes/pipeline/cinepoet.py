@@ -422,11 +422,11 @@ class CinePoetPipeline:
     def _remember(self, tail: _Tail | None, made: _Made, *, cut: bool = False) -> _Tail:
         """The last second behind a new piece; copies, so that whole films are not kept alive by their ends."""
         keep, joined = self.inputs.second, tail if not cut else None
-        frames = made.frames if joined is None else torch.cat([joined.frames, made.frames], 2)
-        shown = made.shown if joined is None else torch.cat([joined.shown, made.shown], 2)
-        samples = made.samples
-        if samples is not None and joined is not None and joined.samples is not None:
-            samples = torch.cat([joined.samples, samples], -1)
+        frames, shown, samples = made.frames, made.shown, made.samples
+        if joined is not None:
+            frames, shown = torch.cat([joined.frames, frames], 2), torch.cat([joined.shown, shown], 2)
+            if samples is not None and joined.samples is not None:
+                samples = torch.cat([joined.samples, samples], -1)
         total = made.frames.shape[2] + (tail.num_frames if tail is not None else 0)
         if samples is not None:
             beside = self.inputs.samples(total) - self.inputs.samples(total - keep)
@@ -442,23 +442,22 @@ class CinePoetPipeline:
         with self.parts.timed("decode picture"):
             frames = self.visual.decode(codes["low"])
         shown_size = plan.sharp_size or plan.size
-        if TASKS[task].keeps_pictures:  # as they were given, at the size of the result
+
+        def as_given(size: tuple[int, int]) -> Tensor:
             assert given.clip is not None, f"{task} was chosen without a video"
-            frames = each_row(self.fit(given.clip, plan.size).to(device), job.rows)
-            shown = each_row(self.fit(given.clip, shown_size).to(device), job.rows)
+            return each_row(self.fit(given.clip, size).to(device), job.rows)
+
+        if TASKS[task].keeps_pictures:  # as they were given, at the size of the result
+            frames, shown = as_given(plan.size), as_given(shown_size)
         else:
             shown, high = self._sharp(job, codes["low"], frames)
             codes |= {} if high is None else {"high": high}
         if job.request.paste_back and given.hidden is not None:
-            assert given.clip is not None, "a mask belongs to a video"
+            known, feather_px = given.hidden.known.to(device), job.request.feather_px
             frames, shown = (
-                paste_back(
-                    made,
-                    each_row(self.fit(given.clip, (made.shape[-2], made.shape[-1])).to(device), job.rows),
-                    given.hidden.known.to(device),
-                    feather_px=job.request.feather_px * made.shape[-1] // shown_size[1],
-                )
+                paste_back(made, as_given((h, w)), known, feather_px=feather_px * w // shown_size[1])
                 for made in (frames, shown)
+                for h, w in (made.shape[-2:],)
             )
         image = picture if picture is not None else job.media.get("image")
         if job.request.exact_first_frame and image is not None:
@@ -488,13 +487,9 @@ class CinePoetPipeline:
         clip = self.inputs.clip_shape(num_frames, job.plan.size, sound=wants_sound)
         made = self._sample(job, task, clip, given, num_frames=num_frames, candidates=candidates)
         past = {name: each_row(tokens[name], job.rows) for name in ("visual", "audio") if name in tokens}
-        out = {}
-        if row.keeps_pictures:
-            out["low"] = past["visual"]
-        elif row.visual_out == "future":
-            out["low"] = torch.cat([past["visual"], made["visual_out"]], 2)
-        else:
-            out["low"] = made["visual_out"]
+        out = {"low": past["visual"] if row.keeps_pictures else made["visual_out"]}
+        if row.visual_out == "future" and not row.keeps_pictures:
+            out["low"] = torch.cat([past["visual"], out["low"]], 2)
         if row.audio_out == "future":
             out["audio"] = torch.cat([past["audio"], made["audio_out"]], 2)
         elif "audio_out" in made:

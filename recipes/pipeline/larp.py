@@ -33,15 +33,7 @@ LARGE = 100_000_000  # parameters from which on sampling takes as long as readin
 
 
 def sampling_dtype(model: LarpAR, device: torch.device) -> torch.dtype:
-    """The type in which a generator samples: half precision for large ones.
-
-    Args:
-        model: the generator.
-        device: where it samples.
-
-    Returns:
-        bfloat16 as published; on a CPU float16, which torch reads at the memory's full speed; float32 for small models.
-    """
+    """The type in which a generator samples: float32 for small ones, else half precision, which a CPU reads faster."""
     if sum(p.numel() for p in model.parameters()) < LARGE:
         return torch.float32
     return torch.float16 if device.type == "cpu" else torch.bfloat16
@@ -227,13 +219,6 @@ class LarpPipeline:
         return Output(frames, self.fps, None, self.sample_rate, made, seconds=dict(self.seconds))
 
     def stream(self, **options: Any) -> Iterator[Block]:
-        """The call's clips as the one piece that they are.
-
-        Args:
-            options: the call's arguments.
-
-        Yields:
-            The clips.
-        """
+        """The call's clips as the one piece that they are."""
         output = self(**options)
         yield Block(output.frames, None, output.codes, look_at(output.frames, output.codes["low"]), output.notes)

@@ -46,19 +46,7 @@ class FilmPlan:
 
 
 def choose_task(request: Request, config: BundleConfig, given: frozenset[str]) -> str:
-    """The task that the inputs mean, checked against the one asked for and against those the model knows.
-
-    Args:
-        request: what was asked for.
-        config: of the model.
-        given: which of ``prompt`` and ``MEDIA`` are there.
-
-    Returns:
-        The task.
-
-    Raises:
-        ValueError: for an unknown or untrained task, or inputs that do not fit together.
-    """
+    """The task that the inputs mean, checked against the one asked for and against those the model knows."""
     media = [name for name in MEDIA if name in given]
     task = _meant(request, config, given) if request.task == "auto" else request.task
     row = find_task(task)

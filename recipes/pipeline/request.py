@@ -72,14 +72,7 @@ class Request:
 
 
 def with_own_sound(request: Request) -> Request:
-    """A film that another call made brings its sound along, where the task may read or keep it.
-
-    Args:
-        request: what was asked for.
-
-    Returns:
-        The request, with ``audio`` where ``video`` is an output with sound.
-    """
+    """The request with the sound of a ``video`` that another call made, where the task may read or keep it."""
     video = request.video
     takes = request.task == "auto" or find_task(request.task).takes("audio")
     wanted = takes and request.sound and request.audio is None
@@ -89,17 +82,7 @@ def with_own_sound(request: Request) -> Request:
 
 
 def texts_of(prompt: str | list[str] | None) -> list[str] | None:
-    """A prompt as a list.
-
-    Args:
-        prompt: one text, several, or None.
-
-    Returns:
-        The texts, or None.
-
-    Raises:
-        ValueError: if one is empty or no text.
-    """
+    """A prompt as a list of texts, or None; empty ones raise."""
     if prompt is None:
         return None
     prompts = [prompt] if isinstance(prompt, str) else prompt

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from mmtok.pretrained import params_from_config, read_config
-from recipes.bundle.config import ASPECTS, SHARPENERS
+from recipes.bundle.config import ASPECTS, STAGES
 from recipes.bundle.parts import Parts
 from superres.config import SuperResConfig
 from superres.film import FilmUpscaler
@@ -14,20 +14,10 @@ from superres.passes import Stage
 
 
 def film_upscaler(parts: Parts) -> FilmUpscaler:
-    """What sharpens the films of a bundle; of its models only the tokenizer is loaded yet.
-
-    Args:
-        parts: of the bundle.
-
-    Returns:
-        The upscaler.
-
-    Raises:
-        ValueError: if the bundle has no super-resolution, or its stages do not speak the same tokens.
-    """
+    """What sharpens the films of a bundle; of its models only the tokenizer is loaded yet."""
     bundle, config = parts.bundle, parts.config
-    names = [name for name in SHARPENERS if bundle.has(name)]
-    if SHARPENERS[0] not in names:
+    names = [name for name in STAGES if bundle.has(name)]
+    if STAGES[0] not in names:
         raise ValueError(f"the model {bundle.folder} has no super-resolution part; ask for no upscaling")
     stages, tokenizer = {}, parts.sharp_visual
     for name in names:

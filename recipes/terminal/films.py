@@ -41,12 +41,11 @@ def write_blocks(blocks: Any, pipe: Any, films: list[Path], previews: list[Path 
     from contextlib import ExitStack
 
     from mmtok.media.image import write_png
-    from mmtok.media.preview import write_preview
     from mmtok.media.video import FilmWriter
 
     fps, rate, shown = pipe.fps, pipe.sample_rate, 0
     looks: list[Any] = []
-    sheets = [Sheet() for _ in films]
+    sheets = [_Sheet() for _ in films]
     with ExitStack() as stack:
         writers: list[Any] = []
         for block in blocks:
@@ -68,46 +67,37 @@ def write_blocks(blocks: Any, pipe: Any, films: list[Path], previews: list[Path 
     for film, preview, sheet in zip(films, previews, sheets, strict=True):
         print(describe_film(film, (shown, *last.frames.shape[-2:]), fps, last.audio is not None))
         if preview is not None:
-            write_preview(preview, sheet.frames(), fps / sheet.step, sheet.sound(), rate)
+            sheet.write(preview, fps, rate)
             print(f"{preview}: preview")
     return looks
 
 
-class Sheet:
+class _Sheet:
     """Pictures for a preview, thinned out where a film is long, so that memory stays bounded."""
 
     MOST = 96
 
     def __init__(self) -> None:
-        self.step = 1
+        self._step, self._seen = 1, 0
         self._frames: list[Any] = []
         self._sound: list[Any] = []
-        self._seen = 0
 
     def add(self, frames: Any, audio: Any) -> None:
-        """Take the next piece.
-
-        Args:
-            frames: (3, t, h, w).
-            audio: (1, n) or None.
-        """
+        """Take the next piece, (3, t, h, w) and (1, n) or None."""
         for picture in frames.unbind(1):
-            if self._seen % self.step == 0:
+            if self._seen % self._step == 0:
                 self._frames.append(picture.clone())
             self._seen += 1
             if len(self._frames) > self.MOST:
-                self._frames, self.step = self._frames[::2], 2 * self.step
+                self._frames, self._step = self._frames[::2], 2 * self._step
         if audio is not None:
             self._sound.append(audio)
 
-    def frames(self) -> Any:
-        """(3, t, h, w), every ``step``-th picture."""
+    def write(self, path: Path, fps: float, sample_rate: int) -> None:
+        """The preview of a film."""
         import torch
 
-        return torch.stack(self._frames, 1)
+        from mmtok.media.preview import write_preview
 
-    def sound(self) -> Any:
-        """(1, n), or None."""
-        import torch
-
-        return torch.cat(self._sound, -1) if self._sound else None
+        sound = torch.cat(self._sound, -1) if self._sound else None
+        write_preview(path, torch.stack(self._frames, 1), fps / self._step, sound, sample_rate)

@@ -57,14 +57,7 @@ class Files:
     cuts: tuple[str | None, ...] = ()
 
     def given(self, task: str) -> frozenset[str]:
-        """What there will be once the files are read; a film's own sound counts where a task must have both.
-
-        Args:
-            task: a name, or "auto".
-
-        Returns:
-            Of ``llm.tasks.MEDIA``.
-        """
+        """Of ``MEDIA``, what a task has once files are read; a film's own sound counts where it must have both."""
         from llm.tasks import MEDIA, TASKS
 
         names = {name for name in MEDIA if getattr(self, name) is not None}
@@ -99,14 +92,15 @@ def read_media(files: Files, pipe: Any, plan: Any, *, mask: Any, sound: bool) ->
         if plan.row.continues:
             frames, start_s = read_end(files.video, **clock)
         else:
-            frames = _read_film(files.video, **clock)
+            short = f"is shorter than {plan.num_frames / config.fps:g} s; its last picture is held"
+            frames = _read_film(files.video, short, **clock)
         found["video"] = frames
         drawn = not isinstance(mask, (str, tuple, type(None)))
         found["mask"] = _fit_mask(mask, files, size) if drawn else mask
         if sound and plan.row.takes("audio"):
             needed_by = plan.task if "audio" in plan.row.needs else None
-            heard = _own_sound(files.video, pipe, start_s, frames.shape[1], needed_by=needed_by)
-            found |= {} if heard is None else {"audio": heard}
+            if (heard := _own_sound(files.video, pipe, start_s, frames.shape[1], needed_by=needed_by)) is not None:
+                found["audio"] = heard
     if files.audio is not None:
         from mmtok.media.audio import read_audio
 
@@ -173,36 +167,21 @@ def read_first_frames(path: str, *, fps: float, count: int, size: int) -> Any:
     Raises:
         MediaError: if it cannot be read.
     """
+    short = f"has fewer than {count} frames at {fps:g} fps; the last is held"
+    return _read_film(path, short, fps=fps, num_frames=count, size=size)[None]
+
+
+def _read_film(path: str, short: str, **clock: Any) -> Any:
     from mmtok.media.video import read_video
 
-    clip = read_video(path, fps=fps, num_frames=count, size=size)
+    clip = read_video(path, **clock)
     if clip.held_frames:
-        note(f"{path}: has fewer than {count} frames at {fps:g} fps; the last is held")
-    return clip.frames[None]
-
-
-def _read_film(path: str, *, fps: float, num_frames: int, size: tuple[int, int]) -> Any:
-    from mmtok.media.video import read_video
-
-    clip = read_video(path, fps=fps, num_frames=num_frames, size=size)
-    if clip.held_frames:
-        note(f"{path}: is shorter than {num_frames / fps:g} s; its last picture is held")
+        note(f"{path}: {short}")
     return clip.frames
 
 
 def read_picture(path: str, size: tuple[int, int]) -> Any:
-    """A picture file, or the first frame of a film.
-
-    Args:
-        path: the file.
-        size: (h, w) pixels after resize and centre crop.
-
-    Returns:
-        (3, h, w) in [-1, 1].
-
-    Raises:
-        MediaError: if it is neither.
-    """
+    """A picture file, or the first frame of a film, (3, h, w) in [-1, 1]."""
     from mmtok.media.errors import MediaError
     from mmtok.media.image import read_image
     from mmtok.media.video import probe, read_video
@@ -220,20 +199,7 @@ def read_picture(path: str, size: tuple[int, int]) -> Any:
 
 
 def read_end(path: str, *, fps: float, num_frames: int, size: tuple[int, int]) -> tuple[Any, float]:
-    """The last pictures of a film.
-
-    Args:
-        path: the file.
-        fps: pictures per second wanted.
-        num_frames: most pictures wanted.
-        size: (h, w) pixels after resize and centre crop.
-
-    Returns:
-        (3, t, h, w) in [-1, 1] with t from 1 to ``num_frames``, and the time of the first of them in seconds.
-
-    Raises:
-        MediaError: if the file cannot be read or has no pictures.
-    """
+    """The last pictures of a film, (3, t, h, w) with t from 1 to ``num_frames``, and the second that they begin at."""
     from mmtok.media.errors import MediaError
     from mmtok.media.video import probe, read_video
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from recipes.bundle.named import Tokenizers
-from recipes.terminal.report import note
+from recipes.terminal.report import describe_film, describe_sound, note
 
 
 @dataclass(frozen=True)
@@ -18,10 +18,17 @@ class Media:
     Attributes:
         frames: (1, 3, t, h, w) in [-1, 1], or None.
         sound: (1, 1, n) in [-1, 1], or None.
+        long_sound_s: most seconds of a sound alone that is so long that it is coded block by block, not read; or None.
     """
 
-    frames: Any
-    sound: Any
+    frames: Any = None
+    sound: Any = None
+    long_sound_s: float | None = None
+
+    @property
+    def has_sound(self) -> bool:
+        """Whether there is any, read or not."""
+        return self.sound is not None or self.long_sound_s is not None
 
 
 def read_media(path: str, tokenizers: Tokenizers, *, size: int, seconds: float) -> Media:
@@ -38,18 +45,32 @@ def read_media(path: str, tokenizers: Tokenizers, *, size: int, seconds: float) 
 
     Raises:
         MediaError: if the file cannot be read.
-        ValueError: if nothing in it suits the tokenizers.
+        ValueError: if nothing in it suits the tokenizers, or a sound is so long that a tokenizer which cannot stream
+            would fill the memory.
     """
     import torch
 
+    from mmtok.audio.long_sound import LONG_SOUND_S, WHOLE_SOUND_S
+    from mmtok.contract import Streaming
     from mmtok.media.audio import read_audio, stream_audio
     from mmtok.media.video import probe, read_video
 
     info = probe(path)
+    seen = info.has_video and tokenizers.visual is not None
+    heard = info.has_audio and tokenizers.audio is not None
+    length_s = min(info.duration_s or math.inf, seconds)
+    in_blocks = heard and not seen and length_s > LONG_SOUND_S and isinstance(tokenizers.audio, Streaming)
+    if heard and not seen and not in_blocks and length_s > WHOLE_SOUND_S:
+        raise ValueError(
+            f"{path}: {tokenizers.source} codes a sound as a whole, which takes too much memory for {length_s:g} s; "
+            f"take at most --seconds {WHOLE_SOUND_S:g}, or a SoundStream, which goes block by block"
+        )
     if info.duration_s and info.duration_s > seconds + 0.05:
         note(f"{path}: {info.duration_s:.1f} s long, the first {seconds:g} s are taken (--seconds)")
+    if in_blocks:
+        return Media(long_sound_s=length_s)
     frames = sound = None
-    if info.has_video and tokenizers.visual is not None:
+    if seen:
         most = max(1, round(seconds * tokenizers.fps))
         if info.num_frames == 1:
             most = 1
@@ -57,7 +78,7 @@ def read_media(path: str, tokenizers: Tokenizers, *, size: int, seconds: float) 
             most = min(most, math.ceil(info.duration_s * tokenizers.fps) + 1)
         clip = read_video(path, fps=tokenizers.fps, num_frames=most, size=size)
         frames = clip.frames[None, :, : most - clip.held_frames]
-    if info.has_audio and tokenizers.audio is not None:
+    if heard:
         rate = tokenizers.audio.sample_rate
         if frames is not None:  # exactly as long as the pictures
             wanted = round(frames.shape[2] / tokenizers.fps * rate)
@@ -78,53 +99,8 @@ def read_media(path: str, tokenizers: Tokenizers, *, size: int, seconds: float) 
     return Media(frames, sound)
 
 
-def long_sound_s(path: str, tokenizers: Tokenizers, seconds: float) -> float | None:
-    """Whether a file is a sound so long that it is coded block by block.
-
-    Args:
-        path: the file.
-        tokenizers: what is there to take it.
-        seconds: longest piece wanted.
-
-    Returns:
-        Its length in seconds (the most it can have where the file does not tell), or None for anything else: pictures
-        that are taken too, a short sound, a tokenizer that cannot stream.
-
-    Raises:
-        MediaError: if the file cannot be read.
-        ValueError: if it is so long that a tokenizer which cannot stream would fill the memory.
-    """
-    from mmtok.audio import long_sound
-    from mmtok.contract import Streaming
-    from mmtok.media.video import probe
-
-    info = probe(path)
-    if not info.has_audio or tokenizers.audio is None or (info.has_video and tokenizers.visual is not None):
-        return None
-    length = min(info.duration_s or math.inf, seconds)
-    if length <= long_sound.LONG_SOUND_S:
-        return None
-    if not isinstance(tokenizers.audio, Streaming):
-        if length > long_sound.WHOLE_SOUND_S:
-            raise ValueError(
-                f"{path}: {tokenizers.source} codes a sound as a whole, which takes too much memory for {length:g} s; "
-                f"take at most --seconds {long_sound.WHOLE_SOUND_S:g}, or a SoundStream, which goes block by block"
-            )
-        return None
-    if info.duration_s and info.duration_s > seconds + 0.05:
-        note(f"{path}: {info.duration_s:.1f} s long, the first {seconds:g} s are taken (--seconds)")
-    return length
-
-
 def output_endings(media: Media) -> tuple[str, ...]:
-    """Endings that suit what was read.
-
-    Args:
-        media: pictures, sound or both.
-
-    Returns:
-        With the dot, lower case.
-    """
+    """Endings that suit what was read, lower case with the dot."""
     from mmtok.media.audio import SOUND_SUFFIXES
     from mmtok.media.video import FILM_SUFFIXES
 
@@ -134,7 +110,7 @@ def output_endings(media: Media) -> tuple[str, ...]:
     return (".png", *endings) if media.frames.shape[2] == 1 else endings
 
 
-def write_media(path: Path, media: Media, *, fps: float, sample_rate: int) -> None:
+def write_media(path: Path, media: Media, *, fps: float, sample_rate: int, preview: Path | None = None) -> str:
     """Write a picture, a film or a sound, by the ending of the name.
 
     Args:
@@ -142,18 +118,19 @@ def write_media(path: Path, media: Media, *, fps: float, sample_rate: int) -> No
         media: what to write.
         fps: pictures per second.
         sample_rate: Hz.
+        preview: also receives a sheet of the pictures with the spectrogram.
+
+    Returns:
+        The line that names it.
 
     Raises:
         MediaError: if it cannot be written.
     """
     from mmtok.media.audio import write_wav
-    from mmtok.media.image import write_png
-    from mmtok.media.video import write_film
+    from recipes.pipeline.output import Output
 
     if media.frames is None:
         write_wav(path, media.sound[0], sample_rate)
-    elif path.suffix.lower() == ".png":
-        write_png(path, media.frames[0, :, 0])
-    else:
-        sound = None if media.sound is None else media.sound[0]
-        write_film(path, media.frames[0], fps=fps, audio=sound, sample_rate=sample_rate)
+        return describe_sound(path, media.sound.shape[-1], sample_rate)
+    Output(media.frames, fps, media.sound, sample_rate, codes={}).save(path, preview=preview)
+    return describe_film(path, media.frames, fps, media.sound is not None)

@@ -38,11 +38,7 @@ def number(kind: Callable[[str], Any], least: float | None = None, most: float |
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
-    """``--model`` and ``--device``.
-
-    Args:
-        parser: of the command.
-    """
+    """``--model`` and ``--device``."""
     parser.add_argument("--model", default="tiny", metavar="M", help="embedded name, folder or hub id (default: tiny)")
     add_device(parser)
 
@@ -61,21 +57,13 @@ def add_tokenizer(parser: argparse._ActionsContainer, *, default: str | None = "
 
 
 def add_tokenizer_parts(parser: argparse._ActionsContainer) -> None:
-    """``--visual`` and ``--audio``, beside ``--tokenizer``.
-
-    Args:
-        parser: of the command.
-    """
+    """``--visual`` and ``--audio``, beside ``--tokenizer``."""
     parser.add_argument("--visual", metavar="M", help="visual tokenizer (default: --tokenizer's)")
     parser.add_argument("--audio", metavar="M", help="audio tokenizer (default: --tokenizer's); none leaves sound out")
 
 
 def add_lm_weights(parser: argparse._ActionsContainer) -> None:
-    """``--lm-weights``.
-
-    Args:
-        parser: of the command.
-    """
+    """``--lm-weights``."""
     parser.add_argument(
         "--lm-weights",
         choices=("float32", "bfloat16", "float16", "int8"),
@@ -84,21 +72,13 @@ def add_lm_weights(parser: argparse._ActionsContainer) -> None:
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:
-    """``--device`` and ``--threads``.
-
-    Args:
-        parser: of the command.
-    """
+    """``--device`` and ``--threads``."""
     parser.add_argument("--device", default="auto", metavar="D", help="auto, cpu, cuda, cuda:1 or mps (default: auto)")
     parser.add_argument("--threads", type=number(int, 1), metavar="N", help="CPU threads (default: torch's choice)")
 
 
 def add_preview(parser: argparse.ArgumentParser) -> None:
-    """``--preview``.
-
-    Args:
-        parser: of the command.
-    """
+    """``--preview``."""
     parser.add_argument(
         "--preview", nargs="?", const="", metavar="F.png", help="also a sheet of the pictures and the spectrogram"
     )
@@ -128,22 +108,14 @@ def preview_path(args: argparse.Namespace, *, before: str) -> Path | None:
 
 
 def add_seed(parser: argparse._ActionsContainer) -> None:
-    """``--seed``.
-
-    Args:
-        parser: of the command.
-    """
+    """``--seed``."""
     parser.add_argument(
         "--seed", type=number(int, 0, 2**63 - 1), default=0, metavar="N", help="same seed, same result (default: 0)"
     )
 
 
 def add_media_coding(parser: argparse.ArgumentParser) -> None:
-    """How media are read and coded: ``--size``, ``--levels``, ``--stream``, ``--tile``, ``--device``, ``--threads``.
-
-    Args:
-        parser: of ``tokenize`` or ``reconstruct``.
-    """
+    """How media are read and coded: ``--size``, ``--levels``, ``--stream``, ``--tile``, ``--device``, ``--threads``."""
     parser.add_argument("--size", type=number(int, 8), metavar="PX", help="side of the pictures (default: the model's)")
     parser.add_argument(
         "--levels", type=number(int, 1), metavar="N", help="of a codec's codes of sound (default: as saved, or all)"
@@ -156,11 +128,7 @@ def add_media_coding(parser: argparse.ArgumentParser) -> None:
 
 
 def add_tile(parser: argparse._ActionsContainer) -> None:
-    """The option ``--tile``.
-
-    Args:
-        parser: of the command, or a group of it.
-    """
+    """The option ``--tile``."""
     parser.add_argument(
         "--tile", type=number(int, 8), metavar="PX", help="large pictures in tiles of this side (approximate)"
     )
@@ -178,22 +146,14 @@ def add_held_out(parser: argparse._ActionsContainer, *, scenes: int) -> None:
 
 
 def add_every_file(parser: argparse._ActionsContainer) -> None:
-    """``--every-file``, beside ``--media``.
-
-    Args:
-        parser: of the command.
-    """
+    """``--every-file``, beside ``--media``."""
     parser.add_argument(
         "--every-file", action="store_true", help="measure all of --media, for a folder that no training saw"
     )
 
 
 def add_networks(parser: argparse._ActionsContainer) -> None:
-    """Files of the networks that metrics of pictures need.
-
-    Args:
-        parser: of the command.
-    """
+    """Files of the networks that metrics of pictures need."""
     parser.add_argument("--squeezenet", type=Path, metavar="F.npz", help="for Frechet distances of frames")
     parser.add_argument("--vgg", type=Path, metavar="F", help="torchvision's vgg16, for LPIPS")
     parser.add_argument("--lpips", type=Path, metavar="F", help="LPIPS's linear layers for VGG16")
@@ -249,15 +209,7 @@ def add_media(parser: argparse._ActionsContainer, what: str) -> None:
 
 
 def check_media(args: argparse.Namespace) -> None:
-    """Refuse what would change nothing without a folder, and a folder that is not there.
-
-    Args:
-        args: with ``media`` and ``media_list``, and ``every_file`` perhaps.
-
-    Raises:
-        ValueError: for the former.
-        FileNotFoundError: for the latter.
-    """
+    """Refuse what would change nothing without a folder of ``--media``, and a folder that is not there."""
     if args.media_list is not None and args.media is None:
         raise ValueError("--media-list says which files of --media to use; give --media too")
     if getattr(args, "every_file", False) and args.media is None:

@@ -9,17 +9,7 @@ from typing import Any
 
 
 def compute_of(args: argparse.Namespace) -> Any:
-    """Device and precision for ``--device``, after ``--threads`` is applied.
-
-    Args:
-        args: with ``device`` and ``threads``.
-
-    Returns:
-        A ``Compute``.
-
-    Raises:
-        ValueError: for a device that is unknown or not there.
-    """
+    """Device and precision for ``--device``, after ``--threads`` is applied."""
     import torch
 
     from recipes.runtime.device import choose_compute
@@ -42,17 +32,7 @@ def pipeline_of(args: argparse.Namespace) -> Any:
 
 
 def join_training(args: argparse.Namespace) -> tuple[Any, Any]:
-    """Device, precision and the other processes of a training.
-
-    Args:
-        args: with ``device``, which becomes this process' own, and ``threads``.
-
-    Returns:
-        A ``Compute`` and ``Ranks``.
-
-    Raises:
-        ValueError: for a device that is unknown or not there.
-    """
+    """Device, precision and the other processes of a training; ``args.device`` becomes this process' own."""
     from recipes.runtime.distributed import join, own_device
     from recipes.runtime.memory import keep_freed_memory
 
@@ -88,17 +68,7 @@ def tell_config(config: Any, out: Path, ranks: Any) -> None:
 
 
 def prompt_of(text: str | None) -> str | None:
-    """The prompt, refused when there is nothing in it.
-
-    Args:
-        text: as given, or None.
-
-    Returns:
-        The same.
-
-    Raises:
-        ValueError: if it is empty or white space.
-    """
+    """The prompt, refused when there is nothing in it."""
     if text is not None and not text.strip():
         raise ValueError("the prompt is empty; describe what should be seen or heard")
     return text
@@ -125,14 +95,7 @@ def check_outputs(outputs: dict[str, tuple[Path, tuple[str, ...]]], inputs: list
 
 
 def check_folder(path: Path) -> None:
-    """Create a folder and make sure that files can be written there.
-
-    Args:
-        path: the folder.
-
-    Raises:
-        ValueError: if it cannot be made or written to.
-    """
+    """Create a folder and make sure that files can be written there."""
     import tempfile
 
     try:
@@ -144,11 +107,7 @@ def check_folder(path: Path) -> None:
 
 
 def note(text: str) -> None:
-    """Tell the user something beside the result, on standard error.
-
-    Args:
-        text: one line.
-    """
+    """Tell the user one line beside the result, on standard error."""
     print(f"note: {text}", file=sys.stderr)
 
 
@@ -171,6 +130,20 @@ def describe_film(path: Path, frames: Any, fps: float, has_sound: bool) -> str:
     return f"{path}: {t} frame{'s' if t > 1 else ''} of {w}x{h} at {fps:g} fps, {t / fps:.3f} s, {sound}"
 
 
+def describe_sound(path: Path, num_samples: int, sample_rate: int) -> str:
+    """The line that names a finished sound.
+
+    Args:
+        path: where it lies.
+        num_samples: its length.
+        sample_rate: Hz.
+
+    Returns:
+        Such as "a.wav: 2.125 s of sound at 16000 Hz".
+    """
+    return f"{path}: {num_samples / sample_rate:.3f} s of sound at {sample_rate} Hz"
+
+
 def profile_table(stages: dict[str, float], total_s: float) -> str:
     """Times of each stage, the rest, the total, and the peak memory where the system tells it.
 
@@ -186,7 +159,6 @@ def profile_table(stages: dict[str, float], total_s: float) -> str:
     lines = [f"{name:<{width}}  {seconds:8.2f} s" for name, seconds in rows.items()]
     try:
         import resource
-        import sys
 
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**30 if sys.platform == "darwin" else 2**20)
         lines.append(f"{'peak memory':<{width}}  {peak:8.2f} GB")

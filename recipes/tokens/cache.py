@@ -85,11 +85,7 @@ class TokenSet:
         return {name: codes.to(torch.int32).contiguous() for name, codes in named.items() if codes is not None}
 
     def save(self, folder: str | Path) -> None:
-        """Write the folder; each file under a temporary name first.
-
-        Args:
-            folder: created when absent.
-        """
+        """Write the folder; each file under a temporary name first."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         write_tensors(self._tensors(), folder / TOKENS_FILE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import Tensor
 from llm.batching import fit_text
 from mmtok.contract import TextEncoder
 
+# Texts, None where there is none -> vectors (b, slots, dim) float32, zero behind a text's end, and mask (b, slots).
 CaptionLookup = Callable[[Sequence[str | None]], tuple[Tensor, Tensor]]
 
 
@@ -43,14 +45,7 @@ class CaptionVectors:
         self.vectors = torch.cat(vectors).clone()
 
     def __call__(self, captions: Sequence[str | None]) -> tuple[Tensor, Tensor]:
-        """Vectors of some texts.
-
-        Args:
-            captions: b texts, None where there is none.
-
-        Returns:
-            (b, slots, dim) float32, zero behind a text's end, and the mask (b, slots).
-        """
+        """Vectors (b, slots, dim) float32 of b texts or None, zero behind a text's end, and the mask (b, slots)."""
         texts = torch.tensor([len(self.lengths) - 1 if c is None else self._number[c] for c in captions])
         places = torch.arange(self.slots)[None]
         mask = places < self.lengths[texts][:, None]
@@ -73,11 +68,8 @@ def caption_lookup(name: Any, captions: list[str], slots: int, device: Any) -> t
     Raises:
         ValueError: if the cache lacks a caption.
     """
-    from functools import partial
-
     import mmtok
     from mmtok.text.embedding_cache import EmbeddingCache
-    from recipes.tokens.caption_vectors import CaptionVectors
 
     if (Path(name) / "cache.json").is_file():
         cache = EmbeddingCache.open(name)

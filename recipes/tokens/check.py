@@ -20,18 +20,7 @@ from recipes.tokens.shards import (
 
 
 def validate(folder: str | Path) -> list[str]:
-    """Look at every row of a folder.
-
-    Args:
-        folder: of token shards.
-
-    Returns:
-        Complaints, each with the shard, the row, its key and the reason; empty when all is well.
-
-    Raises:
-        FileNotFoundError: if the folder holds no token shards.
-        ValueError: if its dataset.json or a record cannot be read.
-    """
+    """Complaints about every row of a folder: the shard, the row, its key and the reason; none when all is well."""
     import pyarrow
     import pyarrow.parquet
 

@@ -57,14 +57,7 @@ class Tokenizing:
 
 
 def condition_settings(config: PrepareConfig) -> dict[str, Any]:
-    """What each condition is made with, for dataset.json.
-
-    Args:
-        config: what is wanted.
-
-    Returns:
-        Name to plain values.
-    """
+    """Plain values that each condition is made with, for dataset.json."""
     painted = {"latent_exact": False}
     structure = {"flow": config.flow, "depth": config.depth}
     return {name: structure if name == STRUCTURE else painted for name in config.conditions}
@@ -92,9 +85,5 @@ def condition_makers(config: PrepareConfig, tokenizing: Tokenizing) -> dict[str,
             depth = depth_estimator(config.depth, device=tokenizing.compute.device)
             makers[name] = partial(make_structure, flow=OpenCVFlow(config.flow), depth=depth)
         else:
-            makers[name] = partial(_painted, geometry=name, stride=stride)
+            makers[name] = lambda video, name=name: make_condition(video, name, stride=stride).video  # type: ignore[misc]
     return makers
-
-
-def _painted(video: Tensor, *, geometry: str, stride: tuple[int, int, int]) -> Tensor:
-    return make_condition(video, geometry, stride=stride).video

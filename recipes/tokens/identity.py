@@ -32,14 +32,7 @@ def tokenizer_facts(tokenizer: Any) -> dict[str, Any]:
 
 
 def weights_hash(module: Any) -> str:
-    """A short name for a model's weights.
-
-    Args:
-        module: an ``nn.Module``.
-
-    Returns:
-        16 hexadecimal digits, equal for equal tensors.
-    """
+    """16 hexadecimal digits, equal for models (``nn.Module``) of equal tensors."""
     digest = hashlib.sha256()
     for name, tensor in sorted(module.state_dict().items()):
         digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())

@@ -77,17 +77,7 @@ def folder_clips(tokenizer: Larp, root: Path, *, windows: int = 4, seed: int = 0
 
 
 def folder_films(root: Path) -> list[Path]:
-    """Films in a folder and below it, by name.
-
-    Args:
-        root: the folder.
-
-    Returns:
-        Their paths.
-
-    Raises:
-        ValueError: if there are none.
-    """
+    """Films in a folder and below it, by name; none is refused."""
     films = sorted(p for p in root.rglob("*") if p.suffix.lower() in VIDEO_SUFFIXES)
     if not films:
         raise ValueError(f"{root} holds no films ({', '.join(sorted(VIDEO_SUFFIXES))})")
@@ -95,14 +85,7 @@ def folder_films(root: Path) -> list[Path]:
 
 
 def folder_classes(root: Path) -> tuple[str, ...]:
-    """Names of the folders that films lie in, sorted as UCF-101's labels are.
-
-    Args:
-        root: the folder.
-
-    Returns:
-        The names.
-    """
+    """Names of the folders that films lie in, sorted as UCF-101's labels are."""
     return tuple(sorted({film.parent.name for film in folder_films(root)}))
 
 
@@ -210,28 +193,14 @@ class LarpCodes:
             raise ValueError(f"codes up to {int(self.codes.max())} do not fit a codebook of {self.codebook_size}")
 
     def save(self, file: Path) -> None:
-        """Write as safetensors.
-
-        Args:
-            file: the file, replaced atomically.
-        """
+        """Write as safetensors, replacing the file atomically."""
         facts = {"codebook_size": str(self.codebook_size), "num_classes": str(self.num_classes)}
         facts["classes"] = json.dumps(self.classes)
         write_tensors({"codes": self.codes.int(), "condition": self.condition.int()}, file, facts)
 
     @classmethod
     def load(cls, file: Path) -> LarpCodes:
-        """Read what ``save`` wrote.
-
-        Args:
-            file: the file.
-
-        Returns:
-            The codes.
-
-        Raises:
-            FileNotFoundError: if it is not there.
-        """
+        """Read what ``save`` wrote."""
         from safetensors import safe_open
 
         if not file.is_file():

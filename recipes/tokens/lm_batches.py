@@ -17,23 +17,7 @@ from llm.tasks import Clip, task_content
 from recipes.tokens.cache import TokenSet
 from recipes.tokens.caption_vectors import CaptionLookup
 from recipes.tokens.reader import TokenShards
-
-
-@dataclass(frozen=True)
-class Clips:
-    """Codes of some clips of one pool.
-
-    Attributes:
-        visual: (b, 1, t, h, w) int64.
-        audio: (b, k, frames) int64, or None for silent clips.
-        condition: (b, 1, t, h, w) int64, or None when none was asked for.
-        captions: b texts, None where there is none.
-    """
-
-    visual: Tensor
-    audio: Tensor | None
-    condition: Tensor | None
-    captions: list[str | None]
+from recipes.tokens.shards import ShardRows
 
 
 @dataclass(frozen=True)
@@ -47,7 +31,7 @@ class LMData:
         captions: all distinct texts.
         audio_levels: levels of sound, 0 where no clip has any.
         fingerprint: changes with any code or caption.
-        read: (row numbers of one pool, name of a condition or None) -> clips.
+        read: (row numbers of one pool, name of a condition or None) -> their codes.
     """
 
     pools: tuple[Pool, ...]
@@ -56,7 +40,7 @@ class LMData:
     captions: list[str]
     audio_levels: int
     fingerprint: str
-    read: Callable[[Tensor, str | None], Clips]
+    read: Callable[[Tensor, str | None], ShardRows]
 
     @property
     def max_grid(self) -> tuple[int, int, int]:
@@ -89,12 +73,14 @@ def cached_data(tokens: TokenSet, *, validation_rows: int) -> LMData:
     _, t, h, w = tokens.low.shape
     levels, frames = (tokens.audio.shape[1], tokens.audio.shape[2]) if tokens.audio is not None else (0, 0)
 
-    def read(rows: Tensor, condition: str | None) -> Clips:
-        return Clips(
+    def read(rows: Tensor, condition: str | None) -> ShardRows:
+        wanted = () if condition is None else (condition,)
+        return ShardRows(
             visual=tokens.low[rows].long().unsqueeze(1),
             audio=None if tokens.audio is None else tokens.audio[rows].long(),
-            condition=None if condition is None else tokens.conditions[condition][rows].long().unsqueeze(1),
+            conditions={name: tokens.conditions[name][rows].long().unsqueeze(1) for name in wanted},
             captions=[tokens.captions[int(row)] for row in rows],
+            collections=[None] * len(rows),
         )
 
     pool = Pool(Clip((t, h, w), frames), rows=num_train, conditions=tuple(sorted(tokens.conditions)))
@@ -180,9 +166,8 @@ def shard_data(
     if not joined:
         raise ValueError("the shards hold no row of the split train")
 
-    def read(rows: Tensor, condition: str | None) -> Clips:
-        got = shards.read(rows, conditions=() if condition is None else (condition,))
-        return Clips(got.visual, got.audio, None if condition is None else got.conditions[condition], got.captions)
+    def read(rows: Tensor, condition: str | None) -> ShardRows:
+        return shards.read(rows, conditions=() if condition is None else (condition,))
 
     return LMData(
         pools=tuple(replace(pool, rows=len(rows)) for pool, rows, _ in joined),
@@ -193,9 +178,6 @@ def shard_data(
         fingerprint=shards.fingerprint,
         read=read,
     )
-
-
-"""Texts, None where there is none -> vectors (b, slots, dim) float32, zero behind a text's end, and mask (b, slots)."""
 
 
 def make_batch(
@@ -227,8 +209,9 @@ def make_batch(
         The batch.
     """
     clips = data.read(rows, group.condition)
+    condition = clips.conditions[group.condition] if group.condition is not None else None
     content = task_content(
-        group.task, group.clip, visual=clips.visual, audio=clips.audio, condition=clips.condition, given=group.given
+        group.task, group.clip, visual=clips.visual, audio=clips.audio, condition=condition, given=group.given
     )
     ids, _ = group.layout.fill(content, len(rows))
     inputs = None

@@ -165,14 +165,7 @@ class SourcePlan:
     clips: tuple[ClipPlan, ...]
 
     def key(self, clip: ClipPlan) -> str:
-        """A clip's own name in its data set.
-
-        Args:
-            clip: one of ``clips``.
-
-        Returns:
-            Such as "a.mp4@1.250s+17x128x128".
-        """
+        """A clip's own name in its data set, such as "a.mp4@1.250s+17x128x128"."""
         return f"{self.source}@{clip.start_s:.3f}s+{clip.num_frames}x{clip.height}x{clip.width}"
 
 
@@ -196,14 +189,7 @@ class CorpusPlan:
         return 1 + max((film.shard for film in self.films), default=-1)
 
     def write(self, folder: Path) -> str:
-        """Write manifest.jsonl.
-
-        Args:
-            folder: of the data set.
-
-        Returns:
-            Hash of the file.
-        """
+        """Write manifest.jsonl into the data set's folder; its hash."""
         lines = [json.dumps(asdict(film), ensure_ascii=False) for film in self.films]
         lines += [json.dumps({"quarantined": entry}, ensure_ascii=False) for entry in self.quarantined]
         text = "".join(line + "\n" for line in lines)
@@ -240,16 +226,7 @@ class CorpusPlan:
 
 
 def frame_size(aspect: str, width: int, stride: tuple[int, int, int]) -> tuple[int, int]:
-    """Height and width of an aspect's pictures.
-
-    Args:
-        aspect: "square" or "portrait".
-        width: pixels.
-        stride: of the visual tokenizer.
-
-    Returns:
-        (height, width); a portrait's height is the multiple of the stride nearest to 28/16 of the width.
-    """
+    """(height, width) of an aspect's pictures; a portrait's height is the multiple of the stride nearest to 28/16."""
     return (round(width * PORTRAIT / stride[1]) * stride[1] if aspect == "portrait" else width), width
 
 
@@ -268,10 +245,7 @@ def make_plan(config: PrepareConfig, visual: Any, *, workers: int = 2) -> Corpus
         FileNotFoundError: if the source is absent.
         ValueError: if the source is damaged, the same content is in both splits, or no clip is left.
     """
-    if config.source == SHAPES:
-        plan = _plan_scenes(config, visual)
-    else:
-        plan = _plan_files(config, visual, workers)
+    plan = _plan_scenes(config, visual) if config.source == SHAPES else _plan_files(config, visual, workers)
     if not plan.films:
         first = plan.quarantined[0]
         raise ValueError(
@@ -311,13 +285,8 @@ def _plan_scenes(config: PrepareConfig, visual: Any) -> CorpusPlan:
 
 def _plan_files(config: PrepareConfig, visual: Any, workers: int) -> CorpusPlan:
     source, corpus = find_source(config.source)
-    found = list_films(
-        source,
-        captions=config.captions,
-        uncaptioned=config.uncaptioned,
-        media_column=config.media_column,
-        caption_column=config.caption_column,
-    )
+    options = ("captions", "uncaptioned", "media_column", "caption_column")
+    found = list_films(source, **{name: getattr(config, name) for name in options})
     films = found.films if config.limit is None else found.films[: config.limit]
     plan = CorpusPlan([], list(found.quarantined), found.notes)
 
@@ -337,24 +306,19 @@ def _plan_files(config: PrepareConfig, visual: Any, workers: int) -> CorpusPlan:
             else:
                 looked.append((film, *answer))
     splits = _splits([(film, digest) for film, digest, _ in looked], config, plan.notes)
-    names: dict[str, int] = {}
     for (film, digest, clips), split in zip(looked, splits, strict=True):
-        names[digest] = names.get(digest, 0) + 1
         plan.films.append(
             SourcePlan(
-                source=film.source,
-                where=film.where,
-                captions=film.captions,
+                **{name: getattr(film, name) for name in ("source", "where", "captions", "licence")},
                 source_hash=digest,
                 file_size=os.path.getsize(film.where["file"]) if "file" in film.where else None,
                 split=split,
-                licence=film.licence,
                 collection=film.collection or config.collection or corpus,
                 shard=0,
                 clips=clips,
             )
         )
-    if copies := sum(count - 1 for count in names.values()):
+    if copies := len(looked) - len({digest for _, digest, _ in looked}):
         plan.notes.append(f"{copies} films are copies of another one (or further clips of it)")
     return plan
 

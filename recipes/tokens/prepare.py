@@ -65,12 +65,8 @@ class Summary:
     Attributes:
         shards: how many there are in all.
         done: how many of them are complete.
-        clips: rows in the complete ones.
-        train: rows of that split.
-        validation: rows of that split.
-        sounding: rows with sound.
-        captioned: rows with a caption.
-        films: in the plan.
+        counts: "clips" (rows in the complete ones), of them "train", "validation", "sounding" (with sound) and
+            "captioned", and of the plan "films" and what was "quarantined".
         quarantined: entries of what could not be used.
         encoded: clips of this run.
         seconds: of this run's shards.
@@ -79,12 +75,7 @@ class Summary:
 
     shards: int
     done: int
-    clips: int
-    train: int
-    validation: int
-    sounding: int
-    captioned: int
-    films: int
+    counts: dict[str, int]
     quarantined: list[dict[str, str]]
     encoded: int
     seconds: float
@@ -101,9 +92,6 @@ class _Read:
     frames: Tensor | None = None  # (3, t, h, w), uint8 or float in [-1, 1]
     sound: Tensor | None = None  # (1, n)
     fault: str | None = None  # why there is nothing, or no sound
-
-
-# Conditions.
 
 
 # The plan, made or taken up.
@@ -213,11 +201,10 @@ def prepare(
                 rows, bad = _make_shard(config, films[number], tokenizing, makers, workers, advance)
                 write_shard(folder, number, rows, conditions=config.conditions, quarantined=bad)
                 encoded += len(rows)
-    seconds = time.monotonic() - started
-    summary = _look_back(folder, plan, info, encoded, seconds)
+    summary = _look_back(folder, plan, info, encoded, time.monotonic() - started)
     if summary.done == summary.shards:
         _finish(folder, info, summary)
-        if not summary.clips:
+        if not summary.counts["clips"]:
             first = summary.quarantined[0]
             raise ValueError(
                 f"{folder}: not a single clip could be made of {config.source}; the first trouble, {first['source']}: "
@@ -228,33 +215,18 @@ def prepare(
 
 def _look_back(folder: Path, plan: CorpusPlan, info: ShardInfo, encoded: int, seconds: float) -> Summary:
     records = [record for record in read_records(folder, info.shards) if record is not None]
-
-    def count(name: str) -> int:
-        return sum(record[name] for record in records)
-
-    return Summary(
-        shards=info.shards,
-        done=len(records),
-        clips=count("rows"),
-        train=count("train"),
-        validation=count("validation"),
-        sounding=count("sounding"),
-        captioned=count("captioned"),
-        films=len(plan.films),
-        quarantined=plan.quarantined + [entry for record in records for entry in record["quarantined"]],
-        encoded=encoded,
-        seconds=seconds,
-        notes=plan.notes,
-    )
+    columns = {"clips": "rows"} | {name: name for name in ("train", "validation", "sounding", "captioned")}
+    counts = {name: sum(record[column] for record in records) for name, column in columns.items()}
+    bad = plan.quarantined + [entry for record in records for entry in record["quarantined"]]
+    counts |= {"films": len(plan.films), "quarantined": len(bad)}
+    return Summary(info.shards, len(records), counts, bad, encoded, seconds, plan.notes)
 
 
 def _finish(folder: Path, info: ShardInfo, summary: Summary) -> None:
     """What is written when all shards are there; every process that comes here writes the same."""
     lines = (json.dumps(entry, ensure_ascii=False) + "\n" for entry in summary.quarantined)
     write_atomically(folder / QUARANTINE_FILE, "".join(lines))
-    names = ("clips", "train", "validation", "sounding", "captioned", "films")
-    counts = {name: getattr(summary, name) for name in names} | {"quarantined": len(summary.quarantined)}
-    replace(info, counts=counts).write(folder)
+    replace(info, counts=summary.counts).write(folder)
     for left in (folder / SHARD_FOLDER).glob("*.partial"):  # of a process that was killed
         left.unlink(missing_ok=True)
 
@@ -270,7 +242,7 @@ def _make_shard(
     """Rows of one shard in the order of the plan, and what could not be used."""
     places = [(film, clip) for film in films for clip in film.clips]
     rows: list[dict[str, Any] | None] = [None] * len(places)
-    bad: list[tuple[int, dict[str, str]]] = []
+    bad: dict[int, dict[str, str]] = {}
     waiting: dict[tuple[int, int, int], list[_Read]] = {}
 
     def encode(batch: list[_Read]) -> None:
@@ -278,12 +250,10 @@ def _make_shard(
             rows[read.place] = row
         advance(len(batch))
 
-    jobs = _jobs(films)
-    for reads in _ahead(partial(_read_clips, config=config, tokenizing=tokenizing), jobs, workers):
+    for reads in _ahead(partial(_read_clips, config=config, tokenizing=tokenizing), _jobs(films), workers):
         for read in reads:
             if read.fault is not None:
-                entry = {"source": read.film.source, "reason": read.fault, "key": read.film.key(read.clip)}
-                bad.append((read.place, entry))
+                bad[read.place] = {"source": read.film.source, "reason": read.fault, "key": read.film.key(read.clip)}
             if read.frames is None:
                 advance(1)
                 continue
@@ -294,7 +264,7 @@ def _make_shard(
                 encode(waiting.pop(shape))
     for batch in waiting.values():
         encode(batch)
-    return [row for row in rows if row is not None], [entry for _, entry in sorted(bad, key=lambda pair: pair[0])]
+    return [row for row in rows if row is not None], [bad[place] for place in sorted(bad)]
 
 
 def _jobs(films: list[SourcePlan]) -> Iterator[list[_Read]]:
@@ -434,11 +404,7 @@ def _encode(
         rows.append(
             {
                 "key": film.key(clip),
-                "source": film.source,
-                "source_hash": film.source_hash,
-                "collection": film.collection,
-                "licence": film.licence,
-                "split": film.split,
+                **{name: getattr(film, name) for name in ("source", "source_hash", "collection", "licence", "split")},
                 "start_s": clip.start_s,
                 "caption": caption,
                 "caption_key": None if caption is None else caption_hash(caption),

@@ -103,11 +103,7 @@ class ShardInfo:
     counts: dict[str, int] = field(default_factory=dict)
 
     def write(self, folder: Path) -> None:
-        """Write dataset.json.
-
-        Args:
-            folder: of the shards; created when absent.
-        """
+        """Write dataset.json into the folder of the shards, created when absent."""
         values = dataclasses.asdict(self) | {"vocabulary": self.vocabulary.to_json()}
         write_atomically(folder / DATASET_FILE, json.dumps({"format": FORMAT, **values}, indent=1) + "\n")
 
@@ -186,14 +182,7 @@ class ShardInfo:
 
 
 def shard_features(conditions: Iterable[str]) -> Any:
-    """Columns of a shard.
-
-    Args:
-        conditions: names.
-
-    Returns:
-        ``datasets.Features``.
-    """
+    """Columns of a shard with these conditions, ``datasets.Features``."""
     from datasets import Features, List, Value
 
     codes = List(Value("int32"))
@@ -302,11 +291,7 @@ def _file_hash(path: Path) -> str:
 
 @contextlib.contextmanager
 def quiet_datasets() -> Iterator[None]:
-    """Without the progress bars of ``datasets``: a shard is too small for them.
-
-    Yields:
-        Nothing.
-    """
+    """Without the progress bars of ``datasets``: a shard is too small for them."""
     import datasets
 
     shown = not datasets.are_progress_bars_disabled()
@@ -318,12 +303,6 @@ def quiet_datasets() -> Iterator[None]:
             datasets.enable_progress_bars()
 
 
-# Reading.
-
-
 def _first_line(fault: BaseException) -> str:
     cause = fault.__cause__ or fault
     return str(cause).strip().split("\n")[0] or type(cause).__name__
-
-
-# Checking.

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -106,23 +107,12 @@ class CachedPairs:
         return self._texts
 
     def read(self, rows: Sequence[int]) -> Pairs:
-        """The clips of some rows.
-
-        Args:
-            rows: b row numbers.
-
-        Returns:
-            Their codes and texts.
-        """
+        """The clips of b row numbers."""
         places = torch.tensor(list(rows))
         return Pairs(self._low[places].long(), self._high[places].long(), [self._texts[row] for row in rows])
 
     def expect(self, rows: Sequence[int]) -> None:
-        """Nothing: all rows are in memory.
-
-        Args:
-            rows: row numbers.
-        """
+        """Nothing: all rows are in memory."""
 
 
 class TokenizedPairs:
@@ -174,26 +164,12 @@ class TokenizedPairs:
         return self._every_text
 
     def expect(self, rows: Sequence[int]) -> None:
-        """Begin to read the pictures of rows whose codes are not there.
-
-        Args:
-            rows: row numbers.
-        """
+        """Begin to read the pictures of rows whose codes are not there."""
         for row in {self._stand_in.get(row, row) for row in rows} - self._kept.keys() - self._coming.keys():
             self._coming[row] = self._pool.submit(self._pictures, row)
 
     def read(self, rows: Sequence[int]) -> Pairs:
-        """The clips of some rows.
-
-        Args:
-            rows: b row numbers.
-
-        Returns:
-            Their codes and texts.
-
-        Raises:
-            ValueError: if none of the group's films can be read.
-        """
+        """The clips of b row numbers."""
         found = [self._find(row) for row in rows]
         low, high = (torch.stack([codes[part] for _, codes in found]).long() for part in (0, 1))
         return Pairs(low, high, [self._texts(row) for row, _ in found])
@@ -281,23 +257,21 @@ def film_groups(
         The groups.
     """
     total = sum(len(found.train) for found in clips.values())
+    group = partial(TokenizedPairs, num_frames=num_frames, tokenizer=tokenizer, kept_clips=kept_clips)
     groups: list[PairGroup] = []
     for (height, width), found in clips.items():
         held_out = _spread(found.held_out, validation_rows)
         rows = found.train + held_out
         groups.append(
-            TokenizedPairs(
+            group(
                 ClipReader(rows, size=(height, width), num_frames=num_frames, fps=tokenizer.fps),
                 lambda row, rows=rows: rows[row].caption,  # type: ignore[misc]
                 [clip.caption for clip in rows if clip.caption is not None],
                 size=(height, width),
-                num_frames=num_frames,
-                tokenizer=tokenizer,
                 num_train=len(found.train),
                 num_held_out=len(held_out),
                 weight=weight * len(found.train) / total,
                 name=f"{height}x{width}",
-                kept_clips=kept_clips,
             )
         )
     return groups
@@ -346,20 +320,18 @@ def scene_groups(
         top, left = (side - height) // 2, (side - width) // 2
         return video[..., top : top + height, left : left + width]
 
+    group = partial(TokenizedPairs, num_frames=num_frames, tokenizer=tokenizer, kept_clips=kept_clips)
     texts = list(dict.fromkeys(scene(row).caption for row in range(scenes + validation_rows)))
     return [
-        TokenizedPairs(
+        group(
             lambda row, h=height, w=width: pictures(row, h, w),  # type: ignore[misc]
             lambda row: scene(row).caption,
             texts,
             size=(height, width),
-            num_frames=num_frames,
-            tokenizer=tokenizer,
             num_train=scenes,
             num_held_out=validation_rows,
             weight=weight / len(sizes),
             name=f"scenes {height}x{width}",
-            kept_clips=kept_clips,
         )
         for height, width in sizes
     ]

@@ -28,7 +28,7 @@ SCENE = ShapesCorpus(0).scene(0)
 
 
 @pytest.fixture
-def clip(tmp_path: Path) -> Path:
+def wide(tmp_path: Path) -> Path:
     """A wide film of 3 s with sound."""
     path = tmp_path / "clip.mp4"
     frames = render_video(SCENE, size=64, num_frames=24)[:, :, :48]
@@ -46,18 +46,18 @@ def generate(cinepoet: Cinepoet, bundle: Path, tmp_path: Path) -> Callable[..., 
     return run
 
 
-def test_films_from_films(generate: Callable[..., tuple[int, str, str]], clip: Path, tmp_path: Path) -> None:
+def test_films_from_films(generate: Callable[..., tuple[int, str, str]], wide: Path, tmp_path: Path) -> None:
     hole = torch.full((3, 48, 64), -1.0)
     hole[:, 12:36, 16:48] = 1.0
     write_png(tmp_path / "hole.png", hole)
     write_png(tmp_path / "photo.png", render_video(SCENE, size=40, num_frames=1)[:, 0])
     runs = {
-        "named": (PROMPT, "--task", "inpaint", "--video", clip, "--mask", "central", "--paste-back", "--feather", 2),
-        "drawn": ("--video", clip, "--mask", tmp_path / "hole.png"),
-        "box": ("--task", "outpaint", "--video", clip, "--mask", "0,0,1,0.5"),
-        "styled": ("a blue star", "--task", "stylize", "--video", clip),
-        "from_image": ("--task", "stylize_from_image", "--video", clip, "--image", tmp_path / "photo.png"),
-        "with_sound": ("--task", "continue_av", "--video", clip, "--given-frames", 5),
+        "named": (PROMPT, "--task", "inpaint", "--video", wide, "--mask", "central", "--paste-back", "--feather", 2),
+        "drawn": ("--video", wide, "--mask", tmp_path / "hole.png"),
+        "box": ("--task", "outpaint", "--video", wide, "--mask", "0,0,1,0.5"),
+        "styled": ("a blue star", "--task", "stylize", "--video", wide),
+        "from_image": ("--task", "stylize_from_image", "--video", wide, "--image", tmp_path / "photo.png"),
+        "with_sound": ("--task", "continue_av", "--video", wide, "--given-frames", 5),
     }
     for name, words in runs.items():
         code, shown, err = generate(*words, out=f"{name}.mp4")
@@ -67,15 +67,15 @@ def test_films_from_films(generate: Callable[..., tuple[int, str, str]], clip: P
     original = render_audio(SCENE, num_samples=34000)
     assert float((kept - original).pow(2).mean()) < 0.05 * float(original.pow(2).mean())  # AAC twice
     corner = read_video(tmp_path / "named.mp4", size=32).frames[:, :, :4, :4]
-    torch.testing.assert_close(corner, read_video(clip, size=32).frames[:, :, :4, :4], atol=0.2, rtol=0)
+    torch.testing.assert_close(corner, read_video(wide, size=32).frames[:, :, :4, :4], atol=0.2, rtol=0)
 
 
 def test_the_films_own_sound_goes_on_in_step(
-    generate: Callable[..., tuple[int, str, str]], bundle: Path, clip: Path, tmp_path: Path
+    generate: Callable[..., tuple[int, str, str]], bundle: Path, wide: Path, tmp_path: Path
 ) -> None:
-    assert generate("--task", "continue_av", "--video", clip)[0] == 0
+    assert generate("--task", "continue_av", "--video", wide)[0] == 0
     tokenizer = mmtok.load(bundle / "audio")
-    tail = read_audio(clip, sample_rate=16000, num_samples=18000, start_s=15 / 8).samples[None]
+    tail = read_audio(wide, sample_rate=16000, num_samples=18000, start_s=15 / 8).samples[None]
     expected = tokenizer.decode(tokenizer.encode(tail), num_samples=17000)[0]
     heard = read_audio(tmp_path / "out.mp4", sample_rate=16000, num_samples=17000).samples
     error, size = (heard - expected)[:, :16000].pow(2).mean(), expected[:, :16000].pow(2).mean()
@@ -116,7 +116,7 @@ def test_a_silent_sound_is_refused(generate: Callable[..., tuple[int, str, str]]
 
 
 def test_contradictions_are_one_line_before_weights_are_read(
-    generate: Callable[..., tuple[int, str, str]], bundle: Path, clip: Path, tmp_path: Path
+    generate: Callable[..., tuple[int, str, str]], bundle: Path, wide: Path, tmp_path: Path
 ) -> None:
     empty = tmp_path / "model"  # what a bundle says, without a single weight
     shutil.copytree(bundle, empty, ignore=shutil.ignore_patterns("*.safetensors"))
@@ -127,7 +127,7 @@ def test_contradictions_are_one_line_before_weights_are_read(
         write_png(tmp_path / f"{name}.png", picture if name != "high" else picture.transpose(1, 2))
     silent = tmp_path / "silent.mp4"
     write_film(silent, torch.zeros(3, 17, 48, 64), fps=8)
-    video = ("--video", clip)
+    video = ("--video", wide)
     cases = [
         ((*video, "--mask", tmp_path / "full.png"), "the mask hides everything"),
         ((*video, "--mask", tmp_path / "none.png"), "the mask hides nothing"),
@@ -267,3 +267,124 @@ def test_sampling_options_reach_the_model(cinepoet: Cinepoet, larp_pair: dict[st
     assert code == 0, fault
     wanted = {"cfg_steps": 2, "num_tokens": 5, "cfg_scale": 2.0, "top_k": 3, "temperature": 0.5}
     assert {name: seen[0][name] for name in wanted} == wanted
+
+
+def test_generate_writes_a_film_with_exact_clocks(
+    film_facts: Callable, cinepoet: Cinepoet, bundle: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "film.mp4"
+    code, shown, err = cinepoet("generate", PROMPT, "--model", bundle, "--out", out, "--preview", "--profile")
+    assert code == 0, err
+    assert film_facts(out) == (17, 8.0, (64, 64), 2.125)
+    assert f"{out}: 17 frames of 64x64 at 8 fps, 2.125 s, with sound" in shown
+    assert (tmp_path / "film.preview.png").read_bytes().startswith(b"\x89PNG")
+    for stage in ("imports", "load lm", "text", "sample text_to_video", "super-resolution", "writing", "total", "peak"):
+        assert re.search(rf"^{stage}", shown, re.M), shown
+
+
+def test_same_seed_same_file(cinepoet: Cinepoet, bundle: Path, tmp_path: Path) -> None:
+    def film(name: str, seed: int) -> bytes:
+        assert cinepoet("generate", PROMPT, "--model", bundle, "--seed", seed, "--out", tmp_path / name)[0] == 0
+        return (tmp_path / name).read_bytes()
+
+    assert film("a.mp4", 5) == film("b.mp4", 5)
+    assert film("a.mp4", 5) != film("c.mp4", 6)
+
+
+def test_generate_from_photo_film_and_sound(
+    film_facts: Callable, cinepoet: Cinepoet, bundle: Path, tmp_path: Path, photo: Path, clip: Path, song: Path
+) -> None:
+    runs = {
+        "photo.mp4": ("a prompt", "--image", photo),
+        "frame.mp4": ("--image", clip),
+        "more.mp4": ("--video", clip),
+        "heard.mp4": ("--video", clip, "--task", "video_to_audio"),
+        "seen.mp4": ("--audio", song),
+        "score.mp4": ("--audio", clip),
+    }
+    for name, words in runs.items():
+        code, _, err = cinepoet("generate", *words, "--model", bundle, "--no-upscale", "--out", tmp_path / name)
+        assert code == 0, (name, err)
+        assert film_facts(tmp_path / name) == (17, 8.0, (32, 32), 2.125), name
+
+
+def test_generate_extends_and_leaves_out(
+    film_facts: Callable, cinepoet: Cinepoet, bundle: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "long.mp4"
+    words = ("--extensions", 1, "--no-upscale", "--no-sound", "--temperature", 0.9, "--top-k", 5, "--top-p", 0.9)
+    code, shown, err = cinepoet("generate", PROMPT, *words, "--model", bundle, "--out", out)
+    assert code == 0, err
+    assert film_facts(out) == (25, 8.0, (32, 32), None)
+    assert "silent" in shown
+
+
+def test_png_is_one_picture(cinepoet: Cinepoet, bundle: Path, tmp_path: Path) -> None:
+    code, shown, err = cinepoet("generate", PROMPT, "--model", bundle, "--out", tmp_path / "one.png")
+    assert code == 0, err
+    assert "one picture of 64x64" in shown
+
+
+def test_long_prompt_is_used_and_the_cut_is_told(cinepoet: Cinepoet, bundle: Path, tmp_path: Path) -> None:
+    words = (PROMPT + " ") * 12 + "zebra"
+    out = tmp_path / "f.mp4"
+    code, _, err = cinepoet("generate", words, "--model", bundle, "--no-upscale", "--no-sound", "--out", out)
+    assert code == 0 and out.exists()
+    assert re.search(r"note: the prompt is longer than 16 tokens; left out: '.*zebra'", err)
+
+
+def test_contradictions(
+    assert_refused: Callable, cinepoet: Cinepoet, bundle: Path, tmp_path: Path, clip: Path, song: Path
+) -> None:
+    model = ("--model", bundle)
+    film, picture = ("--out", tmp_path / "f.mp4"), ("--out", tmp_path / "f.png")
+    assert_refused(
+        cinepoet("generate", "--video", clip, "--audio", song, *model, *film), "give one of --image, --video"
+    )
+    assert_refused(cinepoet("generate", "x", "--task", "image_to_video", *model, *film), "takes image")
+    assert_refused(cinepoet("generate", "x", "--extensions", 1, *model, *picture), "one picture")
+    assert_refused(cinepoet("generate", "x", "--task", "text_to_image", *model, *film), "choose a .png")
+    assert_refused(cinepoet("generate", "--audio", song, "--no-sound", *model, *film), "--no-sound")
+    assert_refused(
+        cinepoet("generate", "--video", clip, "--negative-prompt", "x", *model, *film), "--negative-prompt guides"
+    )
+    assert_refused(cinepoet("generate", "x", *model, "--out", tmp_path / "f.gif"), "gif holds no sound")
+    assert_refused(cinepoet("generate", "--preview", "x", *model, *film), "give a PROMPT|put the PROMPT before")
+    assert_refused(cinepoet("reconstruct", song, "--side-by-side", "--tokenizer", bundle, *film), "needs pictures")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["clip.mp4", "song.wav"]
+
+
+def test_unwritable_outputs_are_found_before_the_work(
+    assert_refused: Callable,
+    cinepoet: Cinepoet,
+    bundle: Path,
+    tmp_path: Path,
+    clip: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("the expensive work was started")
+
+    monkeypatch.setattr("recipes.pipeline.cinepoet.CinePoetPipeline._blocks", never)
+    (tmp_path / "file").write_text("x")
+    model = ("generate", "x", "--model", bundle, "--out")
+    assert_refused(cinepoet(*model, tmp_path / "absent" / "f.mp4"), "not an existing folder")
+    assert_refused(cinepoet(*model, tmp_path / "f.docx"), "unknown ending '.docx'")
+    assert_refused(cinepoet(*model, tmp_path / "f"), "unknown ending ''")
+    assert_refused(cinepoet(*model, tmp_path / "file" / "f.mp4"), "cannot be written")
+    assert_refused(
+        cinepoet(*model, tmp_path / "f.mp4", "--preview", tmp_path / "no" / "p.png"), "not an existing folder"
+    )
+    assert_refused(cinepoet("generate", "--video", clip, "--model", bundle, "--out", clip), "would overwrite")
+    assert_refused(cinepoet("demo", "--model", bundle, "--out", tmp_path / "file"), "cannot be written to")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["clip.mp4", "file"]
+
+
+def test_ctrl_c_is_quiet(cinepoet: Cinepoet, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("recipes.pipeline.cinepoet.CinePoetPipeline.stream", interrupted)
+    code, _, err = cinepoet("generate", PROMPT, "--model", bundle, "--out", tmp_path / "f.mp4")
+    assert code == 130 and err == "cinepoet: stopped\n"
+    assert not list(tmp_path.iterdir())

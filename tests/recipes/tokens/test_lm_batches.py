@@ -73,7 +73,10 @@ def test_each_shape_source_and_set_of_conditions_is_a_pool(shards):
     good = data.pools.index(found[(2, 2, 2), True, 0])
     assert (data.train[good].tolist(), data.held_out[good].tolist()) == ([0], [2])
     clips = data.read(torch.tensor([1, 0]), "structure")
-    assert clips.visual[:, 0, 0, 0, 0].tolist() == [1, 0] and clips.condition[:, 0, 0, 0, 0].tolist() == [2, 1]
+    assert clips.visual[:, 0, 0, 0, 0].tolist() == [1, 0] and clips.conditions["structure"][:, 0, 0, 0, 0].tolist() == [
+        2,
+        1,
+    ]
     assert clips.captions == ["a film", "a film"]
     assert data.max_grid == (4, 3, 2) and data.max_audio_frames == 3 and data.captions == ["a film", "a picture"]
     assert {p.source for p in shard_data(shards).pools} == {None}
