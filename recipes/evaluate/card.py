@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -27,15 +28,8 @@ def _parameters(folder: Path) -> int:
 
     with safe_open(folder / "model.safetensors", "pt") as file:
         shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118 - no mapping
-    total = 0
-    for name, shape in shapes.items():
-        if name.endswith(ROW_SCALE):  # of a matrix stored as int8, not a weight
-            continue
-        size = 1
-        for length in shape:
-            size *= length
-        total += size
-    return total
+    # a row's scale belongs to a matrix stored as int8 and is no weight
+    return sum(math.prod(shape) for name, shape in shapes.items() if not name.endswith(ROW_SCALE))
 
 
 def _read(bundle: Bundle, folder: Path, name: str) -> Result:
@@ -123,21 +117,7 @@ def _superres(result: dict[str, Any]) -> str:
 
 
 def model_card(bundle: Bundle, results: Path, notes: str = "") -> str:
-    """The card as text.
-
-    Args:
-        bundle: the model.
-        results: folder with what ``cinepoet evaluate prompts`` and ``reconstruction`` wrote under ``--out``, and
-            ``tasks`` and ``superres`` where they were measured.
-        notes: Markdown put behind the figures, such as known limits.
-
-    Returns:
-        Markdown.
-
-    Raises:
-        FileNotFoundError: if a measurement is not in ``results``.
-        ValueError: if one is damaged, or measured another model.
-    """
+    """The card as text, see ``write_card``."""
     prompts, reconstruction = (_read(bundle, results, name) for name in NEEDED)
     tasks, superres = (
         _read(bundle, results, name) if (results / f"{name}.json").is_file() else None for name in WELCOME
@@ -197,12 +177,17 @@ def write_card(bundle: Bundle, results: Path, notes: str = "") -> Path:
     """Write README.md into the bundle.
 
     Args:
-        bundle: as in ``model_card``.
-        results: as in ``model_card``.
-        notes: as in ``model_card``.
+        bundle: the model.
+        results: folder with what ``cinepoet evaluate prompts`` and ``reconstruction`` wrote under ``--out``, and
+            ``tasks`` and ``superres`` where they were measured.
+        notes: Markdown put behind the figures, such as known limits.
 
     Returns:
         The file.
+
+    Raises:
+        FileNotFoundError: if a measurement is not in ``results``.
+        ValueError: if one is damaged, or measured another model.
     """
     write_atomically(bundle.folder / "README.md", model_card(bundle, results, notes))
     return bundle.folder / "README.md"

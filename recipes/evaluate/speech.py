@@ -43,24 +43,10 @@ def measure_speech(
     sheet: Path | None = None,
     device: str | torch.device = "cpu",
 ) -> Result:
-    """The figures of ``evaluate_audio`` and how many digits are understood.
+    """The figures of ``evaluate_audio``, and how many of the digits in strings of different names are understood.
 
-    Args:
-        subject: who it is.
-        tokenizer: an ``AudioTokenizer``.
-        strings: at the tokenizer's rate, with other names each.
-        classifier: trained on originals.
-        whose: strings they are.
-        embedding: for the Fréchet audio distance, or None.
-        sheet: PNG for spectrograms, or None.
-        device: where the tokenizer is.
-
-    Returns:
-        As ``evaluate_audio``; every row of ``levels`` has ``digit_accuracy`` and ``intelligibility`` too (the latter
-        absent where no original is understood), and ``originals`` has the accuracy on the originals.
-
-    Raises:
-        ValueError: if there are no strings.
+    Every row of ``levels`` has ``digit_accuracy`` and ``intelligibility`` too, the latter absent where no original is
+    understood; ``originals`` has the accuracy on the originals.
     """
     by_name = {string.name: string for string in strings}
     right: dict[int, list[bool]] = {}

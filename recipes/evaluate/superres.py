@@ -25,7 +25,7 @@ from mmtok.media.resize import resized
 from mmtok.metrics.table import TABLE, Metrics, make_metrics
 from mmtok.metrics.visual import seam_ratio
 from recipes.corpora.shapes import Scene
-from recipes.evaluate.analyzers import judge
+from recipes.evaluate.analyzers import judge, percent_right
 from recipes.evaluate.contract import Material, Result, Subject, evaluate
 from recipes.evaluate.held_out import Clips
 from recipes.figures.comparison import write_comparison
@@ -39,7 +39,6 @@ METHODS = ("bicubic", "lanczos", "bicubic_of_tokens", "ours", "ceiling")
 STARTS = ("bicubic", "bicubic_of_tokens")  # from which the way to the ceiling is measured
 SHOWN = ("bicubic", "ours", "ceiling", "original")  # columns of the sheet
 ROWS_SHOWN = 4  # of each set
-ATTRIBUTES = ("colour", "shape", "motion")
 
 PROTOCOL = {
     "methods": "bicubic and lanczos enlarge the shrunk clip itself, bicubic_of_tokens what its tokens decode to; ours "
@@ -220,10 +219,7 @@ class _Run:
             "seconds_per_clip": self._seconds(),
         }
         if right:
-            out["text_following_percent"] = {
-                name: {a: round(100 * sum(row[a] for row in rows) / len(rows), 1) for a in ATTRIBUTES}
-                for name, rows in right.items()
-            }
+            out["text_following_percent"] = {name: percent_right(rows) for name, rows in right.items()}
         return out
 
 
