@@ -13,16 +13,8 @@ from torch import Tensor, nn
 from mmtok.features.arrays import FrozenNetwork
 
 SIZE = 227
-_WIDTHS = {  # squeeze, expand
-    "fire2": (16, 64),
-    "fire3": (16, 64),
-    "fire4": (32, 128),
-    "fire5": (32, 128),
-    "fire6": (48, 192),
-    "fire7": (48, 192),
-    "fire8": (64, 256),
-    "fire9": (64, 256),
-}
+_SQUEEZE = (16, 16, 32, 32, 48, 48, 64, 64)
+_WIDTHS = {f"fire{number}": (width, 4 * width) for number, width in enumerate(_SQUEEZE, 2)}  # squeeze, expand
 _POOL_AFTER = ("fire4", "fire8")
 
 

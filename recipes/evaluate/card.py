@@ -47,38 +47,27 @@ def _adherence(shapes: dict[str, Any], names: dict[str, str]) -> str:
     return text_table(["", *attributes], rows)
 
 
-def _percent_list(levels: list[dict[str, float]]) -> str:
-    return ", ".join(f"{100 * level['used']:.0f} %" for level in levels)
-
-
-def _codes(use: dict[str, float]) -> str:
-    return f"{100 * use['used']:.0f} %, {use['entropy_bits']:.1f} bits"
-
-
 def _reconstruction(result: dict[str, Any]) -> str:
-    rows = [
-        ["pictures, held-out shapes", f"{result['shapes/psnr_db']:.1f} dB"],
-        [
-            f"sounds, held-out shapes: log-mel distance (silence {result['shapes/log_mel_distance_silence']:.2f})",
-            f"{result['shapes/log_mel_distance']:.2f}",
-        ],
-        ["visual codes in use, shapes", _codes(result["shapes/visual_codes"])],
-        ["audio codes in use by level, shapes", _percent_list(result["shapes/audio_codes"])],
-    ]
+    def codes(of: str, told: str) -> list[list[str]]:
+        levels = ", ".join(f"{100 * level['used']:.0f} %" for level in result[f"{of}/audio_codes"])
+        seen = result[f"{of}/visual_codes"]
+        used = f"{100 * seen['used']:.0f} %, {seen['entropy_bits']:.1f} bits"
+        return [[f"visual codes in use, {told}", used], [f"audio codes in use by level, {told}", levels]]
+
+    def pictures(of: str, told: str) -> list[str]:
+        return [f"pictures, {told}", f"{result[f'{of}/psnr_db']:.1f} dB"]
+
+    def sounds(of: str, told: str) -> list[str]:
+        silence = f"log-mel distance (silence {result[f'{of}/log_mel_distance_silence']:.2f})"
+        return [f"sounds, {told}: {silence}", f"{result[f'{of}/log_mel_distance']:.2f}"]
+
+    shapes = "held-out shapes"
+    rows = [pictures("shapes", shapes), sounds("shapes", shapes), *codes("shapes", "shapes")]
     if "real/psnr_db" in result:
-        told = f"pictures, {result['real/clips']} real clips kept out of training"
-        rows.append([told, f"{result['real/psnr_db']:.1f} dB"])
+        rows.append(pictures("real", f"{result['real/clips']} real clips kept out of training"))
     if "real/log_mel_distance" in result:
-        told = (
-            f"sounds, {result['real/sounds']} real pieces kept out of training: log-mel distance (silence "
-            f"{result['real/log_mel_distance_silence']:.2f})"
-        )
-        rows.append([told, f"{result['real/log_mel_distance']:.2f}"])
-    if "all/visual_codes" in result:
-        rows += [
-            ["visual codes in use, shapes and real", _codes(result["all/visual_codes"])],
-            ["audio codes in use by level, shapes and real", _percent_list(result["all/audio_codes"])],
-        ]
+        rows.append(sounds("real", f"{result['real/sounds']} real pieces kept out of training"))
+    rows += codes("all", "shapes and real") if "all/visual_codes" in result else []
     return text_table(["", "measured"], rows)
 
 

@@ -124,17 +124,19 @@ def check_outputs(outputs: dict[str, tuple[Path, tuple[str, ...]]], inputs: list
         require_writable(path, suffixes)
 
 
-def check_folder(path: Path) -> None:
+def check_folder(path: Path | None) -> None:
     """Create a folder and make sure that files can be written there.
 
     Args:
-        path: the folder.
+        path: the folder; None is nowhere, which does.
 
     Raises:
         ValueError: if it cannot be made or written to.
     """
     import tempfile
 
+    if path is None:
+        return
     try:
         path.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=path):
