@@ -94,11 +94,11 @@ def windows(args: argparse.Namespace) -> Measured:
     cases = [{"case": case, "grid": _told(grid)} for grid in GRIDS for case in (*AXES, "full")]
     rows, where = one_by_one(args, cases, title="windows")
     if args.plot is not None:
-        draw(rows, args.plot)
+        plot_windows(rows, args.plot)
     return rows, where
 
 
-def draw(rows: list[dict[str, Any]], path: Path) -> None:
+def plot_windows(rows: list[dict[str, Any]], path: Path) -> None:
     """Cost per token against grid size: in windows the mean of the three axes, and over the whole grid."""
     tokens = sorted({row["tokens"] for row in rows})
     curves = {}

@@ -17,24 +17,16 @@ from torch import Tensor
 from recipes.corpora.shapes import COLOURS, PITCHES_HZ, SHAPES, Scene, outline
 
 ATTRIBUTES = ("colour", "shape", "motion", "pitch")
-
-
 _DIRECTIONS = 72  # rays of a radial profile, 5 degrees apart
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What an analyzer saw; ``None`` where it saw nothing.
+    """What an analyzer saw; ``None`` where it saw nothing."""
 
-    Attributes:
-        colour: a key of ``COLOURS``.
-        shape: one of ``SHAPES``.
-        motion: a key of ``MOTIONS``, or "still".
-    """
-
-    colour: str | None
-    shape: str | None
-    motion: str | None
+    colour: str | None  # a key of ``COLOURS``
+    shape: str | None  # one of ``SHAPES``
+    motion: str | None  # a key of ``MOTIONS``, or "still"
 
 
 def _hue_distance(a: float, b: float) -> float:
@@ -157,11 +149,8 @@ def read_pitch(audio: Tensor, sample_rate: int) -> str | None:
     power = torch.fft.rfft(pieces, n=4 * window).abs().square().mean(0)
     hz = torch.arange(power.numel()) * sample_rate / (4 * window)
 
-    def strength(pitch: float) -> float:
-        band = (hz - pitch).abs() < 0.05 * pitch
-        return float(power[band].sum())
-
-    return max(PITCHES_HZ, key=lambda name: strength(PITCHES_HZ[name]))
+    strength = {name: float(power[(hz - p).abs() < 0.05 * p].sum()) for name, p in PITCHES_HZ.items()}
+    return max(PITCHES_HZ, key=strength.__getitem__)
 
 
 def judge(scene: Scene, frames: Tensor, audio: Tensor | None, sample_rate: int) -> dict[str, bool]:

@@ -209,12 +209,9 @@ class _Run:
             return video, made
 
         measured, seconds = self._evaluate(again, metrics, title)
-        out: dict[str, Any] = {
-            "material": measured.material,
-            "protocol": measured.protocol,
-            "methods": measured.figures,
-        }
-        out |= {"closed_share_percent": _closed(measured.figures, measured.figures["ours"]), **seconds}
+        methods = measured.figures
+        out: dict[str, Any] = {"material": measured.material, "protocol": measured.protocol, "methods": methods}
+        out |= {"closed_share_percent": _closed(methods, methods["ours"]), **seconds}
         if right:
             out["text_following_percent"] = {name: percent_right(rows) for name, rows in right.items()}
         return out
