@@ -53,14 +53,7 @@ class ResNetLogits(nn.Module):
         return cls(network)
 
     def layers(self, images: Tensor) -> list[Tensor]:
-        """The logits.
-
-        Args:
-            images: (b, 3, h, w) RGB in [-1, 1]; resized bilinearly with antialiasing.
-
-        Returns:
-            One tensor (b, classes, 1, 1).
-        """
+        """[(b, classes, 1, 1)] logits of (b, 3, h, w) RGB in [-1, 1], resized bilinearly with antialiasing."""
         assert isinstance(self.mean, Tensor) and isinstance(self.std, Tensor), "registered above"
         x = F.interpolate(images.float(), size=(SIZE, SIZE), mode="bilinear", antialias=True)
         logits: Tensor = self.network(pixel_values=((x + 1) / 2 - self.mean) / self.std).logits

@@ -6,27 +6,15 @@ the Caffe convention: 227 x 227 pixels, BGR, 0 to 255, minus (104, 117, 123). Sh
 
 from __future__ import annotations
 
-import hashlib
-from pathlib import Path
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmtok.features.arrays import read_arrays
-from mmtok.pretrained import load_strictly
+from mmtok.features.arrays import FrozenNetwork
 
 SIZE = 227
-_WIDTHS = {  # squeeze, expand
-    "fire2": (16, 64),
-    "fire3": (16, 64),
-    "fire4": (32, 128),
-    "fire5": (32, 128),
-    "fire6": (48, 192),
-    "fire7": (48, 192),
-    "fire8": (64, 256),
-    "fire9": (64, 256),
-}
+_SQUEEZE = (16, 16, 32, 32, 48, 48, 64, 64)
+_WIDTHS = {f"fire{number}": (width, 4 * width) for number, width in enumerate(_SQUEEZE, 2)}  # squeeze, expand
 _POOL_AFTER = ("fire4", "fire8")
 
 
@@ -44,12 +32,10 @@ class _Fire(nn.Module):
         return torch.cat((F.relu(self.expand1x1(x)), F.relu(self.expand3x3(x))), 1)
 
 
-class SqueezeNet(nn.Module):
-    """The network, frozen, in evaluation mode.
+class SqueezeNet(FrozenNetwork):
+    """The network, frozen, in evaluation mode."""
 
-    Attributes:
-        source: what its weights are, with a hash, for protocols.
-    """
+    title = "SqueezeNet v1.0"
 
     def __init__(self) -> None:
         super().__init__()
@@ -60,39 +46,11 @@ class SqueezeNet(nn.Module):
             channels = 2 * expand
         self.conv10 = nn.Conv2d(channels, 1000, 1)
         self.register_buffer("mean", torch.tensor([104.0, 117.0, 123.0]).view(3, 1, 1), persistent=False)
-        self.source = "SqueezeNet v1.0, random weights"
+        self.source = f"{self.title}, random weights"
         self.requires_grad_(False).eval()
 
-    @classmethod
-    def from_npz(cls, path: str | Path) -> SqueezeNet:
-        """The network with published weights.
-
-        Args:
-            path: .npz of plain arrays.
-
-        Returns:
-            The network.
-
-        Raises:
-            FileNotFoundError: if there is no such file.
-            ValueError: if it does not hold these arrays.
-        """
-        path = Path(path)
-        tensors = {name: array.float() for name, array in read_arrays(path, "SqueezeNet").items()}
-        model = cls()
-        load_strictly(model, tensors)
-        model.source = f"SqueezeNet v1.0, sha256 {hashlib.sha256(path.read_bytes()).hexdigest()[:12]}"
-        return model
-
     def prepare(self, images: Tensor) -> Tensor:
-        """Pictures as the network wants them.
-
-        Args:
-            images: (b, 3, h, w) RGB in [-1, 1].
-
-        Returns:
-            (b, 3, 227, 227): bicubic with antialiasing, BGR, 0 to 255, minus the mean.
-        """
+        """(b, 3, 227, 227) BGR, 0 to 255, minus the mean, of (b, 3, h, w) RGB in [-1, 1]: bicubic with antialiasing."""
         x = images.float()
         if x.shape[-2:] != (SIZE, SIZE):
             x = F.interpolate(x, size=(SIZE, SIZE), mode="bicubic", antialias=True).clamp(-1, 1)
@@ -100,14 +58,7 @@ class SqueezeNet(nn.Module):
         return (x.flip(1) + 1) * 127.5 - self.mean
 
     def layers(self, images: Tensor) -> list[Tensor]:
-        """Activations on the way, for perceptual losses.
-
-        Args:
-            images: (b, 3, h, w) RGB in [-1, 1].
-
-        Returns:
-            Outputs of conv1, fire4, fire8 and fire9, each (b, c, h', w').
-        """
+        """Four (b, c, h', w') outputs, of conv1, fire4, fire8 and fire9, for (b, 3, h, w) RGB in [-1, 1]."""
         x = F.relu(self.conv1(self.prepare(images)))
         kept = [x]
         x = F.max_pool2d(x, 3, 2, ceil_mode=True)
@@ -120,23 +71,9 @@ class SqueezeNet(nn.Module):
         return kept
 
     def features(self, images: Tensor) -> Tensor:
-        """One vector a picture, for distribution distances.
-
-        Args:
-            images: (b, 3, h, w) RGB in [-1, 1].
-
-        Returns:
-            (b, 512), the mean over places of the last layer before the classifier.
-        """
+        """(b, 512) means over places of the last layer before the classifier, of (b, 3, h, w) RGB in [-1, 1]."""
         return self.layers(images)[-1].mean((2, 3))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Class scores.
-
-        Args:
-            images: (b, 3, h, w) RGB in [-1, 1].
-
-        Returns:
-            (b, 1000) before the softmax.
-        """
+        """(b, 1000) class scores before the softmax, of (b, 3, h, w) RGB in [-1, 1]."""
         return F.relu(self.conv10(self.layers(images)[-1])).mean((2, 3))

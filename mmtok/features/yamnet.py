@@ -11,15 +11,11 @@ batch, n samples, t frames, m mel bands, c channels.
 
 from __future__ import annotations
 
-import hashlib
-from pathlib import Path
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmtok.features.arrays import read_arrays
-from mmtok.pretrained import load_strictly
+from mmtok.features.arrays import FrozenNetwork
 
 FRAME, HOP, N_FFT = 400, 160, 512  # samples
 FRAMES, BANDS = 96, 64
@@ -40,7 +36,7 @@ class _SameConv2d(nn.Conv2d):
         return super().forward(F.pad(x, sides))
 
 
-class YAMNet(nn.Module):
+class YAMNet(FrozenNetwork):
     """The network, frozen, in evaluation mode; a ``mmtok.metrics.fad.SoundEmbedding``.
 
     Attributes:
@@ -48,9 +44,9 @@ class YAMNet(nn.Module):
         window: samples that it looks at.
         hop: usual distance of windows in samples, 0.48 s.
         dim: width of an embedding.
-        source: what its weights are, with a hash, for protocols.
     """
 
+    title = "YAMNet"
     sample_rate = 16_000
     window = (FRAMES - 1) * HOP + FRAME  # 15,600
     hop = 48 * HOP
@@ -71,44 +67,8 @@ class YAMNet(nn.Module):
             self.add_module(f"layer{number + 1}", _SameConv2d(width, out, 1))
             width, number = out, number + 2
         self.fc = nn.Linear(width, CLASSES)
-        self.source = "YAMNet, random weights"
+        self.source = f"{self.title}, random weights"
         self.requires_grad_(False).eval()
-
-    @classmethod
-    def from_npz(cls, path: str | Path) -> YAMNet:
-        """The network with published weights.
-
-        Args:
-            path: .npz of plain arrays.
-
-        Returns:
-            The network.
-
-        Raises:
-            FileNotFoundError: if there is no such file.
-            ValueError: if it does not hold these arrays.
-        """
-        path = Path(path)
-        arrays = read_arrays(path, "YAMNet")
-        tensors = {}
-        for name, array in arrays.items():
-            if name.endswith(".weight_scale"):
-                continue
-            if name.endswith(".weight_int8"):
-                layer = name.removesuffix(".weight_int8")
-                scale = arrays.get(f"{layer}.weight_scale")
-                if scale is None or array.ndim < 2 or scale.shape != array.shape[:1]:
-                    raise ValueError(f"{path}: {name} needs {layer}.weight_scale with one number for each output")
-                tensors[f"{layer}.weight"] = array.float() * scale.float().view(-1, *[1] * (array.ndim - 1))
-            else:
-                tensors[name] = array.float()
-        model = cls()
-        try:
-            load_strictly(model, tensors)
-        except ValueError as fault:
-            raise ValueError(f"{path}: {fault}") from fault
-        model.source = f"YAMNet, sha256 {hashlib.sha256(path.read_bytes()).hexdigest()[:12]}"
-        return model
 
     def log_mel(self, windows: Tensor) -> Tensor:
         """The picture that the network sees: natural log of mel magnitudes plus 0.001.
@@ -132,17 +92,7 @@ class YAMNet(nn.Module):
 
     @torch.no_grad()
     def embed(self, windows: Tensor) -> Tensor:
-        """One vector a window.
-
-        Args:
-            windows: (b, 15600) at 16 kHz in [-1, 1].
-
-        Returns:
-            (b, 1024), the mean over places of the last convolution's output.
-
-        Raises:
-            ValueError: for another shape or integers.
-        """
+        """(b, 1024) means over places of the last convolution's output, of windows as ``log_mel`` takes them."""
         x = self.log_mel(windows)[:, None]  # (b, 1, 96, 64)
         for number in range(1, 2 * len(_PAIRS) + 2):
             x = getattr(self, f"layer{number}")(x).clamp(0, 6)

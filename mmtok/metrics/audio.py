@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -203,11 +204,7 @@ class LogMel(Mean):
 
     def __init__(self, sample_rate: int):
         super().__init__()
-        self.distance = LogMelDistance(sample_rate=sample_rate)
-
-    def _compare(self, real: Tensor, again: Tensor) -> Tensor:
-        """(b,) distances."""
-        return self.distance(again, real)
+        self.compare = LogMelDistance(sample_rate=sample_rate)
 
 
 class Stft(Mean):
@@ -215,26 +212,19 @@ class Stft(Mean):
 
     def __init__(self) -> None:
         super().__init__()
-        self.distance = STFTDistance()
-        resolutions = ", ".join(f"{w}/{h}/{n}" for n, h, w in self.distance.resolutions)
+        self.compare = distance = STFTDistance()
+        resolutions = ", ".join(f"{w}/{h}/{n}" for n, h, w in distance.resolutions)
         self.protocol = (
             "spectral convergence + L1 of natural-log magnitudes (floor 1e-4 of full scale), mean over "
             f"window/hop/transform of {resolutions} samples (arXiv 1910.11480)"
         )
-
-    def _compare(self, real: Tensor, again: Tensor) -> Tensor:
-        """(b,) distances."""
-        return self.distance(again, real)
 
 
 class SiSdr(Mean):
     """Mean ``si_sdr_db`` of sounds (b, 1, n)."""
 
     protocol = "arXiv 1811.02508, means removed, limited to +-120 dB"
-
-    def _compare(self, real: Tensor, again: Tensor) -> Tensor:
-        """(b,) decibels."""
-        return si_sdr_db(again, real)[:, 0]
+    compare = staticmethod(si_sdr_db)
 
 
 class Stoi(Mean):
@@ -246,11 +236,7 @@ class Stoi(Mean):
 
     def __init__(self, sample_rate: int):
         super().__init__()
-        self.sample_rate = sample_rate
-
-    def _compare(self, real: Tensor, again: Tensor) -> Tensor:
-        """(b,), NaN for sounds without 384 ms that are loud enough."""
-        return stoi(again, real, sample_rate=self.sample_rate)[:, 0]
+        self.compare = partial(stoi, sample_rate=sample_rate)
 
     @property
     def protocol(self) -> str:  # type: ignore[override]  # which sounds could be measured is known at the end only

@@ -41,7 +41,14 @@ class CodebookUse:
 
     def update(self, codes: Tensor) -> None:
         """Count one batch of (b, k, *grid) integers and forget the oldest beyond the window."""
-        self._count(codes.detach().to("cpu", torch.int32).transpose(0, 1).flatten(1))
+        flat, size = codes.detach().to("cpu", torch.int32).transpose(0, 1).flatten(1), self.counts.shape[1]
+        self.counts += torch.stack([torch.bincount(level, minlength=size) for level in flat])
+        if self.window is None:
+            return
+        self._recent.append(flat)
+        if len(self._recent) > self.window:
+            oldest = self._recent.popleft()
+            self.counts -= torch.stack([torch.bincount(level, minlength=size) for level in oldest])
 
     def share(self) -> Tensor:
         """(k,) float64 in [0, 1]: share of the entries chosen at least once."""
@@ -64,13 +71,3 @@ class CodebookUse:
         """Continue from ``state_dict``."""
         self.counts.copy_(state["counts"])
         self._recent = deque(state["recent"])
-
-    def _count(self, flat: Tensor) -> None:
-        size = self.counts.shape[1]
-        self.counts += torch.stack([torch.bincount(level, minlength=size) for level in flat])
-        if self.window is None:
-            return
-        self._recent.append(flat)
-        if len(self._recent) > self.window:
-            oldest = self._recent.popleft()
-            self.counts -= torch.stack([torch.bincount(level, minlength=size) for level in oldest])

@@ -65,14 +65,7 @@ def look_at(frames: Tensor, codes: Tensor) -> Look:
 
 
 def drift_table(looks: Sequence[Look]) -> str:
-    """Rows of a film's blocks, and the change of the last one from the first.
-
-    Args:
-        looks: of the first clip and of each extension.
-
-    Returns:
-        Lines of text.
-    """
+    """Lines of text: a row for the first clip and each extension, and the change of the last row from the first."""
     names = [f.name for f in dataclasses.fields(Look)]
     lines = ["".join(f"{name:>12}" for name in ("extension", *names))]
     lines += [

@@ -124,6 +124,4 @@ class Fad(Frechet):
         self.embedding, self.sample_rate = embedding, sample_rate
 
     def _features(self, media: Tensor) -> Tensor:
-        """A vector a window of a sound."""
-        vectors = [embed_sound(self.embedding, sound, sample_rate=self.sample_rate) for sound in media[:, 0]]
-        return torch.cat(vectors)
+        return torch.cat([embed_sound(self.embedding, x, sample_rate=self.sample_rate) for x in media[:, 0]])

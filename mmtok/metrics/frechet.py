@@ -186,7 +186,6 @@ class FrechetOfFrames(Frechet):
         self.network = squeezenet
 
     def _features(self, media: Tensor) -> Tensor:
-        """A vector a picture."""
         return self.network.features(rearrange(media, "b c t h w -> (b t) c h w"))
 
 
@@ -194,5 +193,4 @@ class FrechetOfDifferences(FrechetOfFrames):
     """Of SqueezeNet's features of the change from picture to picture; single pictures are passed over."""
 
     def _features(self, media: Tensor) -> Tensor:
-        """A vector a change."""
         return super()._features(media.diff(dim=2) / 2) if media.shape[2] > 1 else media.new_zeros(0, 0)

@@ -88,5 +88,4 @@ class Fvd(Frechet):
         self.network = i3d
 
     def _features(self, media: Tensor) -> Tensor:
-        """A vector a clip."""
         return self.network.features(media)

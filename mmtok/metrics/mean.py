@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from torch import Tensor
@@ -15,18 +16,22 @@ if TYPE_CHECKING:
 class Mean:
     """Mean of the figures that there are.
 
-    Subclasses say ``protocol`` and ``_compare``. The single figures stay in ``values``, so that who wants to know how
-    sure a mean is can draw from them.
+    Subclasses say ``protocol``, and ``compare`` or, where a function of two media does not do, ``_compare``. The single
+    figures stay in ``values``, so that who wants to know how sure a mean is can draw from them.
+
+    Attributes:
+        compare: function of what was made and of the originals, with a figure for each.
     """
 
     protocol = ""
+    compare: Callable[[Tensor, Tensor], Tensor]
 
     def __init__(self) -> None:
         self.values: list[float] = []  # NaN where a clip has no figure
 
     def _compare(self, real: Tensor, again: Tensor) -> Tensor:
         """(b,) figures of a batch."""
-        raise NotImplementedError
+        return self.compare(again, real).flatten()
 
     def update(self, real: Tensor, again: Tensor) -> None:
         """Take a batch in.

@@ -80,14 +80,11 @@ class Row:
 
 
 _SQUEEZENET = "needs SqueezeNet v1.0 (--squeezenet)"
+_LPIPS = "needs VGG16 and LPIPS's layers (--vgg, --lpips)"
 METRICS: dict[str, Row] = {
     "psnr_db": Row("pictures", "PSNR", "dB", "higher", "mmtok.metrics.visual:Psnr"),
     "ssim": Row("pictures", "SSIM", "", "higher", "mmtok.metrics.visual:Ssim"),
-    "lpips": Row(
-        *("pictures", "LPIPS", "", "lower", "mmtok.metrics.visual:Lpips"),
-        needs=("lpips",),
-        left_out="needs VGG16 and LPIPS's layers (--vgg, --lpips)",
-    ),
+    "lpips": Row("pictures", "LPIPS", "", "lower", "mmtok.metrics.visual:Lpips", ("lpips",), left_out=_LPIPS),
     "sharpness": Row("pictures", "sharpness", "", "higher", "mmtok.metrics.visual:Sharpness"),
     "frechet_squeezenet_frames": Row(
         *("pictures", "Fréchet distance of frames", "", "lower", "mmtok.metrics.frechet:FrechetOfFrames"),
@@ -99,12 +96,8 @@ METRICS: dict[str, Row] = {
         needs=("squeezenet",),
         left_out=_SQUEEZENET,
     ),
-    "rfvd": Row(
-        *("pictures", "rFVD", "", "lower", "mmtok.metrics.fvd:Fvd"), needs=("i3d",), left_out="needs an I3D (--i3d)"
-    ),
-    "log_mel_distance": Row(
-        *("sound", "log-mel distance", "", "lower", "mmtok.metrics.audio:LogMel"), needs=("sample_rate",)
-    ),
+    "rfvd": Row("pictures", "rFVD", "", "lower", "mmtok.metrics.fvd:Fvd", ("i3d",), left_out="needs an I3D (--i3d)"),
+    "log_mel_distance": Row("sound", "log-mel distance", "", "lower", "mmtok.metrics.audio:LogMel", ("sample_rate",)),
     "stft_distance": Row("sound", "multi-resolution STFT distance", "", "lower", "mmtok.metrics.audio:Stft"),
     "si_sdr_db": Row("sound", "SI-SDR", "dB", "higher", "mmtok.metrics.audio:SiSdr"),
     "stoi": Row(
@@ -125,15 +118,10 @@ TABLE = Table("the metric", ("cinepoet.metrics",), Row, METRICS)  # packages may
 
 @dataclass(frozen=True)
 class Metrics:
-    """Metrics ready to measure.
-
-    Attributes:
-        ready: name to metric.
-        left_out: name to why it is not among them.
-    """
+    """Metrics ready to measure, by name."""
 
     ready: dict[str, Metric]
-    left_out: dict[str, str] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)  # name to why it is not among them
 
     def another(self) -> Metrics:
         """Empty ones beside the same originals."""

@@ -22,77 +22,6 @@ if TYPE_CHECKING:
 SSIM_WINDOW = 11  # pixels
 
 
-class Psnr(Mean):
-    """Mean ``psnr_db`` of clips; infinite where one is equal to its original."""
-
-    protocol = "of each clip's mean squared error on [-1, 1] (peak 2), mean over clips"
-
-    def _compare(self, real: Tensor, again: Tensor) -> Tensor:
-        """(b,) decibels."""
-        return psnr_db(again, real)
-
-
-class Ssim(Mean):
-    """Mean ``ssim`` of clips; none where pictures are smaller than its window."""
-
-    def _compare(self, real: Tensor, again: Tensor) -> Tensor:
-        """(b,), NaN for pictures that are too small."""
-        small = min(real.shape[-2:]) < SSIM_WINDOW
-        return torch.full((len(real),), torch.nan) if small else ssim(again, real)
-
-    @property
-    def protocol(self) -> str:  # type: ignore[override]  # what was left out is known at the end only
-        """How it is measured, or why not."""
-        if self.values and not self.valid:
-            return f"left out: the window of {SSIM_WINDOW} pixels is larger than the picture"
-        return "11x11 Gaussian of 1.5, mean over places, frames and colours, then clips"
-
-
-class Lpips(Mean):
-    """Mean learned distance of pictures.
-
-    Args:
-        lpips: the network, with ``source``.
-    """
-
-    def __init__(self, lpips: LPIPS):
-        super().__init__()
-        self.network = lpips
-        self.protocol = f"LPIPS 0.1, {lpips.source}, mean over frames"
-
-    def _compare(self, real: Tensor, again: Tensor) -> Tensor:
-        """(b,) means over the pictures of a clip."""
-        pairs = (rearrange(v, "b c t h w -> (b t) c h w").split(16) for v in (again, real))  # 16 bound the memory
-        return torch.cat([self.network(a, b) for a, b in zip(*pairs, strict=True)]).view(len(real), -1).mean(1)
-
-
-class Sharpness:
-    """Gradient energy of all clips over that of their originals; 1 is as sharp."""
-
-    protocol = "gradient energy (squared differences to the right and lower neighbour) over the originals'"
-
-    def __init__(self) -> None:
-        self.real = self.again = 0.0
-
-    def update(self, real: Tensor, again: Tensor) -> None:
-        """Take a batch in.
-
-        Args:
-            real: originals, (b, 3, t, h, w) in [-1, 1].
-            again: what was made of them, of the same shape.
-        """
-        self.real += float(gradient_energy(real).sum())
-        self.again += float(gradient_energy(again).sum())
-
-    def value(self) -> float:
-        """The ratio; NaN where the originals have no edges."""
-        return self.again / self.real if self.real else math.nan
-
-    def another(self) -> Sharpness:
-        """An empty one."""
-        return Sharpness()
-
-
 def psnr_db(reconstruction: Tensor, video: Tensor) -> Tensor:
     """Peak signal-to-noise ratio of each clip for data in [-1, 1] (peak to peak 2).
 
@@ -149,14 +78,7 @@ def ssim(reconstruction: Tensor, video: Tensor) -> Tensor:
 
 
 def gradient_energy(video: Tensor) -> Tensor:
-    """Squared differences to the right and the lower neighbour: a map of how sharp a picture is.
-
-    Args:
-        video: (b, c, t, h, w).
-
-    Returns:
-        (b, t, h, w), the mean over channels; the last row and column have the difference of one neighbour.
-    """
+    """(b, t, h, w) squared differences of (b, c, t, h, w) to the right and lower neighbour, means over c: sharpness."""
     video = video.float()
     across = F.pad(video.diff(dim=-1), (0, 1)).square()
     down = F.pad(video.diff(dim=-2), (0, 0, 0, 1)).square()
@@ -191,3 +113,69 @@ def seam_ratio(video: Tensor, joints: Sequence[int], *, dim: int = 2) -> Tensor:
 def _same_shape(reconstruction: Tensor, video: Tensor) -> None:
     if reconstruction.shape != video.shape:
         raise ValueError(f"reconstruction {tuple(reconstruction.shape)} and video {tuple(video.shape)} differ in shape")
+
+
+class Psnr(Mean):
+    """Mean ``psnr_db`` of clips; infinite where one is equal to its original."""
+
+    protocol = "of each clip's mean squared error on [-1, 1] (peak 2), mean over clips"
+    compare = staticmethod(psnr_db)
+
+
+class Ssim(Mean):
+    """Mean ``ssim`` of clips; none where pictures are smaller than its window."""
+
+    def _compare(self, real: Tensor, again: Tensor) -> Tensor:
+        small = min(real.shape[-2:]) < SSIM_WINDOW
+        return torch.full((len(real),), torch.nan) if small else ssim(again, real)
+
+    @property
+    def protocol(self) -> str:  # type: ignore[override]  # what was left out is known at the end only
+        """How it is measured, or why not."""
+        if self.values and not self.valid:
+            return f"left out: the window of {SSIM_WINDOW} pixels is larger than the picture"
+        return "11x11 Gaussian of 1.5, mean over places, frames and colours, then clips"
+
+
+class Lpips(Mean):
+    """Mean learned distance of pictures.
+
+    Args:
+        lpips: the network, with ``source``.
+    """
+
+    def __init__(self, lpips: LPIPS):
+        super().__init__()
+        self.network = lpips
+        self.protocol = f"LPIPS 0.1, {lpips.source}, mean over frames"
+
+    def _compare(self, real: Tensor, again: Tensor) -> Tensor:
+        pairs = (rearrange(v, "b c t h w -> (b t) c h w").split(16) for v in (again, real))  # 16 bound the memory
+        return torch.cat([self.network(a, b) for a, b in zip(*pairs, strict=True)]).view(len(real), -1).mean(1)
+
+
+class Sharpness:
+    """Gradient energy of all clips over that of their originals; 1 is as sharp."""
+
+    protocol = "gradient energy (squared differences to the right and lower neighbour) over the originals'"
+
+    def __init__(self) -> None:
+        self.real = self.again = 0.0
+
+    def update(self, real: Tensor, again: Tensor) -> None:
+        """Take a batch in.
+
+        Args:
+            real: originals, (b, 3, t, h, w) in [-1, 1].
+            again: what was made of them, of the same shape.
+        """
+        self.real += float(gradient_energy(real).sum())
+        self.again += float(gradient_energy(again).sum())
+
+    def value(self) -> float:
+        """The ratio; NaN where the originals have no edges."""
+        return self.again / self.real if self.real else math.nan
+
+    def another(self) -> Sharpness:
+        """An empty one."""
+        return Sharpness()

@@ -15,7 +15,6 @@ import statistics
 import sys
 import time
 import warnings
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,33 +22,13 @@ from torch import Tensor
 
 import mmtok  # noqa: F401  (lets encodec import beside any torchaudio)
 from mmtok.audio.soundstream import SoundStream, build_soundstream
-from recipes.bench.harness import (
-    Measured,
-    alone,
-    bench_parser,
-    compared,
-    forget_peak,
-    median_seconds,
-    one_by_one,
-    peak_gb,
-    run_bench,
-)
+from recipes.bench.harness import Bench, Measured, compared, forget_peak, median_seconds, one_by_one, peak_gb
 
 MODES = ("encodec fp32", "ours fp32", "ours bf16", "ours fp32 compiled", "ours bf16 compiled")
-KINDS = ("speed", "stream", "memory")
 
 
-def make(preset: str, case: str, device: torch.device) -> SoundStream:
-    """Ours with random weights.
-
-    Args:
-        preset: a key of ``mmtok.audio.soundstream.PRESETS``.
-        case: of ``MODES``.
-        device: where it goes.
-
-    Returns:
-        The codec in evaluation mode.
-    """
+def _codec(preset: str, case: str, device: torch.device) -> SoundStream:
+    """Ours with random weights, in evaluation mode."""
     torch.manual_seed(0)
     model = build_soundstream(preset).eval().to(device)
     if "bf16" in case:
@@ -60,17 +39,8 @@ def make(preset: str, case: str, device: torch.device) -> SoundStream:
     return model
 
 
-def noise(seconds: float, sample_rate: int, device: torch.device) -> Tensor:
-    """White noise.
-
-    Args:
-        seconds: length.
-        sample_rate: Hz.
-        device: where it goes.
-
-    Returns:
-        (1, 1, n) in [-0.5, 0.5].
-    """
+def _noise(seconds: float, sample_rate: int, device: torch.device) -> Tensor:
+    """White noise (1, 1, n) in [-0.5, 0.5]."""
     generator = torch.Generator().manual_seed(0)
     return (torch.rand(1, 1, round(seconds * sample_rate), generator=generator) - 0.5).to(device)
 
@@ -95,8 +65,8 @@ def _encodec(device: torch.device) -> Any:
 def speed_case(args: argparse.Namespace) -> dict[str, Any]:
     """One mode; what it made goes to ``args.keep``."""
     device = torch.device(args.device)
-    model: Any = _encodec(device) if "encodec" in args.case else make(args.preset, args.case, device)
-    sound = noise(args.seconds, model.sample_rate, device)
+    model: Any = _encodec(device) if "encodec" in args.case else _codec(args.preset, args.case, device)
+    sound = _noise(args.seconds, model.sample_rate, device)
     codes = model.encode(sound)
     encode_s = median_seconds(lambda: model.encode(sound), runs=args.runs, device=device)
     decode_s = median_seconds(lambda: model.decode(codes), runs=args.runs, device=device)
@@ -128,8 +98,8 @@ def speed(args: argparse.Namespace) -> Measured:
 def stream_case(args: argparse.Namespace) -> dict[str, Any]:
     """Sound frame by frame."""
     device = torch.device(args.device)
-    model = make(args.preset, args.case, device)
-    frames = noise(args.seconds, model.sample_rate, device).split(model.hop_length, -1)
+    model = _codec(args.preset, args.case, device)
+    frames = _noise(args.seconds, model.sample_rate, device).split(model.hop_length, -1)
     codes, encode_s = _timed(model.encode_stream(frames), device)
     _, decode_s = _timed(model.decode_stream(codes), device)
     row: dict[str, Any] = {"case": args.case, "ms of sound": 1000 * model.hop_length / model.sample_rate}
@@ -157,15 +127,15 @@ def _timed(stream: Any, device: torch.device) -> tuple[list[Tensor], list[float]
 
 def stream(args: argparse.Namespace) -> Measured:
     """All of our modes."""
-    return one_by_one(args.modes or MODES[1:3], lambda mode: alone(args, case=mode), title="stream")
+    return one_by_one(args, [{"case": mode} for mode in args.modes or MODES[1:3]], title="stream")
 
 
 @torch.inference_mode()
 def memory_case(args: argparse.Namespace) -> dict[str, Any]:
     """One length."""
     device = torch.device(args.device)
-    model = make(args.preset, args.case, device)
-    sound = noise(args.seconds, model.sample_rate, device)
+    model = _codec(args.preset, args.case, device)
+    sound = _noise(args.seconds, model.sample_rate, device)
     forget_peak(device)
     codes = model.encode(sound)
     encode_gb = peak_gb(device)
@@ -182,25 +152,25 @@ def memory_case(args: argparse.Namespace) -> dict[str, Any]:
 def memory(args: argparse.Namespace) -> Measured:
     """All lengths."""
     mode = (args.modes or MODES[1:2])[0]
-    return one_by_one(args.lengths, lambda length: alone(args, case=mode, seconds=length), title="memory")
+    return one_by_one(args, [{"case": mode, "seconds": length} for length in args.lengths], title="memory")
+
+
+RUN = {"speed": speed, "stream": stream, "memory": memory}
+CASE = {"speed": speed_case, "stream": stream_case, "memory": memory_case}
 
 
 def main(words: list[str] | None = None) -> int:
     """Run one kind of ``words``, or of the process' own command line, and print its table."""
-    parser = bench_parser("audio", __doc__, KINDS)
-    parser.add_argument("--preset", default="soundstream-16k", metavar="NAME")
-    parser.add_argument("--modes", nargs="+", choices=MODES, metavar="MODE", help=f"of {', '.join(MODES)}")
-    parser.add_argument("--seconds", type=float, default=4.0, help="of sound (speed, stream)")
-    parser.add_argument("--lengths", type=float, nargs="+", default=[10.0, 100.0, 1000.0], help="seconds (memory)")
-    parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--out", type=Path, metavar="F.json", help="also write the rows there")
-    args = parser.parse_args(words)
+    bench = Bench("audio", __doc__, RUN, CASE)
+    bench.add("--preset", default="soundstream-16k", metavar="NAME")
+    bench.add("--modes", nargs="+", choices=MODES, metavar="MODE", help=f"of {', '.join(MODES)}")
+    bench.add("--seconds", type=float, default=4.0, help="of sound (speed, stream)")
+    bench.add("--lengths", type=float, nargs="+", default=[10.0, 100.0, 1000.0], help="seconds (memory)")
+    bench.add("--threads", type=int, default=1)
+    args = bench.parse(words, runs=5)
     if args.kind != "speed" and "encodec fp32" in (args.modes or ()):
-        parser.error("encodec fp32 is a mode of speed only")
-    cases = {"speed": speed_case, "stream": stream_case, "memory": memory_case}
-    return run_bench(args, {"speed": speed, "stream": stream, "memory": memory}, cases)
+        bench.parser.error("encodec fp32 is a mode of speed only")
+    return bench.run(args)
 
 
 if __name__ == "__main__":

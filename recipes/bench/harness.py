@@ -1,8 +1,8 @@
 """What all benchmarks share: kinds and cases, times, peaks, the table and its file.
 
-A ``main`` makes a parser with ``bench_parser``, adds its options and hands both to ``run_bench``. A kind is a function
-of the options that gives rows and what they were measured on. ``alone`` runs one case of it in a process of its own,
-so that no case warms or fills memory for the next, with all options as they are but for those that are changed.
+A kind is a function of the options that gives rows and what they were measured on. ``one_by_one`` runs each case of it
+in a process of its own, so that none warms or fills memory for the next, with all options as they are but for those
+that are changed.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import time
 from argparse import Namespace
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 
@@ -28,97 +28,109 @@ from recipes.figures.tables import table
 from recipes.runtime import memory
 from recipes.runtime.progress import track
 
-T = TypeVar("T")
 Rows = list[dict[str, Any]]
 Measured = tuple[Rows, str]  # rows of the table, and what they were measured on
 
 
-def bench_parser(name: str, description: str | None, kinds: Sequence[str] = ()) -> argparse.ArgumentParser:
-    """The parser of a benchmark, with the hidden options of ``alone``.
+class Bench:
+    """A benchmark on the command line; its ``main`` adds options, parses and runs.
 
     Args:
         name: of the module in recipes/bench.
-        description: above the options.
-        kinds: what can be measured, the first word; none for a benchmark of one kind.
-
-    Returns:
-        The parser; the benchmark adds its own options.
-    """
-    module = f"recipes.bench.{name}"
-    style = argparse.RawDescriptionHelpFormatter if kinds else argparse.HelpFormatter
-    parser = argparse.ArgumentParser(prog=f"python -m {module}", description=description, formatter_class=style)
-    parser.set_defaults(module=module, kind=None)
-    if kinds:
-        parser.add_argument("kind", choices=kinds)
-    for hidden in ("--case", "--keep", "--reference", "--given"):
-        parser.add_argument(hidden, help=argparse.SUPPRESS)
-    return parser
-
-
-def run_bench(
-    args: Namespace,
-    run: Mapping[Any, Callable[[Namespace], Measured]],
-    case: Mapping[Any, Callable[[Namespace], dict[str, Any]]],
-    *,
-    told: str = "{where}",
-    key: str = "machine",
-) -> int:
-    """Run a kind and print its table, or one case and print it as JSON.
-
-    Args:
-        args: of ``bench_parser``'s parser.
-        run: kind to what measures it.
+        description: above the options, for one kind its first line alone.
+        run: kind to what measures it; None stands for the only kind there is.
         case: kind to what measures one case of it.
-        told: the line above the table; "{where}" stands for what ``run`` says.
-        key: what that line is called in the file.
-
-    Returns:
-        The exit code: 2 where the machine cannot do it.
     """
-    if args.given is not None:
-        vars(args).update(json.loads(args.given))
-    if args.case is not None:
-        print(json.dumps(case[args.kind](args) | {"machine": machine(torch.device(args.device))}))
+
+    def __init__(
+        self,
+        name: str,
+        description: str | None,
+        run: Mapping[Any, Callable[[Namespace], Measured]],
+        case: Mapping[Any, Callable[[Namespace], dict[str, Any]]],
+    ):
+        self.run_of, self.case_of = run, case
+        kinds, module = [kind for kind in run if kind], f"recipes.bench.{name}"
+        self.parser = argparse.ArgumentParser(
+            prog=f"python -m {module}",
+            description=description if kinds else str(description).splitlines()[0],
+            formatter_class=argparse.RawDescriptionHelpFormatter if kinds else argparse.HelpFormatter,
+        )
+        self.add = self.parser.add_argument
+        self.parser.set_defaults(module=module, kind=None)
+        if kinds:
+            self.add("kind", choices=kinds)
+        for hidden in ("--case", "--keep", "--reference", "--given"):  # of a case in its own process
+            self.add(hidden, help=argparse.SUPPRESS)
+
+    def parse(
+        self, words: Sequence[str] | None, *, runs: int = 3, modes: Mapping[str, Sequence[str]] | None = None
+    ) -> Namespace:
+        """Add what every benchmark takes, and read the words.
+
+        Args:
+            words: of the command line; None takes the process' own.
+            runs: that are usual.
+            modes: of each kind, where ``--modes`` takes no others.
+
+        Returns:
+            The options.
+        """
+        self.add("--runs", type=int, default=runs, help=f"timed runs ({runs})")
+        self.add("--device", default="cpu")
+        self.add("--out", type=Path, metavar="F.json", help="also write the rows there")
+        args = self.parser.parse_args(words)
+        if modes is not None and (unknown := sorted(set(args.modes or ()) - set(modes[args.kind]))):
+            self.parser.error(f"unknown modes {', '.join(unknown)}; known: {', '.join(modes[args.kind])}")
+        return args
+
+    def run(self, args: Namespace, *, told: str = "{where}", key: str = "machine") -> int:
+        """Run a kind and print its table, or one case and print it as JSON.
+
+        Args:
+            args: of ``parse``.
+            told: the line above the table; "{where}" stands for what the kind says.
+            key: what that line is called in the file.
+
+        Returns:
+            The exit code: 2 where the machine cannot do it.
+        """
+        if args.given is not None:
+            vars(args).update(json.loads(args.given))
+        if args.case is not None:
+            print(json.dumps(self.case_of[args.kind](args) | {"machine": machine(torch.device(args.device))}))
+            return 0
+        try:
+            rows, where = self.run_of[args.kind](args)
+        except ValueError as fault:
+            print(fault, file=sys.stderr)
+            return 2
+        line = told.format(where=where)
+        print(f"{line}\n\n{table(rows)}")
+        if args.out is not None:
+            write_atomically(args.out, json.dumps({key: line, "rows": rows}, indent=1) + "\n")
         return 0
-    try:
-        rows, where = run[args.kind](args)
-    except ValueError as fault:
-        print(fault, file=sys.stderr)
-        return 2
-    line = told.format(where=where)
-    print(f"{line}\n\n{table(rows)}")
-    if args.out is not None:
-        write_atomically(args.out, json.dumps({key: line, "rows": rows}, indent=1) + "\n")
-    return 0
 
 
-def alone(args: Namespace, **changes: Any) -> dict[str, Any]:
-    """Measure one case in a fresh process.
-
-    Args:
-        args: of the kind; all of them are handed on.
-        changes: those that differ, ``case`` among them.
-
-    Returns:
-        Its row.
-    """
+def _alone(args: Namespace, changes: dict[str, Any]) -> dict[str, Any]:
+    """Measure one case in a fresh process, with all of the options but for those that differ, ``case`` among them."""
     values = vars(args) | {"given": None, "out": None} | changes
     given = {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
     return in_fresh_process(args.module, [*([args.kind] if args.kind else []), "--given", json.dumps(given)])
 
 
-def one_by_one(cases: Iterable[T], measure: Callable[[T], dict[str, Any]], *, title: str) -> Measured:
-    """Measure cases behind a progress bar.
+def one_by_one(args: Namespace, cases: Iterable[dict[str, Any]], *, title: str) -> Measured:
+    """Measure cases behind a progress bar, each in a fresh process.
 
     Args:
-        cases: of one kind.
-        measure: gives a row whose "machine" says what it was measured on.
+        args: of the kind; all of them are handed on.
+        cases: options that differ, ``case`` among them.
         title: shown beside the bar.
 
     Returns:
-        Rows without their "machine", and the machine.
+        Rows, and the machine.
     """
-    rows = [measure(case) for case in track(list(cases), title=title)]
+    rows = [_alone(args, changes) for changes in track(list(cases), title=title)]
     machines = [row.pop("machine") for row in rows]
     return rows, machines[-1]
 
@@ -137,35 +149,21 @@ def compared(args: Namespace, modes: Sequence[str], *, title: str) -> tuple[Rows
     with tempfile.TemporaryDirectory() as folder:
         files = {mode: Path(folder) / f"{number}.pt" for number, mode in enumerate(modes)}
         first = files[modes[0]]
-
-        def measure(mode: str) -> dict[str, Any]:
-            return alone(args, case=mode, keep=files[mode], reference=first if first.exists() else None)
-
-        rows, where = one_by_one(modes, measure, title=title)
+        cases = [{"case": m, "keep": f, "reference": None if f is first else first} for m, f in files.items()]
+        rows, where = one_by_one(args, cases, title=title)
         kept = [torch.load(file, weights_only=True) if file.exists() else None for file in files.values()]
     return rows, kept, where
 
 
 def forget_peak(device: torch.device) -> None:
-    """Begin a measurement of memory.
-
-    Args:
-        device: whose memory counts.
-    """
+    """Begin a measurement of memory, of the process and on CUDA of the device."""
     memory.forget_peak()
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
 
 
 def peak_gb(device: torch.device) -> float:
-    """Most memory since ``forget_peak``: of the process, on CUDA of the device.
-
-    Args:
-        device: whose memory counts.
-
-    Returns:
-        10^9 bytes.
-    """
+    """Most memory since ``forget_peak`` in 10^9 bytes: of the process, on CUDA of the device."""
     return torch.cuda.max_memory_allocated(device) / 1e9 if device.type == "cuda" else memory.peak_gb()
 
 
@@ -193,14 +191,7 @@ def median_seconds(work: Callable[[], Any], *, runs: int, device: torch.device, 
 
 
 def bandwidth_gb_s(device: torch.device) -> float:
-    """Bytes a second that a sum over a large tensor reads.
-
-    Args:
-        device: of the tensor.
-
-    Returns:
-        10^9 bytes a second, the best of five.
-    """
+    """10^9 bytes a second that a sum over a large tensor reads, the best of five."""
     data = torch.ones(2**28, device=device)
     times = []
     for _ in range(5):
@@ -211,18 +202,7 @@ def bandwidth_gb_s(device: torch.device) -> float:
 
 
 def in_fresh_process(module: str, arguments: Sequence[str]) -> dict[str, Any]:
-    """Run ``python -m module arguments`` and read the JSON object in its last line.
-
-    Args:
-        module: to run.
-        arguments: of it.
-
-    Returns:
-        What it measured.
-
-    Raises:
-        RuntimeError: with the end of its errors, if it fails.
-    """
+    """Run ``python -m module arguments`` and read the JSON object in its last line; RuntimeError where it fails."""
     done = subprocess.run([sys.executable, "-m", module, *arguments], capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(f"{module} {' '.join(arguments)} failed: {done.stderr.strip()[-500:]}")
@@ -231,14 +211,7 @@ def in_fresh_process(module: str, arguments: Sequence[str]) -> dict[str, Any]:
 
 
 def machine(device: torch.device) -> str:
-    """What a figure was measured on.
-
-    Args:
-        device: that did the work.
-
-    Returns:
-        One line.
-    """
+    """What a figure was measured on, in one line."""
     if device.type == "cuda":
         return f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}"
     chip = platform.processor() or platform.machine()

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,16 +17,7 @@ import torch
 from llm.larp_ar import LarpAR, larp_ar_config
 from mmtok.metrics.visual import psnr_db
 from mmtok.visual.larp import Larp, find_larp
-from recipes.bench.harness import (
-    Measured,
-    alone,
-    bandwidth_gb_s,
-    bench_parser,
-    compared,
-    median_seconds,
-    one_by_one,
-    run_bench,
-)
+from recipes.bench.harness import Bench, Measured, bandwidth_gb_s, compared, median_seconds, one_by_one
 from recipes.bench.plain_larp import PlainLarp, PlainLarpAR
 from recipes.bench.visual import scene_clip
 
@@ -35,7 +25,6 @@ MODES = {
     "tokenizer": ("plain fp32", "ours fp32", "ours bf16", "ours fp32 compiled", "ours bf16 compiled"),
     "sampling": ("plain fp32", "ours fp32", "ours bf16", "ours fp16"),
 }
-KINDS = ("tokenizer", "sampling")
 
 
 def make_tokenizer(preset: str) -> Larp:
@@ -124,32 +113,30 @@ def sampling_case(args: argparse.Namespace) -> dict[str, Any]:
 def sampling(args: argparse.Namespace) -> Measured:
     """All modes."""
     modes = args.modes or MODES["sampling"]
-    rows, where = one_by_one(modes, lambda mode: alone(args, case=mode), title="sampling")
+    rows, where = one_by_one(args, [{"case": mode} for mode in modes], title="sampling")
     for row in rows:
         row["share of memory %"] = 100 * row["weights GB/s"] / row["memory GB/s"]
         row["x"] = row["tokens/s"] / rows[0]["tokens/s"]
     return rows, where
 
 
+RUN = {"tokenizer": tokenizer, "sampling": sampling}
+CASE = {"tokenizer": tokenizer_case, "sampling": sampling_case}
+
+
 def main(words: list[str] | None = None) -> int:
     """Run one kind of ``words``, or of the process' own command line, and print its table."""
-    parser = bench_parser("larp", __doc__, KINDS)
-    parser.add_argument("--preset", metavar="NAME", help="larp-l-long, or LP for sampling")
-    parser.add_argument("--modes", nargs="+", help="default: all but the compiled ones")
-    parser.add_argument("--batch", type=int, default=1)
-    parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--tokens", type=int, default=50, help="codes a run")
-    parser.add_argument("--guidance", type=float, default=1.0)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--out", type=Path, metavar="F.json", help="also write the rows there")
-    args = parser.parse_args(words)
-    if unknown := sorted(set(args.modes or ()) - set(MODES[args.kind])):
-        parser.error(f"unknown modes {', '.join(unknown)}; known: {', '.join(MODES[args.kind])}")
+    bench = Bench("larp", __doc__, RUN, CASE)
+    bench.add("--preset", metavar="NAME", help="larp-l-long, or LP for sampling")
+    bench.add("--modes", nargs="+", help="default: all but the compiled ones")
+    bench.add("--batch", type=int, default=1)
+    bench.add("--tokens", type=int, default=50, help="codes a run")
+    bench.add("--guidance", type=float, default=1.0)
+    args = bench.parse(words, modes=MODES)
     if args.modes and MODES[args.kind][0] not in args.modes:
         args.modes = [MODES[args.kind][0], *args.modes]  # what the others are compared with
     args.preset = args.preset or ("LP" if args.kind == "sampling" else "larp-l-long")
-    run = {"tokenizer": tokenizer, "sampling": sampling}
-    return run_bench(args, run, {"tokenizer": tokenizer_case, "sampling": sampling_case})
+    return bench.run(args)
 
 
 if __name__ == "__main__":

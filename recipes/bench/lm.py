@@ -36,27 +36,18 @@ from llm.model import PrefixLM
 from llm.tasks import Clip, task_layout
 from mmtok.vocabulary import Block
 from recipes.bench.harness import (
+    Bench,
     Measured,
-    alone,
     bandwidth_gb_s,
-    bench_parser,
     forget_peak,
     machine,
     median_seconds,
     one_by_one,
     peak_gb,
-    run_bench,
 )
 
 MODES = {
-    "decode": (
-        "transformers fp32",
-        "ours fp32",
-        "ours bf16",
-        "ours int8",
-        "ours fp16",
-        "transformers bf16",
-    ),
+    "decode": ("transformers fp32", "ours fp32", "ours bf16", "ours int8", "ours fp16", "transformers bf16"),
     "loss": ("plain", "ours", "torch"),
     "train": (
         "transformers, plain cross-entropy",
@@ -68,7 +59,6 @@ MODES = {
     "quality": ("fp32", "bf16", "fp16", "int8"),
 }
 HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}
-KINDS = tuple(MODES)
 ROWS = 4  # sequences of ``quality`` at a time, few enough for the int8 kernel
 USUAL_DECODING = MODES["decode"][:5]
 
@@ -242,7 +232,7 @@ def train_case(args: argparse.Namespace) -> dict[str, Any]:
 def compare(args: argparse.Namespace) -> Measured:
     """The cases of ``loss`` or ``train``, each in a process of its own, beside the first."""
     modes = args.modes or MODES[args.kind]
-    rows, where = one_by_one(modes, lambda mode: alone(args, case=mode), title=args.kind)
+    rows, where = one_by_one(args, [{"case": mode} for mode in modes], title=args.kind)
     memory = "extra GB" if args.kind == "loss" else "peak GB"
     for row in rows:
         row["time x"], row["memory x"] = rows[0]["s"] / row["s"], rows[0][memory] / row[memory]
@@ -330,36 +320,31 @@ def quality(args: argparse.Namespace) -> Measured:
                 "same best id %": 100 * float((best == reference).float().mean()),
             }
         )
-    return (
-        rows,
-        f"{args.lm or args.model}, {args.scenes} held-out scenes, text to video with sound, {best.numel()} places",
-    )
+    told = f"{args.scenes} held-out scenes, text to video with sound, {best.numel()} places"
+    return rows, f"{args.lm or args.model}, {told}"
+
+
+RUN = {"decode": decode, "loss": compare, "train": compare, "quality": quality}
 
 
 def main(words: list[str] | None = None) -> int:
     """Run one kind of ``words``, or of the process' own command line, and print its table."""
-    parser = bench_parser("lm", __doc__, KINDS)
-    parser.add_argument("--size", choices=tuple(PRESETS), default="tiny", help="decode, train")
-    parser.add_argument("--model", default="tiny", metavar="BUNDLE", help="quality: embedded name or folder")
-    parser.add_argument("--lm", type=Path, metavar="FOLDER", help="quality: language model in place of the bundle's")
-    parser.add_argument("--modes", nargs="+", metavar="MODE", help="default: all that run on a CPU")
-    parser.add_argument("--tokens", type=int, help="decode: of a run; 256 at tiny, else 32")
-    parser.add_argument("--batch", type=int, help="sequences; 2 for loss, else 1")
-    parser.add_argument("--side", type=int, default=16, help="train: visual tokens along a side of a picture")
-    parser.add_argument("--length", type=int, default=1351, help="loss: places of a sequence")
-    parser.add_argument("--dim", type=int, default=1024, help="loss")
-    parser.add_argument("--vocabulary", type=int, default=266_496, help="loss")
-    parser.add_argument("--scenes", type=int, default=16, help="quality")
-    parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32", help="loss, train: of the products")
-    parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--out", type=Path, metavar="F.json", help="also write the rows there")
-    args = parser.parse_args(words)
-    if unknown := sorted(set(args.modes or ()) - set(MODES[args.kind])):
-        parser.error(f"unknown modes {', '.join(unknown)}; known: {', '.join(MODES[args.kind])}")
+    bench = Bench("lm", __doc__, RUN, {"loss": loss_case, "train": train_case})
+    bench.add("--size", choices=tuple(PRESETS), default="tiny", help="decode, train")
+    bench.add("--model", default="tiny", metavar="BUNDLE", help="quality: embedded name or folder")
+    bench.add("--lm", type=Path, metavar="FOLDER", help="quality: language model in place of the bundle's")
+    bench.add("--modes", nargs="+", metavar="MODE", help="default: all that run on a CPU")
+    bench.add("--tokens", type=int, help="decode: of a run; 256 at tiny, else 32")
+    bench.add("--batch", type=int, help="sequences; 2 for loss, else 1")
+    bench.add("--side", type=int, default=16, help="train: visual tokens along a side of a picture")
+    bench.add("--length", type=int, default=1351, help="loss: places of a sequence")
+    bench.add("--dim", type=int, default=1024, help="loss")
+    bench.add("--vocabulary", type=int, default=266_496, help="loss")
+    bench.add("--scenes", type=int, default=16, help="quality")
+    bench.add("--precision", choices=("fp32", "bf16"), default="fp32", help="loss, train: of the products")
+    args = bench.parse(words, modes=MODES)
     args.batch = args.batch or (2 if args.kind == "loss" else 1)
-    run = {"decode": decode, "loss": compare, "train": compare, "quality": quality}
-    return run_bench(args, run, {"loss": loss_case, "train": train_case})
+    return bench.run(args)
 
 
 if __name__ == "__main__":

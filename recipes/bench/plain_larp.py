@@ -47,14 +47,7 @@ class PlainLarp:
         return x
 
     def encode(self, video: Tensor) -> Tensor:
-        """Nearest codes.
-
-        Args:
-            video: (b, 3, t, h, w) in [-1, 1], the size of training.
-
-        Returns:
-            (b, 1, n) int64.
-        """
+        """(b, 1, n) int64 nearest codes of (b, 3, t, h, w) in [-1, 1], the size of training."""
         w, params = self.weights, self.params
         stride = (params.temporal_patch_size, params.patch_size, params.patch_size)
         patches = F.conv3d((video + 1) / 2, w["patch_embed.weight"], w["patch_embed.bias"], stride)
@@ -65,14 +58,7 @@ class PlainLarp:
         return (z @ F.normalize(w["codebook"], dim=-1).T / 0.03).softmax(-1).argmax(-1)[:, None]
 
     def decode(self, codes: Tensor) -> Tensor:
-        """Pixels.
-
-        Args:
-            codes: (b, 1, n).
-
-        Returns:
-            (b, 3, t, h, w) in [-1, 1].
-        """
+        """Pixels (b, 3, t, h, w) in [-1, 1] of codes (b, 1, n)."""
         w, params = self.weights, self.params
         latents = F.normalize(w["codebook"], dim=-1)[codes[:, 0]]
         tokens = F.linear(latents, w["from_code.weight"], w["from_code.bias"]) + w["token_table"]

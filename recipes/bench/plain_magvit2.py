@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange, repeat
 from torch import Tensor
 
 from mmtok.visual.magvit2 import Magvit2Params
@@ -36,11 +37,10 @@ class PlainMagvit2:
         return F.conv3d(x, weight, self.weights.get(f"{name}.bias"), stride)
 
     def _norm(self, x: Tensor, name: str | None = None) -> Tensor:
-        b, c, t, h, w = x.shape
         weight, bias = (None, None) if name is None else (self.weights[f"{name}.weight"], self.weights[f"{name}.bias"])
-        frames = x.transpose(1, 2).reshape(b * t, c, h, w)
+        frames = rearrange(x, "b c t h w -> (b t) c h w")
         frames = F.group_norm(frames, self.params.norm_groups, weight, bias, 1e-6)
-        return frames.reshape(b, t, c, h, w).transpose(1, 2)
+        return rearrange(frames, "(b t) c h w -> b c t h w", b=len(x))
 
     def _block(self, name: str, x: Tensor) -> Tensor:
         y = self._conv(f"{name}.conv1", F.silu(self._norm(x, f"{name}.norm1")))
@@ -55,14 +55,7 @@ class PlainMagvit2:
         return x
 
     def encode_latents(self, video: Tensor) -> Tensor:
-        """Latents before the sign.
-
-        Args:
-            video: (b, 3, t, h, w) in [-1, 1].
-
-        Returns:
-            (b, bits, t', h', w').
-        """
+        """(b, bits, t', h', w') latents before the sign, of (b, 3, t, h, w) in [-1, 1]."""
         x = self._conv("encoder.conv_in", video)
         levels = len(self.params.widths)
         for i in range(levels):
@@ -76,14 +69,7 @@ class PlainMagvit2:
         return latents
 
     def decode_signs(self, signs: Tensor) -> Tensor:
-        """Pixels, not clamped.
-
-        Args:
-            signs: (b, bits, t, h, w) of +-1.
-
-        Returns:
-            (b, 3, t', h', w').
-        """
+        """(b, 3, t', h', w') pixels, not clamped, of (b, bits, t, h, w) of +-1."""
         x = self._blocks("decoder.mid", self._conv("decoder.conv_in", signs))
         for i in reversed(range(len(self.params.widths))):
             x = self._adaptive(i, x, signs)
@@ -94,22 +80,14 @@ class PlainMagvit2:
 
     def _adaptive(self, level: int, x: Tensor, signs: Tensor) -> Tensor:
         ft, fh, fw = self.params.factor_from(level)
-        latent = signs.repeat_interleave(ft, 2).repeat_interleave(fh, 3).repeat_interleave(fw, 4)[:, :, ft - 1 :]
-        latent = latent.permute(0, 2, 3, 4, 1)
-        name = f"decoder.norms.{level}"
-        gamma, beta = (
-            F.linear(latent, self.weights[f"{name}.{part}.weight"], self.weights[f"{name}.{part}.bias"]).permute(
-                0, 4, 1, 2, 3
-            )
-            for part in ("gamma", "beta")
-        )
+        latent = repeat(signs, "b c t h w -> b (t ft) (h fh) (w fw) c", ft=ft, fh=fh, fw=fw)[:, ft - 1 :]
+        names, w = (f"decoder.norms.{level}.{part}" for part in ("gamma", "beta")), self.weights
+        maps = [F.linear(latent, w[f"{name}.weight"], w[f"{name}.bias"]) for name in names]
+        gamma, beta = (rearrange(one, "b t h w c -> b c t h w") for one in maps)
         return self._norm(x) * (1 + gamma) + beta
 
     def _up(self, step: int, x: Tensor) -> Tensor:
         ft, fh, fw = self.params.step_factor(step)
         x = self._conv(f"decoder.ups.{step}.conv", x)
-        b, channels, t, h, w = x.shape
-        c = channels // (ft * fh * fw)
-        x = x.reshape(b, ft, fh, fw, c, t, h, w).permute(0, 4, 5, 1, 6, 2, 7, 3)
-        x = x.reshape(b, c, t * ft, h * fh, w * fw)
+        x = rearrange(x, "b (ft fh fw c) t h w -> b c (t ft) (h fh) (w fw)", ft=ft, fh=fh, fw=fw)
         return x[:, :, ft - 1 :] if self.params.dropped_frame == 0 else torch.cat((x[:, :, :1], x[:, :, ft:]), 2)

@@ -18,24 +18,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from recipes.bench.harness import (
-    Measured,
-    alone,
-    bench_parser,
-    compared,
-    forget_peak,
-    median_seconds,
-    one_by_one,
-    peak_gb,
-    run_bench,
-)
+from recipes.bench.harness import Bench, Measured, compared, forget_peak, median_seconds, one_by_one, peak_gb
 from recipes.figures.plots import plot_costs
 from superres.config import PRESETS, preset
 from superres.model import AxisLayer, SuperResTransformer
 from superres.sample import sample
 from superres.windows import AXES, Size, low_size, merge_windows, partition, windows_for
 
-KINDS = ("windows", "modes", "clip", "full")
 GRIDS: tuple[Size, ...] = ((5, 28, 16), (5, 56, 32), (5, 112, 64))
 # "bf16" computes products in it, "bf16 weights" everything, as sharpening does.
 MODES = (
@@ -50,34 +39,15 @@ PUBLISHED = "VideoPoet: 6.8 s for 4 clips on 4 TPUv5p"
 NO_GPU = "there is no GPU here: the published sizes are timed on one (--device cuda)"
 
 
-def make(name: str, grid: Size, device: torch.device, dtype: torch.dtype = torch.float32) -> SuperResTransformer:
-    """A named size on another grid with random weights.
-
-    Args:
-        name: of the preset.
-        grid: (t, h, w) high-resolution tokens.
-        device: where it goes.
-        dtype: of the weights.
-
-    Returns:
-        The transformer in evaluation mode.
-    """
+def _random_model(name: str, grid: Size, device: torch.device, dtype: torch.dtype) -> SuperResTransformer:
+    """A named size on another grid of high-resolution tokens with random weights, in evaluation mode."""
     torch.manual_seed(0)
     with torch.device(device):
         return SuperResTransformer(preset(name, grid=grid)).to(dtype).eval()
 
 
-def inputs(model: SuperResTransformer, batch: int, device: torch.device) -> dict[str, Tensor]:
-    """Random codes, half of them hidden, and a text of 16 tokens.
-
-    Args:
-        model: whose sizes are taken.
-        batch: clips.
-        device: where they go.
-
-    Returns:
-        What ``model`` takes, by name.
-    """
+def _random_inputs(model: SuperResTransformer, batch: int, device: torch.device) -> dict[str, Tensor]:
+    """What the model takes, by name: random codes, half of them hidden, and a text of 16 tokens."""
     generator = torch.Generator().manual_seed(0)
     config = model.config
     codes, low = (
@@ -121,20 +91,15 @@ def windows_case(args: argparse.Namespace) -> dict[str, Any]:
 
 def windows(args: argparse.Namespace) -> Measured:
     """All grids, each axis and the whole grid."""
-    cases = [(grid, case) for grid in GRIDS for case in (*AXES, "full")]
-    rows, where = one_by_one(cases, lambda one: alone(args, case=one[1], grid=_told(one[0])), title="windows")
+    cases = [{"case": case, "grid": _told(grid)} for grid in GRIDS for case in (*AXES, "full")]
+    rows, where = one_by_one(args, cases, title="windows")
     if args.plot is not None:
-        draw(rows, args.plot)
+        plot_windows(rows, args.plot)
     return rows, where
 
 
-def draw(rows: list[dict[str, Any]], path: Path) -> None:
-    """Cost per token against grid size: in windows the mean of the three axes, and over the whole grid.
-
-    Args:
-        rows: of ``windows``.
-        path: picture to write.
-    """
+def plot_windows(rows: list[dict[str, Any]], path: Path) -> None:
+    """Cost per token against grid size: in windows the mean of the three axes, and over the whole grid."""
     tokens = sorted({row["tokens"] for row in rows})
     curves = {}
     for name, kinds in (("in windows, mean of the three axes", AXES), ("over the whole grid", ("full",))):
@@ -150,8 +115,8 @@ def modes_case(args: argparse.Namespace) -> dict[str, Any]:
     """One forward pass of two clips, as guidance by the text takes it."""
     device = torch.device(args.device)
     dtype = torch.bfloat16 if "bf16 weights" in args.case else torch.float32
-    model = make(args.preset, _grid(args.grid), device, dtype)
-    given = inputs(model, 2, device)
+    model = _random_model(args.preset, _grid(args.grid), device, dtype)
+    given = _random_inputs(model, 2, device)
     codes, masked = given["codes"], given["masked"]
     if "compiled" in args.case and not model.compile_layers():
         raise ValueError(f"{args.case} needs a C++ compiler")
@@ -184,20 +149,16 @@ def modes(args: argparse.Namespace) -> Measured:
 def clip_case(args: argparse.Namespace) -> dict[str, Any]:
     """One pass of parallel decoding of one clip."""
     device = torch.device(args.device)
-    model = make(args.preset, _grid(args.grid), device, torch.bfloat16 if args.precision == "bf16" else torch.float32)
-    given = inputs(model, 1, device)
+    dtype = torch.bfloat16 if args.precision == "bf16" else torch.float32
+    model = _random_model(args.preset, _grid(args.grid), device, dtype)
+    given = _random_inputs(model, 1, device)
     text_scale, low_scale = GUIDANCE[args.case]
 
+    scales: dict[str, Any] = {"text_scale": text_scale, "low_scale": low_scale}
+
     def run() -> Tensor:
-        return sample(
-            model,
-            given["low"],
-            given["text"],
-            num_steps=args.steps,
-            text_scale=text_scale,
-            low_scale=low_scale,
-            generator=torch.Generator().manual_seed(0),
-        )
+        generator = torch.Generator().manual_seed(0)
+        return sample(model, given["low"], given["text"], num_steps=args.steps, generator=generator, **scales)
 
     with _precision(args.precision, device):
         forget_peak(device)
@@ -208,7 +169,7 @@ def clip_case(args: argparse.Namespace) -> dict[str, Any]:
 
 def clip(args: argparse.Namespace) -> Measured:
     """All kinds of guidance at one size."""
-    return one_by_one(GUIDANCE, lambda case: alone(args, case=case), title="clip")
+    return one_by_one(args, [{"case": case} for case in GUIDANCE], title="clip")
 
 
 def full(args: argparse.Namespace) -> Measured:
@@ -216,10 +177,9 @@ def full(args: argparse.Namespace) -> Measured:
     if not args.device.startswith("cuda") or not torch.cuda.is_available():
         raise ValueError(NO_GPU)
 
-    def measure(name: str) -> dict[str, Any]:
-        return alone(args, kind="clip", case=STAGES[name], preset=name, grid=_told(PRESETS[name]["grid"]))
-
-    rows, where = one_by_one(STAGES, measure, title="full sizes")
+    sizes = {name: _told(PRESETS[name]["grid"]) for name in STAGES}
+    cases = [{"kind": "clip", "case": STAGES[n], "preset": n, "grid": grid} for n, grid in sizes.items()]
+    rows, where = one_by_one(args, cases, title="full sizes")
     return rows, f"{where}; {PUBLISHED}"
 
 
@@ -238,23 +198,20 @@ CASE = {"windows": windows_case, "modes": modes_case, "clip": clip_case}
 
 def main(words: list[str] | None = None) -> int:
     """Run one kind and print its table."""
-    parser = bench_parser("superres", __doc__, KINDS)
-    parser.add_argument("--preset", default="tiny", choices=sorted(PRESETS), help="widths and depth (tiny)")
-    parser.add_argument("--grid", default="5,32,32", help="t,h,w high-resolution tokens (5,32,32: 17 frames of 256)")
-    parser.add_argument("--steps", type=int, default=24, help="of parallel decoding (24)")
-    parser.add_argument("--runs", type=int, default=3, help="timed runs (3)")
-    parser.add_argument("--precision", choices=("bf16", "fp32"), help="of windows (fp32), clip and full (bf16)")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--modes", nargs="+", choices=MODES, metavar="MODE", help="default: all but the compiled one")
-    parser.add_argument("--plot", type=Path, help="of windows: a picture of the cost per token")
-    parser.add_argument("--out", type=Path, help="a JSON file for the figures")
-    args = parser.parse_args(words)
+    bench = Bench("superres", __doc__, RUN, CASE)
+    bench.add("--preset", default="tiny", choices=sorted(PRESETS), help="widths and depth (tiny)")
+    bench.add("--grid", default="5,32,32", help="t,h,w high-resolution tokens (5,32,32: 17 frames of 256)")
+    bench.add("--steps", type=int, default=24, help="of parallel decoding (24)")
+    bench.add("--precision", choices=("bf16", "fp32"), help="of windows (fp32), clip and full (bf16)")
+    bench.add("--modes", nargs="+", choices=MODES, metavar="MODE", help="default: all but the compiled one")
+    bench.add("--plot", type=Path, help="of windows: a picture of the cost per token")
+    args = bench.parse(words)
     # On a CPU only the fused kernel, in float32, attends over 35,840 tokens without 5 GB of scores.
     args.precision = args.precision or ("fp32" if args.kind == "windows" else "bf16")
     if args.plot is not None and args.kind != "windows":
-        parser.error("--plot belongs to windows")
+        bench.parser.error("--plot belongs to windows")
     told = f"{args.kind}: {'published sizes' if args.kind == 'full' else args.preset}; {{where}}"
-    return run_bench(args, RUN, CASE, told=told, key="protocol")
+    return bench.run(args, told=told, key="protocol")
 
 
 if __name__ == "__main__":

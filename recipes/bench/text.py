@@ -23,7 +23,7 @@ from safetensors.torch import save_file
 import mmtok  # noqa: F401  (lets transformers import beside any torchaudio)
 from mmtok.pretrained import resolve_folder
 from mmtok.text.t5 import PUBLISHED, T5TextEncoder, empty_encoder, published_config
-from recipes.bench.harness import Measured, alone, bench_parser, median_seconds, one_by_one, run_bench
+from recipes.bench.harness import Bench, Measured, median_seconds, one_by_one
 from recipes.runtime.memory import forget_peak, peak_gb
 
 _SHARD_BYTES = 512 << 20
@@ -123,26 +123,23 @@ def measure(args: argparse.Namespace) -> Measured:
         print(
             f"T5 v1.1 {args.size}: {stored / 1e9:.2f} GB in {args.stored}, written in {saved_s:.1f} s", file=sys.stderr
         )
-        cases = [{"batch": b, "pieces": n} for n in args.lengths for b in args.batches]
-        return one_by_one(cases, lambda one: alone(args, case="one", folder=folder, **one), title=args.size)
+        sizes = [{"batch": b, "pieces": n} for n in args.lengths for b in args.batches]
+        return one_by_one(args, [{"case": "one", "folder": folder, **size} for size in sizes], title=args.size)
 
 
 def main(words: list[str] | None = None) -> int:
     """Save a random encoder, run every case and print the table."""
-    parser = bench_parser("text", __doc__.splitlines()[0])
-    parser.add_argument("--size", choices=tuple(PUBLISHED), default="xl")
-    parser.add_argument("--stored", choices=("bfloat16", "float32"), default="bfloat16", help="type on disk")
-    parser.add_argument("--dtype", choices=("bfloat16", "float32"), default="bfloat16", help="type of the computation")
-    parser.add_argument("--batches", type=int, nargs="+", default=[1, 8])
-    parser.add_argument("--lengths", type=int, nargs="+", default=[16, 64], metavar="PIECES")
-    parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--scratch", type=Path, help="where the weights lie meanwhile (default: the system's)")
-    parser.add_argument("--out", type=Path, metavar="F.json")
-    args = parser.parse_args(words)
+    bench = Bench("text", __doc__, {None: measure}, {None: case})
+    bench.add("--size", choices=tuple(PUBLISHED), default="xl")
+    bench.add("--stored", choices=("bfloat16", "float32"), default="bfloat16", help="type on disk")
+    bench.add("--dtype", choices=("bfloat16", "float32"), default="bfloat16", help="type of the computation")
+    bench.add("--batches", type=int, nargs="+", default=[1, 8])
+    bench.add("--lengths", type=int, nargs="+", default=[16, 64], metavar="PIECES")
+    bench.add("--threads", type=int, default=1)
+    bench.add("--scratch", type=Path, help="where the weights lie meanwhile (default: the system's)")
+    args = bench.parse(words)
     torch.set_num_threads(args.threads)
-    return run_bench(args, {None: measure}, {None: case}, told=f"T5 v1.1 {args.size}, {args.dtype}, on {{where}}")
+    return bench.run(args, told=f"T5 v1.1 {args.size}, {args.dtype}, on {{where}}")
 
 
 if __name__ == "__main__":

@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,23 +23,11 @@ from torch import Tensor
 
 from mmtok.contract import VisualTokenizer
 from mmtok.metrics.visual import psnr_db
-from recipes.bench.harness import (
-    Measured,
-    alone,
-    bench_parser,
-    compared,
-    forget_peak,
-    machine,
-    median_seconds,
-    one_by_one,
-    peak_gb,
-    run_bench,
-)
+from recipes.bench.harness import Bench, Measured, compared, forget_peak, machine, median_seconds, one_by_one, peak_gb
 from recipes.bench.plain_magvit2 import PlainMagvit2
 from recipes.runtime.memory import give_back_freed_memory
 
 MODES = ("plain fp32", "ours fp32", "ours bf16", "ours bf16 compiled")
-KINDS = ("speed", "stream", "batch", "entropy", "tiles")
 
 
 def presets() -> dict[str, tuple[Any, Any]]:
@@ -53,17 +40,8 @@ def presets() -> dict[str, tuple[Any, Any]]:
     return {n: (c, p) for c, family in classes if issubclass(c, GridTokenizer) for n, p in family.presets().items()}
 
 
-def make(preset: str, device: torch.device, dtype: torch.dtype) -> Any:
-    """A tokenizer with random weights that use every slice of every kernel.
-
-    Args:
-        preset: a key of ``presets``.
-        device: where it goes.
-        dtype: of its weights.
-
-    Returns:
-        The tokenizer in evaluation mode.
-    """
+def _random_tokenizer(preset: str, device: torch.device, dtype: torch.dtype) -> Any:
+    """A tokenizer in evaluation mode with random weights that use every slice of every kernel."""
     cls, params = presets()[preset]
     torch.manual_seed(0)
     model = cls.empty(params)
@@ -100,7 +78,7 @@ def speed_case(args: argparse.Namespace) -> dict[str, Any]:
     """One mode of one preset; codes and pictures go to ``args.keep`` for the comparison."""
     device = torch.device(args.device)
     dtype = torch.bfloat16 if "bf16" in args.case else torch.float32
-    model = make(args.preset, device, dtype)
+    model = _random_tokenizer(args.preset, device, dtype)
     video = scene_clip(args.size, args.frames[0]).to(device)
     encode, decode = model.encode, model.decode
     if args.case == "plain fp32":
@@ -142,7 +120,7 @@ def stream_case(args: argparse.Namespace) -> dict[str, Any]:
     """One length through encode and decode in chunks; nothing but one chunk of pictures is ever held."""
     give_back_freed_memory()
     device = torch.device(args.device)
-    model = make(args.preset, device, torch.float32)
+    model = _random_tokenizer(args.preset, device, torch.float32)
     assert isinstance(model, VisualTokenizer), "presets are visual tokenizers"
     st, frames = model.stride[0], args.frames[0]
     chunk = 16 // st * st or st
@@ -169,15 +147,15 @@ def stream_case(args: argparse.Namespace) -> dict[str, Any]:
 
 def stream(args: argparse.Namespace) -> Measured:
     """All lengths."""
-    title = f"{args.preset} streams"
-    return one_by_one(args.frames, lambda frames: alone(args, case="stream", frames=[frames]), title=title)
+    cases = [{"case": "stream", "frames": [frames]} for frames in args.frames]
+    return one_by_one(args, cases, title=f"{args.preset} streams")
 
 
 @torch.inference_mode()
 def batch(args: argparse.Namespace) -> Measured:
     """Two clips at once against one after the other: the same codes, and the time."""
     device = torch.device(args.device)
-    model = make(args.preset, device, torch.float32)
+    model = _random_tokenizer(args.preset, device, torch.float32)
     video = scene_clip(args.size, args.frames[0])
     both = torch.cat((video, video.flip(-1))).to(device)
     single = torch.cat([model.encode(clip) for clip in both.split(1)])
@@ -239,15 +217,9 @@ def tiles(args: argparse.Namespace) -> Measured:
     rows = []
     for overlap in (0, tile // 4, tile // 2):
         error = tiling_error(model, video, tile=tile, overlap=overlap)
-        rows.append(
-            {
-                "tile": tile,
-                "overlap": overlap,
-                "changed tokens %": 100 * error.changed_codes,
-                "same codes: PSNR dB to the whole": error.psnr_db,
-                "round trip dB against the whole": error.round_trip_db,
-            }
-        )
+        row = {"tile": tile, "overlap": overlap, "changed tokens %": 100 * error.changed_codes}
+        row |= {"same codes: PSNR dB to the whole": error.psnr_db}
+        rows.append(row | {"round trip dB against the whole": error.round_trip_db})
     return rows, machine(device)
 
 
@@ -256,18 +228,15 @@ RUN = {"speed": speed, "stream": stream, "batch": batch, "entropy": entropy, "ti
 
 def main(words: list[str] | None = None) -> int:
     """Run one kind of ``words``, or of the process' own command line, and print its table."""
-    parser = bench_parser("visual", __doc__, KINDS)
-    parser.add_argument("--preset", default="magvit2-base", choices=sorted(presets()))
-    parser.add_argument("--size", type=int, default=128, help="pixels (128)")
-    parser.add_argument("--frames", type=int, nargs="+", help="of the clip (17); for stream, all lengths (17 145 1025)")
-    parser.add_argument("--runs", type=int, default=3, help="timed runs behind one that does not count (3)")
-    parser.add_argument("--modes", nargs="+", choices=MODES, help="of speed; the first is the reference")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--out", type=Path, help="a JSON file for the figures")
-    args = parser.parse_args(words)
+    bench = Bench("visual", __doc__, RUN, {"speed": speed_case, "stream": stream_case})
+    bench.add("--preset", default="magvit2-base", choices=sorted(presets()))
+    bench.add("--size", type=int, default=128, help="pixels (128)")
+    bench.add("--frames", type=int, nargs="+", help="of the clip (17); for stream, all lengths (17 145 1025)")
+    bench.add("--modes", nargs="+", choices=MODES, help="of speed; the first is the reference")
+    args = bench.parse(words)
     args.frames = args.frames or ([17, 145, 1025] if args.kind == "stream" else [17])
     told = f"{args.kind}: {'embedded tiny' if args.kind == 'tiles' else args.preset}, {args.size} pixels; {{where}}"
-    return run_bench(args, RUN, {"speed": speed_case, "stream": stream_case}, told=told, key="protocol")
+    return bench.run(args, told=told, key="protocol")
 
 
 if __name__ == "__main__":

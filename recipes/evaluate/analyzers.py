@@ -17,24 +17,16 @@ from torch import Tensor
 from recipes.corpora.shapes import COLOURS, PITCHES_HZ, SHAPES, Scene, outline
 
 ATTRIBUTES = ("colour", "shape", "motion", "pitch")
-
-
 _DIRECTIONS = 72  # rays of a radial profile, 5 degrees apart
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What an analyzer saw; ``None`` where it saw nothing.
+    """What an analyzer saw; ``None`` where it saw nothing."""
 
-    Attributes:
-        colour: a key of ``COLOURS``.
-        shape: one of ``SHAPES``.
-        motion: a key of ``MOTIONS``, or "still".
-    """
-
-    colour: str | None
-    shape: str | None
-    motion: str | None
+    colour: str | None  # a key of ``COLOURS``
+    shape: str | None  # one of ``SHAPES``
+    motion: str | None  # a key of ``MOTIONS``, or "still"
 
 
 def _hue_distance(a: float, b: float) -> float:
@@ -80,15 +72,14 @@ def _turns(profiles: Tensor) -> float:
     return total
 
 
+def _centres(mask: Tensor, axis: Tensor) -> tuple[Tensor, Tensor]:
+    """(t,) places of (t, h, w) masks on an axis of their sides, across and down; NaN for empty ones."""
+    weight = mask / mask.sum((1, 2), keepdim=True)
+    return (weight.sum(1) * axis).sum(-1), (weight.sum(2) * axis).sum(-1)
+
+
 def read_video(frames: Tensor) -> Reading:
-    """Colour, shape and motion of a clip.
-
-    Args:
-        frames: (3, t, h, w) in [-1, 1], square, t >= 1.
-
-    Returns:
-        The reading; all ``None`` when no saturated shape is there.
-    """
+    """Colour, shape and motion of a square clip (3, t, h, w) in [-1, 1]; all None where no saturated shape is there."""
     frames = frames.float().clamp(-1, 1) / 2 + 0.5
     mask = _segment(frames)
     area = mask.mean((1, 2)) * 4  # in half widths squared
@@ -96,10 +87,7 @@ def read_video(frames: Tensor) -> Reading:
     if int(seen.sum()) < max(1, frames.shape[1] // 2):
         return Reading(None, None, None)
     frames, mask, area = frames[:, seen], mask[seen], area[seen]
-    size = mask.shape[-1]
-    axis = (torch.arange(size) + 0.5) / size * 2 - 1
-    weight = mask / mask.sum((1, 2), keepdim=True)
-    cx, cy = (weight.sum(1) * axis).sum(-1), (weight.sum(2) * axis).sum(-1)  # (t,)
+    cx, cy = _centres(mask, (torch.arange(mask.shape[-1]) + 0.5) / mask.shape[-1] * 2 - 1)  # (t,) in half widths
 
     core = (mask > 0.95).float()
     rgb = (frames * core).sum((1, 2, 3)) / core.sum().clamp(min=1)
@@ -118,19 +106,9 @@ def read_video(frames: Tensor) -> Reading:
 
 
 def read_centres(frames: Tensor) -> Tensor:
-    """Where the shape is.
-
-    Args:
-        frames: (3, t, h, w) in [-1, 1], square.
-
-    Returns:
-        (t, 2) pixels from the left and from the top, NaN where no saturated shape is seen.
-    """
+    """(t, 2) pixels from left and top of the shape in (3, t, h, w) in [-1, 1], square; NaN where none is seen."""
     mask = _segment(frames.float().clamp(-1, 1) / 2 + 0.5)
-    size = mask.shape[-1]
-    axis = torch.arange(size) + 0.5
-    weight = mask / mask.sum((1, 2), keepdim=True)  # 0 / 0 is NaN
-    return torch.stack(((weight.sum(1) * axis).sum(-1), (weight.sum(2) * axis).sum(-1)), -1)
+    return torch.stack(_centres(mask, torch.arange(mask.shape[-1]) + 0.5), -1)
 
 
 def _read_motion(cx: Tensor, cy: Tensor, radius: Tensor, profiles: Tensor) -> str:
@@ -171,11 +149,8 @@ def read_pitch(audio: Tensor, sample_rate: int) -> str | None:
     power = torch.fft.rfft(pieces, n=4 * window).abs().square().mean(0)
     hz = torch.arange(power.numel()) * sample_rate / (4 * window)
 
-    def strength(pitch: float) -> float:
-        band = (hz - pitch).abs() < 0.05 * pitch
-        return float(power[band].sum())
-
-    return max(PITCHES_HZ, key=lambda name: strength(PITCHES_HZ[name]))
+    strength = {name: float(power[(hz - p).abs() < 0.05 * p].sum()) for name, p in PITCHES_HZ.items()}
+    return max(PITCHES_HZ, key=strength.__getitem__)
 
 
 def judge(scene: Scene, frames: Tensor, audio: Tensor | None, sample_rate: int) -> dict[str, bool]:
@@ -198,12 +173,5 @@ def judge(scene: Scene, frames: Tensor, audio: Tensor | None, sample_rate: int) 
 
 
 def percent_right(rows: list[dict[str, bool]]) -> dict[str, float]:
-    """Share of films in which each attribute is right.
-
-    Args:
-        rows: attribute to right or wrong, one table a film.
-
-    Returns:
-        Attribute to percent; what the films do not have is left out.
-    """
+    """Attribute to the per cent of films that have it right; what the films do not have is left out."""
     return {n: round(100 * sum(r[n] for r in rows) / len(rows), 1) for n in ATTRIBUTES if rows and n in rows[0]}

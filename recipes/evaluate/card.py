@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -27,15 +28,8 @@ def _parameters(folder: Path) -> int:
 
     with safe_open(folder / "model.safetensors", "pt") as file:
         shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118 - no mapping
-    total = 0
-    for name, shape in shapes.items():
-        if name.endswith(ROW_SCALE):  # of a matrix stored as int8, not a weight
-            continue
-        size = 1
-        for length in shape:
-            size *= length
-        total += size
-    return total
+    # a row's scale belongs to a matrix stored as int8 and is no weight
+    return sum(math.prod(shape) for name, shape in shapes.items() if not name.endswith(ROW_SCALE))
 
 
 def _read(bundle: Bundle, folder: Path, name: str) -> Result:
@@ -53,38 +47,27 @@ def _adherence(shapes: dict[str, Any], names: dict[str, str]) -> str:
     return text_table(["", *attributes], rows)
 
 
-def _percent_list(levels: list[dict[str, float]]) -> str:
-    return ", ".join(f"{100 * level['used']:.0f} %" for level in levels)
-
-
-def _codes(use: dict[str, float]) -> str:
-    return f"{100 * use['used']:.0f} %, {use['entropy_bits']:.1f} bits"
-
-
 def _reconstruction(result: dict[str, Any]) -> str:
-    rows = [
-        ["pictures, held-out shapes", f"{result['shapes/psnr_db']:.1f} dB"],
-        [
-            f"sounds, held-out shapes: log-mel distance (silence {result['shapes/log_mel_distance_silence']:.2f})",
-            f"{result['shapes/log_mel_distance']:.2f}",
-        ],
-        ["visual codes in use, shapes", _codes(result["shapes/visual_codes"])],
-        ["audio codes in use by level, shapes", _percent_list(result["shapes/audio_codes"])],
-    ]
+    def codes(of: str, told: str) -> list[list[str]]:
+        levels = ", ".join(f"{100 * level['used']:.0f} %" for level in result[f"{of}/audio_codes"])
+        seen = result[f"{of}/visual_codes"]
+        used = f"{100 * seen['used']:.0f} %, {seen['entropy_bits']:.1f} bits"
+        return [[f"visual codes in use, {told}", used], [f"audio codes in use by level, {told}", levels]]
+
+    def pictures(of: str, told: str) -> list[str]:
+        return [f"pictures, {told}", f"{result[f'{of}/psnr_db']:.1f} dB"]
+
+    def sounds(of: str, told: str) -> list[str]:
+        silence = f"log-mel distance (silence {result[f'{of}/log_mel_distance_silence']:.2f})"
+        return [f"sounds, {told}: {silence}", f"{result[f'{of}/log_mel_distance']:.2f}"]
+
+    shapes = "held-out shapes"
+    rows = [pictures("shapes", shapes), sounds("shapes", shapes), *codes("shapes", "shapes")]
     if "real/psnr_db" in result:
-        told = f"pictures, {result['real/clips']} real clips kept out of training"
-        rows.append([told, f"{result['real/psnr_db']:.1f} dB"])
+        rows.append(pictures("real", f"{result['real/clips']} real clips kept out of training"))
     if "real/log_mel_distance" in result:
-        told = (
-            f"sounds, {result['real/sounds']} real pieces kept out of training: log-mel distance (silence "
-            f"{result['real/log_mel_distance_silence']:.2f})"
-        )
-        rows.append([told, f"{result['real/log_mel_distance']:.2f}"])
-    if "all/visual_codes" in result:
-        rows += [
-            ["visual codes in use, shapes and real", _codes(result["all/visual_codes"])],
-            ["audio codes in use by level, shapes and real", _percent_list(result["all/audio_codes"])],
-        ]
+        rows.append(sounds("real", f"{result['real/sounds']} real pieces kept out of training"))
+    rows += codes("all", "shapes and real") if "all/visual_codes" in result else []
     return text_table(["", "measured"], rows)
 
 
@@ -123,21 +106,7 @@ def _superres(result: dict[str, Any]) -> str:
 
 
 def model_card(bundle: Bundle, results: Path, notes: str = "") -> str:
-    """The card as text.
-
-    Args:
-        bundle: the model.
-        results: folder with what ``cinepoet evaluate prompts`` and ``reconstruction`` wrote under ``--out``, and
-            ``tasks`` and ``superres`` where they were measured.
-        notes: Markdown put behind the figures, such as known limits.
-
-    Returns:
-        Markdown.
-
-    Raises:
-        FileNotFoundError: if a measurement is not in ``results``.
-        ValueError: if one is damaged, or measured another model.
-    """
+    """The card as text, see ``write_card``."""
     prompts, reconstruction = (_read(bundle, results, name) for name in NEEDED)
     tasks, superres = (
         _read(bundle, results, name) if (results / f"{name}.json").is_file() else None for name in WELCOME
@@ -197,12 +166,17 @@ def write_card(bundle: Bundle, results: Path, notes: str = "") -> Path:
     """Write README.md into the bundle.
 
     Args:
-        bundle: as in ``model_card``.
-        results: as in ``model_card``.
-        notes: as in ``model_card``.
+        bundle: the model.
+        results: folder with what ``cinepoet evaluate prompts`` and ``reconstruction`` wrote under ``--out``, and
+            ``tasks`` and ``superres`` where they were measured.
+        notes: Markdown put behind the figures, such as known limits.
 
     Returns:
         The file.
+
+    Raises:
+        FileNotFoundError: if a measurement is not in ``results``.
+        ValueError: if one is damaged, or measured another model.
     """
     write_atomically(bundle.folder / "README.md", model_card(bundle, results, notes))
     return bundle.folder / "README.md"

@@ -36,23 +36,14 @@ Again = Callable[[Any], tuple[Tensor, dict[str, Tensor]]]
 class Subject:
     """Who is measured.
 
-    Attributes:
-        name: as it was asked for.
-        folder: where its weights lie, "" for what was never saved.
-        weights: sha256 over its weights.
-        version: of this code.
-        again: what it makes of an item of the material; no part of the record.
+    What it makes of an item of the material, ``again``, is no part of the record.
     """
 
-    name: str
-    folder: str
-    weights: str
-    version: str
+    name: str  # as it was asked for
+    folder: str  # where its weights lie, "" for what was never saved
+    weights: str  # sha256
+    version: str  # of this code
     again: Again | None = field(default=None, compare=False, repr=False)
-
-    def record(self) -> dict[str, str]:
-        """What a result keeps of it."""
-        return {name: getattr(self, name) for name in ("name", "folder", "weights", "version")}
 
 
 def weights_of(model: Path | nn.Module) -> str:
@@ -104,43 +95,32 @@ def subject_named(name: str, part: str = "") -> Subject:
 
 @dataclass(frozen=True)
 class Material:
-    """What is measured on.
+    """What is measured on."""
 
-    Attributes:
-        told: in words: how many of what, how they were chosen, made and cut.
-        items: read once; what ``Subject.again`` takes.
-        left_out: a line for what could not be read, once the items have been.
-    """
-
-    told: str
-    items: Iterable[Any] = ()
-    left_out: list[str] = field(default_factory=list)
+    told: str  # in words: how many of what, how they were chosen, made and cut
+    items: Iterable[Any] = ()  # read once; what ``Subject.again`` takes
+    left_out: list[str] = field(default_factory=list)  # a line for what could not be read, once the items have been
 
 
 @dataclass(frozen=True)
 class Result:
     """What was measured; cards, tables and plots read this and nothing else.
 
-    Attributes:
-        of: the evaluator, such as "prompts"; the name of its file.
-        subject: whose figures they are.
-        material: on what.
-        protocol: how, by figure.
-        figures: by name; numbers, or tables of numbers by version. null is a figure without bounds, such as the PSNR
-            of equal pictures; one that could not be had is absent, and the protocol says why.
+    null is a figure without bounds, such as the PSNR of equal pictures; one that could not be had is absent, and the
+    protocol says why.
     """
 
-    of: str
+    of: str  # the evaluator, such as "prompts"; the name of its file
     subject: Subject
     material: str
-    protocol: dict[str, str]
-    figures: dict[str, Any]
+    protocol: dict[str, str]  # how, by figure
+    figures: dict[str, Any]  # by name; numbers, or tables of numbers by version
 
     def record(self) -> dict[str, Any]:
         """As it is printed and saved."""
         return {
             "evaluate": self.of,
-            "subject": self.subject.record(),
+            "subject": {name: getattr(self.subject, name) for name in ("name", "folder", "weights", "version")},
             "material": self.material,
             "protocol": self.protocol,
             "figures": self.figures,

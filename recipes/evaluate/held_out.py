@@ -31,17 +31,11 @@ def held_out_scenes(count: int) -> list[Scene]:
 
 @dataclass(frozen=True)
 class Clips:
-    """Clips in memory.
+    """Clips in memory."""
 
-    Attributes:
-        pixels: (n, 3, t, h, w) uint8.
-        made: how they were made.
-        scenes: what they show, where that is known; their captions are the prompts.
-    """
-
-    pixels: Tensor
-    made: str
-    scenes: tuple[Scene, ...] = ()
+    pixels: Tensor  # (n, 3, t, h, w) uint8
+    made: str  # how
+    scenes: tuple[Scene, ...] = ()  # what they show, where that is known; their captions are the prompts
 
     @property
     def told(self) -> str:
@@ -102,12 +96,7 @@ def drawn_sounds(count: int, *, sample_rate: int) -> Material:
 
 @dataclass(frozen=True)
 class Files:
-    """Files that may be measured.
-
-    Attributes:
-        paths: of them.
-        why: they may.
-    """
+    """Files that may be measured, and why they may."""
 
     paths: tuple[Path, ...]
     why: str

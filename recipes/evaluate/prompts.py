@@ -74,7 +74,10 @@ def evaluate_prompts(
         batch = scenes[start : start + batch_size]
         output = pipe([s.caption for s in batch], upscale=False, generator=generator, **sampling)
         assert output.audio is not None, "text to video makes sound"
-        sharp = _sharpened(pipe, output.codes["low"], batch, generator) if upscale else None
+        sharp = None
+        if upscale:  # of the same codes, so that both judgements are of the same films
+            codes = pipe.upscale_codes(output.codes["low"], prompts=[s.caption for s in batch], generator=generator)
+            sharp = pipe.upscaler.decode(codes).float().cpu()
         for i, scene in enumerate(batch):
             sound = output.audio[i]
             rows["generated"].append(judge(scene, output.frames[i], sound, output.sample_rate))
@@ -95,12 +98,6 @@ def evaluate_prompts(
     )
     figures = {name: percent_right(judged) for name, judged in rows.items() if judged}
     return Result("prompts", subject, material, PROTOCOL, {"seconds_per_film": round(spent_s / prompts, 2)} | figures)
-
-
-def _sharpened(pipe: CinePoetPipeline, low: Tensor, batch: list[Scene], generator: torch.Generator) -> Tensor:
-    """Super-resolution of codes that are already there, so that both judgements are of the same films."""
-    codes = pipe.upscale_codes(low, prompts=[s.caption for s in batch], generator=generator)
-    return pipe.upscaler.decode(codes).float().cpu()
 
 
 def _truth(

@@ -43,25 +43,7 @@ def measure_speech(
     sheet: Path | None = None,
     device: str | torch.device = "cpu",
 ) -> Result:
-    """The figures of ``evaluate_audio`` and how many digits are understood.
-
-    Args:
-        subject: who it is.
-        tokenizer: an ``AudioTokenizer``.
-        strings: at the tokenizer's rate, with other names each.
-        classifier: trained on originals.
-        whose: strings they are.
-        embedding: for the Fréchet audio distance, or None.
-        sheet: PNG for spectrograms, or None.
-        device: where the tokenizer is.
-
-    Returns:
-        As ``evaluate_audio``; every row of ``levels`` has ``digit_accuracy`` and ``intelligibility`` too (the latter
-        absent where no original is understood), and ``originals`` has the accuracy on the originals.
-
-    Raises:
-        ValueError: if there are no strings.
-    """
+    """The figures of ``evaluate_audio``, and how many of the digits in strings of different names are understood."""
     by_name = {string.name: string for string in strings}
     right: dict[int, list[bool]] = {}
 
@@ -83,7 +65,7 @@ def measure_speech(
     share = {levels: sum(answers) / len(answers) for levels, answers in right.items()}
     for row in result.figures["levels"]:
         row["digit_accuracy"] = round(share[row["levels"]], 4)
-        if share[0]:
+        if share[0]:  # absent where no original is understood
             row["intelligibility"] = round(share[row["levels"]] / share[0], 4)
     originals = {"digit_accuracy": round(share[0], 4), "recordings": len(right[0])}
     return dataclasses.replace(result, of="speech", figures=result.figures | {"originals": originals})

@@ -25,7 +25,7 @@ from mmtok.media.resize import resized
 from mmtok.metrics.table import TABLE, Metrics, make_metrics
 from mmtok.metrics.visual import seam_ratio
 from recipes.corpora.shapes import Scene
-from recipes.evaluate.analyzers import judge
+from recipes.evaluate.analyzers import judge, percent_right
 from recipes.evaluate.contract import Material, Result, Subject, evaluate
 from recipes.evaluate.held_out import Clips
 from recipes.figures.comparison import write_comparison
@@ -39,7 +39,6 @@ METHODS = ("bicubic", "lanczos", "bicubic_of_tokens", "ours", "ceiling")
 STARTS = ("bicubic", "bicubic_of_tokens")  # from which the way to the ceiling is measured
 SHOWN = ("bicubic", "ours", "ceiling", "original")  # columns of the sheet
 ROWS_SHOWN = 4  # of each set
-ATTRIBUTES = ("colour", "shape", "motion")
 
 PROTOCOL = {
     "methods": "bicubic and lanczos enlarge the shrunk clip itself, bicubic_of_tokens what its tokens decode to; ours "
@@ -63,15 +62,15 @@ def lanczos(video: Tensor, size: tuple[int, int]) -> Tensor:
 
 def _closed(figures: dict[str, Figures], ours: Figures) -> dict[str, Figures]:
     """Share of the way from each kind of bicubic to the ceiling, in per cent; None where the ceiling is no better."""
-    out: dict[str, Figures] = {start: {} for start in STARTS}
-    distances = [name for name, row in TABLE.rows().items() if row.better == "lower"]
-    for start, shares in out.items():
-        for name, value in ours.items():
-            if name in distances:
-                low, high = figures[start].get(name), figures["ceiling"].get(name)
-                told = value is not None and low is not None and high is not None and low > high
-                shares[name] = round(100 * (low - value) / (low - high), 1) if told else None  # type: ignore[operator]
-    return out
+    distances = {name for name, row in TABLE.rows().items() if row.better == "lower"}
+
+    def share(start: str, name: str) -> float | None:
+        low, value, high = (its.get(name) for its in (figures[start], ours, figures["ceiling"]))
+        if low is None or value is None or high is None or low <= high:
+            return None
+        return round(100 * (low - value) / (low - high), 1)
+
+    return {start: {name: share(start, name) for name in ours if name in distances} for start in STARTS}
 
 
 @torch.inference_mode()
@@ -164,13 +163,11 @@ class _Run:
         self.spent_s += time.monotonic() - begun
         return self.pipe.upscaler.decode(codes, num_frames=frames).float().cpu()
 
-    def _evaluate(self, again: Any, metrics: Metrics, title: str) -> Result:
+    def _evaluate(self, again: Any, metrics: Metrics, title: str) -> tuple[Result, dict[str, float]]:
         self.generator, self.spent_s = torch.Generator().manual_seed(self.seed), 0.0
         material = Material(self.clips.told, self.clips.batches(self.batch_size, title))
-        return evaluate("superres", dataclasses.replace(self.subject, again=again), material, metrics)
-
-    def _seconds(self) -> float:
-        return round(self.spent_s / len(self.clips.pixels), 2)
+        result = evaluate("superres", dataclasses.replace(self.subject, again=again), material, metrics)
+        return result, {"seconds_per_clip": round(self.spent_s / len(self.clips.pixels), 2)}
 
     def ours_alone(self, passes: tuple[Pass, ...], metrics: Metrics, title: str) -> dict[str, Any]:
         """Our figures at one number of steps."""
@@ -180,8 +177,8 @@ class _Run:
             low = self.pipe.upscaler.encode(resized(video, passes[0].low))
             return video, {"ours": self._ours(low, scenes, passes, video.shape[2])}
 
-        figures = self._evaluate(again, metrics, title).figures["ours"]
-        return figures | {"seconds_per_clip": self._seconds()}
+        result, seconds = self._evaluate(again, metrics, title)
+        return result.figures["ours"] | seconds
 
     def all_methods(
         self, passes: tuple[Pass, ...], metrics: Metrics, columns: dict[str, list[Tensor]], title: str
@@ -211,19 +208,12 @@ class _Run:
                 rows += list(pictures[: full - len(rows), :, frames // 2])
             return video, made
 
-        measured = self._evaluate(again, metrics, title)
-        out: dict[str, Any] = {
-            "material": measured.material,
-            "protocol": measured.protocol,
-            "methods": measured.figures,
-            "closed_share_percent": _closed(measured.figures, measured.figures["ours"]),
-            "seconds_per_clip": self._seconds(),
-        }
+        measured, seconds = self._evaluate(again, metrics, title)
+        methods = measured.figures
+        out: dict[str, Any] = {"material": measured.material, "protocol": measured.protocol, "methods": methods}
+        out |= {"closed_share_percent": _closed(methods, methods["ours"]), **seconds}
         if right:
-            out["text_following_percent"] = {
-                name: {a: round(100 * sum(row[a] for row in rows) / len(rows), 1) for a in ATTRIBUTES}
-                for name, rows in right.items()
-            }
+            out["text_following_percent"] = {name: percent_right(rows) for name, rows in right.items()}
         return out
 
 

@@ -59,10 +59,6 @@ class _Done:
 Measure = Callable[..., _Done]
 
 
-def _share(values: list[bool]) -> float:
-    return round(100 * sum(values) / len(values), 1)
-
-
 def _psnr(wrong: Tensor) -> float:
     """dB of squared differences of values in [-1, 1]."""
     return 10 * math.log10(4 / max(float(wrong.mean()), 1e-10))
@@ -79,10 +75,8 @@ def _hear(pipe: CinePoetPipeline, batch: _Batch, *, task: str, captioned: bool =
 
 def _see(pipe: CinePoetPipeline, batch: _Batch, *, task: str, **sampling: Any) -> _Done:
     made = pipe(audio=batch.audio, task=task, upscale=False, **sampling)
-    seen = [read_video(film) for film in made.frames]
-    figures = [
-        {"shape": float(reading.shape == scene.shape)} for reading, scene in zip(seen, batch.scenes, strict=True)
-    ]
+    seen = [read_video(film).shape for film in made.frames]
+    figures = [{"shape": float(shape == scene.shape)} for shape, scene in zip(seen, batch.scenes, strict=True)]
     return _Done(figures, batch.audio, made.frames)
 
 
@@ -102,14 +96,8 @@ def _go_on(pipe: CinePoetPipeline, batch: _Batch, *, task: str, **sampling: Any)
 def _paint(pipe: CinePoetPipeline, batch: _Batch, *, task: str, mask: str, **sampling: Any) -> _Done:
     prompts = [scene.caption for scene in batch.scenes]
     made = pipe(prompts, video=batch.video, mask=mask, task=task, upscale=False, sound=False, **sampling)
-    seen = make_mask(
-        mask,
-        TASKS[task].masks,
-        batch.video,
-        given_size=(batch.video.shape[-2], batch.video.shape[-1]),
-        fit=lambda hidden: hidden,
-        stride=pipe.visual.stride,
-    )
+    size, stride = (batch.video.shape[-2], batch.video.shape[-1]), pipe.visual.stride
+    seen = make_mask(mask, TASKS[task].masks, batch.video, given_size=size, fit=lambda hidden: hidden, stride=stride)
     hidden = ~seen.known
     out = []
     for film, fill, truth in zip(made.frames, seen.video, batch.video, strict=True):
@@ -120,10 +108,8 @@ def _paint(pipe: CinePoetPipeline, batch: _Batch, *, task: str, mask: str, **sam
 
 def _stylize(pipe: CinePoetPipeline, batch: _Batch, *, task: str, **sampling: Any) -> _Done:
     """The same scene in the next colour."""
-    names = list(COLOURS)
-    wanted = [
-        dataclasses.replace(scene, colour=names[(names.index(scene.colour) + 1) % len(names)]) for scene in batch.scenes
-    ]
+    following = dict(zip(COLOURS, [*list(COLOURS)[1:], *COLOURS], strict=False))
+    wanted = [dataclasses.replace(scene, colour=following[scene.colour]) for scene in batch.scenes]
     prompts = [scene.caption for scene in wanted]
     made = pipe(prompts, video=batch.video, task=task, upscale=False, sound=False, **sampling)
     seen = [read_video(film) for film in made.frames]
@@ -170,7 +156,7 @@ def _row(figures: list[Figures]) -> dict[str, float]:
         elif name.endswith("_db"):
             out[name] = round(sum(values) / len(values), 2)
         else:
-            out[name] = _share([value == 1 for value in values])
+            out[name] = round(100 * sum(value == 1 for value in values) / len(values), 1)
     return out
 
 

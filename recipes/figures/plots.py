@@ -14,19 +14,12 @@ from mmtok.metrics.table import title_of
 
 @dataclass(frozen=True)
 class Curve:
-    """A line of a panel.
+    """A line of a panel."""
 
-    Attributes:
-        x: places; none for a level over the whole width.
-        y: values.
-        label: in the legend, "" to leave it out.
-        style: of matplotlib's ``plot``, such as ``{"marker": "o"}``.
-    """
-
-    x: Sequence[float]
+    x: Sequence[float]  # places; none for a level over the whole width
     y: Sequence[float]
-    label: str = ""
-    style: Mapping[str, Any] = field(default_factory=dict)
+    label: str = ""  # in the legend, "" to leave it out
+    style: Mapping[str, Any] = field(default_factory=dict)  # of matplotlib's ``plot``, such as {"marker": "o"}
 
 
 def plot_panels(

@@ -94,10 +94,12 @@ def check_outputs(outputs: dict[str, tuple[Path, tuple[str, ...]]], inputs: list
         require_writable(path, suffixes)
 
 
-def check_folder(path: Path) -> None:
-    """Create a folder and make sure that files can be written there."""
+def check_folder(path: Path | None) -> None:
+    """Create a folder and make sure that files can be written there; None is nowhere, which does."""
     import tempfile
 
+    if path is None:
+        return
     try:
         path.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=path):

@@ -28,8 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measure and print."""
-    if args.out is not None:
-        check_folder(args.out)
+    check_folder(args.out)
     from recipes.evaluate.contract import subject_named
     from recipes.evaluate.prompts import evaluate_prompts
 

@@ -26,8 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Measure and print."""
     check_media(args)
-    if args.out is not None:
-        check_folder(args.out)
+    check_folder(args.out)
     from mmtok.visual.holistic import is_holistic
     from recipes.corpora.folder import MediaFolder
     from recipes.evaluate.contract import subject_named

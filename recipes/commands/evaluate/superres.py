@@ -43,8 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Measure and print."""
     check_media(args)
-    if args.out is not None:
-        check_folder(args.out)
+    check_folder(args.out)
     from recipes.evaluate.backbones import load_backbones
     from recipes.evaluate.contract import subject_named
     from recipes.evaluate.held_out import drawn_clips, film_clips, kept_out

@@ -26,19 +26,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measure and print."""
-    if args.out is not None:
-        check_folder(args.out)
+    check_folder(args.out)
     from recipes.evaluate.contract import subject_named
     from recipes.evaluate.tasks import evaluate_tasks
 
     pipe = pipeline_of(args)
-    result = evaluate_tasks(
-        subject_named(args.model),
-        pipe,
-        scenes=args.scenes,
-        seed=args.seed,
-        batch_size=args.batch_size,
-        folder=args.out,
-    )
+    options = {"scenes": args.scenes, "seed": args.seed, "batch_size": args.batch_size}
+    result = evaluate_tasks(subject_named(args.model), pipe, folder=args.out, **options)
     result.tell(args.out)
     return 0

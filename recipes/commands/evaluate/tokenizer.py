@@ -66,8 +66,7 @@ def _levels(text: str) -> tuple[int, ...]:
 def run(args: argparse.Namespace) -> int:
     """Measure and print."""
     check_media(args)
-    if args.out is not None:
-        check_folder(args.out)
+    check_folder(args.out)
     if args.baseline:
         return _baseline(args)
     from recipes.bundle.named import load_tokenizers

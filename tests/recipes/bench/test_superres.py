@@ -17,7 +17,7 @@ def test_superres_cases_are_measured_and_published_sizes_want_a_gpu(tmp_path, ca
 
     rows = [measured("windows", case) for case in (*superres_bench.AXES, "full")]
     assert [row["tokens a window"] for row in rows] == [64, 64, 128, 128] and all(row["us a token"] > 0 for row in rows)
-    superres_bench.draw(rows, tmp_path / "plot.png")
+    superres_bench.plot_windows(rows, tmp_path / "plot.png")
     assert (tmp_path / "plot.png").stat().st_size > 1000
     logits = []
     monkeypatch.setattr("superres.model.SuperResTransformer.compile_layers", lambda self: True)  # half a minute
