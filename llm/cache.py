@@ -69,11 +69,7 @@ class KVCache:
         return all_keys.narrow(2, 0, stop), all_values.narrow(2, 0, stop)
 
     def advance(self, n: int) -> None:
-        """Count ``n`` places as written.
-
-        Args:
-            n: places that every layer has appended.
-        """
+        """Count ``n`` places, which every layer has appended, as written."""
         self.position += n
 
     def reset(self, position: int = 0) -> None:
@@ -90,14 +86,7 @@ class KVCache:
         self.position = position
 
     def fork(self, times: int = 1) -> KVCache:
-        """An independent copy, each sequence repeated ``times`` (several continuations of one prefix).
-
-        Args:
-            times: copies of every sequence, next to each other.
-
-        Returns:
-            A cache of batch ``b * times`` at the same position.
-        """
+        """An independent copy for b * times, each sequence ``times`` times next to each other, at the same position."""
         layers, batch_size, heads, length, head_dim = self.keys.shape
         out = KVCache(
             num_layers=layers,

@@ -116,11 +116,7 @@ def larp_ar_config(size: str, **changes: Any) -> LarpARConfig:
 
 
 class LarpAttention(nn.Module):
-    """Causal attention with grouped key-value heads in one fused projection.
-
-    Args:
-        config: sizes.
-    """
+    """Causal attention with grouped key-value heads in one fused projection."""
 
     def __init__(self, config: LarpARConfig):
         super().__init__()
@@ -156,11 +152,7 @@ class LarpAttention(nn.Module):
 
 
 class LarpFeedForward(nn.Module):
-    """SwiGLU.
-
-    Args:
-        config: sizes.
-    """
+    """SwiGLU."""
 
     def __init__(self, config: LarpARConfig):
         super().__init__()
@@ -169,14 +161,7 @@ class LarpFeedForward(nn.Module):
         self.w2 = Linear(config.hidden_dim, config.dim, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Transform each place.
-
-        Args:
-            x: (b, n, d).
-
-        Returns:
-            (b, n, d).
-        """
+        """Transform each place: (b, n, d) to (b, n, d)."""
         return self.w2(F.silu(self.w1(x)) * self.w3(x))  # type: ignore[no-any-return]
 
 

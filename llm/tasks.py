@@ -231,17 +231,7 @@ def nearest_task(names: Sequence[str], known: Collection[str]) -> str:
 
 
 def find_task(name: str) -> Task:
-    """The row of a task.
-
-    Args:
-        name: a key of ``TASKS``.
-
-    Returns:
-        The row.
-
-    Raises:
-        ValueError: for an unknown name, with the known ones.
-    """
+    """The row of a task in ``TASKS``; ValueError for an unknown name, with the known ones."""
     if name not in TASKS:
         raise ValueError(f"unknown task {name!r}; known: {', '.join(TASKS)}")
     return TASKS[name]

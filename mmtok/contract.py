@@ -158,38 +158,17 @@ class TextEncoder(Protocol):
 
 
 def needs_size(tokenizer: Any) -> bool:
-    """Whether codes do not tell the size of their clip.
-
-    Args:
-        tokenizer: a ``VisualTokenizer``.
-
-    Returns:
-        True for tokenizers without a grid.
-    """
+    """Whether codes do not tell the size of their clip: True for tokenizers without a grid."""
     return isinstance(tokenizer, NeedsSize) and tokenizer.needs_size
 
 
 def family_name(tokenizer: Any) -> str:
-    """What kind of tokenizer it is.
-
-    Args:
-        tokenizer: any.
-
-    Returns:
-        Its ``family``, a key of ``mmtok.table.FAMILIES``, or the name of its class where it has none.
-    """
+    """Its ``family``, a key of ``mmtok.table.FAMILIES``, or the name of its class where it has none."""
     return str(getattr(tokenizer, "family", type(tokenizer).__name__))
 
 
 def declared_sizes(tokenizer: Any) -> dict[str, Any]:
-    """The numbers that say which codes a tokenizer makes.
-
-    Args:
-        tokenizer: a ``VisualTokenizer`` or ``AudioTokenizer``.
-
-    Returns:
-        Plain values, as JSON holds them, of what its kind declares.
-    """
+    """The numbers that say which codes a visual or audio tokenizer makes, plain values as JSON holds them."""
     names = ("codebook_size", "num_codebooks", "stride", "fps", "sample_rate", "hop_length")
     sizes = {name: getattr(tokenizer, name) for name in names if hasattr(tokenizer, name)}
     return {name: list(value) if isinstance(value, tuple) else value for name, value in sizes.items()}

@@ -145,17 +145,7 @@ class Vocabulary:
         return Block(start, start + self.audio_levels * self.audio_codes)
 
     def audio_level(self, level: int) -> Block:
-        """Ids of one residual level.
-
-        Args:
-            level: from 0.
-
-        Returns:
-            The block.
-
-        Raises:
-            ValueError: if there is no such level.
-        """
+        """Ids of one residual level, from 0; ValueError if there is no such level."""
         if not 0 <= level < self.audio_levels:
             raise ValueError(f"audio level must lie in [0, {self.audio_levels}), got {level}")
         start = self.audio.start + level * self.audio_codes
@@ -187,17 +177,7 @@ class Vocabulary:
         return SPECIAL_IDS["<eos>"]
 
     def special_id(self, name: str) -> int:
-        """The id of a marker such as ``"<bov_o>"``.
-
-        Args:
-            name: a key of ``SPECIAL_IDS``.
-
-        Returns:
-            The id.
-
-        Raises:
-            ValueError: for an unknown name, with the known ones.
-        """
+        """The id of a marker such as ``"<bov_o>"``; ValueError for an unknown one, with the known ones."""
         if name not in SPECIAL_IDS:
             raise ValueError(f"unknown special token {name!r}; known: {', '.join(SPECIAL_IDS)}")
         return SPECIAL_IDS[name]
@@ -223,17 +203,7 @@ class Vocabulary:
         return ids[index]
 
     def task_id(self, task: str) -> int:
-        """The id of a task value.
-
-        Args:
-            task: a key of ``TASK_IDS``.
-
-        Returns:
-            The id.
-
-        Raises:
-            ValueError: for an unknown task value, with the known ones.
-        """
+        """The id of a task value of ``TASK_IDS``; ValueError for an unknown one, with the known ones."""
         if task not in TASK_IDS:
             raise ValueError(f"unknown task value {task!r}; known: {', '.join(TASK_IDS)}")
         return TASK_IDS[task]
@@ -338,11 +308,7 @@ class Vocabulary:
             )
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values for config.json: the sizes, and the tables of ids for readers of other languages.
-
-        Returns:
-            The table.
-        """
+        """Plain values for config.json: the sizes, and the tables of ids for readers of other languages."""
         families = {name: [ids.start, ids.stop] for name, ids in FAMILY_IDS.items()}
         return {
             **dataclasses.asdict(self),

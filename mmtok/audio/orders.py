@@ -21,14 +21,7 @@ PAD = -1  # stands for no code; ids take <pad>
 
 
 def require_order(order: str) -> None:
-    """Raise unless an order is known.
-
-    Args:
-        order: one of ``ORDERS``.
-
-    Raises:
-        ValueError: with the known ones.
-    """
+    """Raise ValueError, with the known ones, unless an order is one of ``ORDERS``."""
     if order not in ORDERS:
         raise ValueError(f"unknown order of audio codes {order!r}; known: {', '.join(ORDERS)}")
 

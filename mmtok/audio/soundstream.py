@@ -98,13 +98,7 @@ class SoundStreamOutput:
 
 
 class ResidualUnit(nn.Module):
-    """A dilated convolution and a 1x1 convolution around a skip (figure 3 of the paper).
-
-    Args:
-        channels: width.
-        kernel_size: taps of the first convolution.
-        dilation: distance of its taps.
-    """
+    """A dilated convolution and a 1x1 convolution around a skip (figure 3 of the paper)."""
 
     def __init__(self, *, channels: int, kernel_size: int, dilation: int):
         super().__init__()
@@ -112,14 +106,7 @@ class ResidualUnit(nn.Module):
         self.mix = CausalConv1d(channels, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Refine.
-
-        Args:
-            x: (b, c, t).
-
-        Returns:
-            (b, c, t).
-        """
+        """Refine: (b, c, t) to (b, c, t)."""
         return x + self.mix(F.elu(self.wide(F.elu(x))))
 
 
@@ -349,11 +336,7 @@ class SoundStream(nn.Module):
             return self.decoder[-last:](x.to(own)).float()
 
     def code_vectors(self) -> list[Tensor]:
-        """What the codes mean, level by level.
-
-        Returns:
-            One (codebook_size, dim) tensor a level.
-        """
+        """What the codes mean, level by level: one (codebook_size, dim) tensor a level."""
         return [level.get_buffer("codes").clone() for level in self.quantizer.levels]
 
     def save_pretrained(self, folder: str | Path, *, dtype: torch.dtype | None = None) -> None:

@@ -21,13 +21,7 @@ _FLOOR = 1e-5
 
 
 class SpectralBlock(nn.Module):
-    """A depthwise convolution over time and two dense layers around a skip (ConvNeXt, arXiv 2201.03545, causal).
-
-    Args:
-        width: of its vectors.
-        hidden_dim: between the dense layers.
-        kernel_size: frames that the convolution reads.
-    """
+    """A depthwise convolution over time and two dense layers around a skip (ConvNeXt, arXiv 2201.03545, causal)."""
 
     def __init__(self, width: int, *, hidden_dim: int, kernel_size: int):
         super().__init__()
@@ -38,14 +32,7 @@ class SpectralBlock(nn.Module):
         self.scale = nn.Parameter(torch.full((width,), 0.3))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Refine.
-
-        Args:
-            x: (b, t, c).
-
-        Returns:
-            (b, t, c).
-        """
+        """Refine: (b, t, c) to (b, t, c)."""
         y = self.norm(self.time(x.transpose(1, 2)).transpose(1, 2))
         return x + self.scale * self.mix(F.gelu(self.wide(y)))
 

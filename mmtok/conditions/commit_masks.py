@@ -241,14 +241,7 @@ def hide(
 
 
 def require_part(hidden: Tensor) -> None:
-    """Raise unless a mask hides a part, that is neither everything nor nothing.
-
-    Args:
-        hidden: bool, True where a pixel is hidden.
-
-    Raises:
-        ValueError: if it hides everything or nothing.
-    """
+    """Raise ValueError unless a bool mask, True where a pixel is hidden, hides neither everything nor nothing."""
     if bool(hidden.all()) or not bool(hidden.any()):
         raise ValueError(f"the mask hides {'everything' if bool(hidden.any()) else 'nothing'}")
 

@@ -21,14 +21,7 @@ IMAGE_SUFFIXES = (".png",)
 
 
 def to_signed(pixels: Tensor) -> Tensor:
-    """8-bit pixels as floats in [-1, 1]: 0 becomes -1, 255 becomes 1.
-
-    Args:
-        pixels: uint8 tensor of any shape.
-
-    Returns:
-        float32 tensor of the same shape.
-    """
+    """8-bit pixels of any shape as float32 in [-1, 1]: 0 becomes -1, 255 becomes 1."""
     return pixels.float().div_(127.5).sub_(1.0)
 
 

@@ -35,14 +35,7 @@ class LfqLosses:
 
 
 def quantize_signs(latents: Tensor) -> Tensor:
-    """The sign of every channel, +1 where positive and -1 elsewhere, with the gradient of the identity.
-
-    Args:
-        latents: any shape.
-
-    Returns:
-        The same shape, float32, exactly +-1.
-    """
+    """The sign of every channel in float32, +1 where positive and -1 elsewhere, with the gradient of the identity."""
     latents = latents.float()
     return _StraightThroughSign.apply(latents)  # type: ignore[no-any-return]
 

@@ -70,14 +70,7 @@ def published_config(size: str) -> dict[str, Any]:
 
 
 def empty_encoder(values: dict[str, Any]) -> Any:
-    """transformers' ``T5EncoderModel`` on the meta device: shapes without memory.
-
-    Args:
-        values: of config.json.
-
-    Returns:
-        The model.
-    """
+    """transformers' ``T5EncoderModel`` of a config.json on the meta device: shapes without memory."""
     from transformers.models.t5.configuration_t5 import T5Config
     from transformers.models.t5.modeling_t5 import T5EncoderModel
 
@@ -258,14 +251,7 @@ def _encoder_tensors(folder: Path, dtype: torch.dtype) -> dict[str, Tensor]:
 
 
 def is_encoder_weight(name: str) -> bool:
-    """Whether a weight of a T5 is the encoder's.
-
-    Args:
-        name: in a published file.
-
-    Returns:
-        False for the decoder's and the output head.
-    """
+    """Whether a weight of a published T5 is the encoder's, and not the decoder's or the output head's."""
     return name == "shared.weight" or name.startswith("encoder.")
 
 
@@ -420,14 +406,7 @@ class T5TextEncoder(nn.Module):
             write_atomically(folder / name, content)
 
     def train(self, mode: bool = True) -> T5TextEncoder:
-        """Stay in evaluation mode: the encoder is frozen, also inside a model that trains.
-
-        Args:
-            mode: accepted because parents call it; a frozen encoder has one mode.
-
-        Returns:
-            self.
-        """
+        """Stay in evaluation mode, also inside a model that trains; parents call it with any ``mode``."""
         del mode
         return super().train(False)
 

@@ -94,12 +94,7 @@ def _norm(channels: int) -> VideoGroupNorm:
 
 
 class ResBlock(nn.Module):
-    """Norm, swish, factorised convolution, twice, beside the identity (or a pointwise convolution).
-
-    Args:
-        in_channels: channels read.
-        out_channels: channels written.
-    """
+    """Norm, swish, factorised convolution, twice, beside the identity (or a pointwise convolution)."""
 
     def __init__(self, in_channels: int, out_channels: int):
         super().__init__()
@@ -110,14 +105,7 @@ class ResBlock(nn.Module):
             self.nin_shortcut = _conv(in_channels, out_channels, (1, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Refine the features.
-
-        Args:
-            x: (b, c_in, t, h, w).
-
-        Returns:
-            (b, c_out, t, h, w).
-        """
+        """Refine the features: (b, c_in, t, h, w) to (b, c_out, t, h, w)."""
         y = self.conv1(F.silu(self.norm1(x)))
         return self.nin_shortcut(x) + self.conv2(F.silu(self.norm2(y)))
 
@@ -137,14 +125,7 @@ class Attention(nn.Module):
         self.over_time = over_time
 
     def forward(self, x: Tensor) -> Tensor:
-        """Mix places.
-
-        Args:
-            x: (b, c, t, h, w).
-
-        Returns:
-            (b, c, t, h, w).
-        """
+        """Mix places: (b, c, t, h, w) to (b, c, t, h, w)."""
         b, _, t, h, w = x.shape
         y = self.norm(x)
         fold = "b c t h w -> (b h w) t c" if self.over_time else "b c t h w -> (b t) (h w) c"
@@ -178,14 +159,7 @@ class Downsample(nn.Module):
         self.time, self.space = time, space
 
     def forward(self, x: Tensor) -> Tensor:
-        """Reduce.
-
-        Args:
-            x: (b, c, t, h, w).
-
-        Returns:
-            (b, c, (t - 1) / 2 + 1, h / 2, w / 2), an axis that is not halved as it was.
-        """
+        """Reduce: (b, c, t, h, w) to (b, c, (t - 1) / 2 + 1, h / 2, w / 2), an axis that is not halved as it was."""
         if self.space:
             mean = (x[..., ::2, ::2] + x[..., 1::2, ::2] + x[..., ::2, 1::2] + x[..., 1::2, 1::2]) / 4
             x = self.conv1(F.pad(x, (0, 1, 0, 1))) + mean
@@ -215,14 +189,7 @@ class Upsample(nn.Module):
         self.time, self.space = time, space
 
     def forward(self, x: Tensor) -> Tensor:
-        """Enlarge.
-
-        Args:
-            x: (b, c, t, h, w).
-
-        Returns:
-            (b, c, 2 t - 1, 2 h, 2 w), an axis that is not doubled as it was.
-        """
+        """Enlarge: (b, c, t, h, w) to (b, c, 2 t - 1, 2 h, 2 w), an axis that is not doubled as it was."""
         if self.time:
             x = x.repeat_interleave(2, dim=2)[:, :, 1 if is_first(self) else 0 :]
             x = self.conv1(x) + x
@@ -233,11 +200,7 @@ class Upsample(nn.Module):
 
 
 class Middle(nn.Module):
-    """Residual block, attention over space, attention over time, residual block.
-
-    Args:
-        channels: width.
-    """
+    """Residual block, attention over space, attention over time, residual block."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -246,27 +209,12 @@ class Middle(nn.Module):
         self.block_2 = ResBlock(channels, channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Refine the features.
-
-        Args:
-            x: (b, c, t, h, w).
-
-        Returns:
-            (b, c, t, h, w).
-        """
+        """Refine the features: (b, c, t, h, w) to (b, c, t, h, w)."""
         return self.block_2(self.attn_1(self.block_1(x)))
 
 
 class Level(nn.Module):
-    """Residual blocks of one width, then the step to the next level where there is one.
-
-    Args:
-        in_channels: channels read.
-        width: channels written.
-        num_blocks: residual blocks.
-        downsample: the encoder's step behind them, or None.
-        upsample: the decoder's step behind them, or None.
-    """
+    """Residual blocks of one width, then the step to the next level where there is one."""
 
     def __init__(
         self,
@@ -282,14 +230,7 @@ class Level(nn.Module):
         self.downsample, self.upsample = downsample, upsample
 
     def forward(self, x: Tensor) -> Tensor:
-        """Refine, then resize.
-
-        Args:
-            x: (b, c, t, h, w).
-
-        Returns:
-            (b, width, t', h', w').
-        """
+        """Refine, then resize: (b, c, t, h, w) to (b, width, t', h', w')."""
         for block in self.block:
             x = block(x)
         for step in (self.downsample, self.upsample):
@@ -299,12 +240,7 @@ class Level(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Patched pixels to the width before the quantiser.
-
-    Args:
-        params: the network's sizes.
-        in_channels: channels after the patch.
-    """
+    """Patched pixels to the width before the quantiser."""
 
     def __init__(self, params: CosmosParams, in_channels: int):
         super().__init__()
@@ -321,14 +257,7 @@ class Encoder(nn.Module):
         self.conv_out = _factorized(widths[-1], params.z_channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Encode.
-
-        Args:
-            x: (b, c, t, h, w) after the patch.
-
-        Returns:
-            (b, z_channels, t', h', w').
-        """
+        """Encode: (b, c, t, h, w) after the patch to (b, z_channels, t', h', w')."""
         x = self.conv_in(x)
         for level in self.down:
             x = level(x)
@@ -336,12 +265,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """The width behind the quantiser to patched pixels.
-
-    Args:
-        params: the network's sizes.
-        out_channels: channels before the inverse patch.
-    """
+    """The width behind the quantiser to patched pixels."""
 
     def __init__(self, params: CosmosParams, out_channels: int):
         super().__init__()
@@ -358,14 +282,7 @@ class Decoder(nn.Module):
         self.conv_out = _factorized(widths[0], out_channels)
 
     def forward(self, z: Tensor) -> Tensor:
-        """Decode.
-
-        Args:
-            z: (b, z_channels, t, h, w).
-
-        Returns:
-            (b, c, t', h', w') before the inverse patch.
-        """
+        """Decode: (b, z_channels, t, h, w) to (b, c, t', h', w') before the inverse patch."""
         x = self.mid(self.conv_in(z))
         for level in reversed(self.up):
             x = level(x)
@@ -396,26 +313,12 @@ class CosmosDV(FsqGridTokenizer):
         self.post_quant_conv = _conv(len(params.levels), params.z_channels, (1, 1, 1))
 
     def encode_latents(self, video: Tensor) -> Tensor:
-        """See ``FsqGridTokenizer``.
-
-        Args:
-            video: (b, 3, t, h, w) in [-1, 1].
-
-        Returns:
-            Latents (b, d, t', h', w').
-        """
+        """See ``FsqGridTokenizer``: (b, 3, t, h, w) in [-1, 1] to latents (b, d, t', h', w')."""
         x = self.to_network(self.patch(video))
         return self.quant_conv(self.encoder(x)).float()
 
     def decode_latents(self, values: Tensor) -> Tensor:
-        """See ``FsqGridTokenizer``.
-
-        Args:
-            values: (b, d, t, h, w) quantised.
-
-        Returns:
-            Video (b, 3, t', h', w').
-        """
+        """See ``FsqGridTokenizer``: (b, d, t, h, w) quantised to video (b, 3, t', h', w')."""
         values = self.to_network(values)
         return self.patch.inverse(self.decoder(self.post_quant_conv(values))).float()
 

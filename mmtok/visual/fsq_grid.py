@@ -21,58 +21,23 @@ class FsqGridTokenizer(GridTokenizer):
     levels: tuple[int, ...]
 
     def encode_latents(self, video: Tensor) -> Tensor:
-        """Latents before the quantiser.
-
-        Args:
-            video: (b, 3, t, h, w) in [-1, 1].
-
-        Returns:
-            (b, d, t', h', w') float32.
-        """
+        """Latents before the quantiser: (b, 3, t, h, w) in [-1, 1] to (b, d, t', h', w') float32."""
         raise NotImplementedError
 
     def decode_latents(self, values: Tensor) -> Tensor:
-        """Pixels from quantised latents, not clamped and with gradients.
-
-        Args:
-            values: (b, d, t, h, w) multiples of 1 / (L // 2).
-
-        Returns:
-            (b, 3, 1 + (t - 1) * stride_t, h * stride_h, w * stride_w) float32.
-        """
+        """Quantised latents (b, d, t, h, w), multiples of 1 / (L // 2), to video, not clamped and with gradients."""
         raise NotImplementedError
 
     def forward(self, video: Tensor) -> tuple[Tensor, Tensor]:
-        """Encode and decode with gradients through the rounding.
-
-        Args:
-            video: (b, 3, t, h, w) in [-1, 1].
-
-        Returns:
-            The reconstruction (b, 3, t, h, w), not clamped, and the latents (b, d, t', h', w').
-        """
+        """The reconstruction, not clamped, with gradients through the rounding, and the latents (b, d, t', h', w')."""
         self.grid(*video.shape[2:])
         latents = self.encode_latents(video)
         return self.decode_latents(fsq_quantize(latents, self.levels)), latents
 
     def codes_of(self, video: Tensor) -> Tensor:
-        """Codes without checks, see ``GridTokenizer``.
-
-        Args:
-            video: (b, 3, t, h, w) in [-1, 1].
-
-        Returns:
-            (b, 1, t', h', w') int64.
-        """
+        """Codes without checks, see ``GridTokenizer``; (b, 3, t, h, w) in [-1, 1] to (b, 1, t', h', w') int64."""
         return fsq_codes(self.encode_latents(video), self.levels)[:, None]
 
     def video_of(self, codes: Tensor) -> Tensor:
-        """Pixels without checks, see ``GridTokenizer``.
-
-        Args:
-            codes: (b, 1, t, h, w) int64.
-
-        Returns:
-            (b, 3, t', h', w') float32, not clamped.
-        """
+        """Pixels without checks, not clamped, see ``GridTokenizer``."""
         return self.decode_latents(fsq_values(codes[:, 0], self.levels))

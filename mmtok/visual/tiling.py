@@ -99,14 +99,7 @@ class TiledTokenizer:
         return grid
 
     def valid_num_frames(self, num_frames: int) -> int:
-        """Largest clip length that fits.
-
-        Args:
-            num_frames: frames at hand.
-
-        Returns:
-            At most ``num_frames``.
-        """
+        """Largest clip length that fits, at most ``num_frames``."""
         fits: int = self.tokenizer.valid_num_frames(num_frames)
         return fits
 

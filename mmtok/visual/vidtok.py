@@ -70,36 +70,18 @@ class VidTokParams:
 
 
 class ChannelNorm(nn.LayerNorm):
-    """Layer norm over the channels of every place.
-
-    Args:
-        channels: width.
-    """
+    """Layer norm over the channels of every place."""
 
     def __init__(self, channels: int):
         super().__init__(channels, eps=1e-6)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise.
-
-        Args:
-            x: (b, c, t, h, w).
-
-        Returns:
-            The same shape.
-        """
+        """Normalise: (b, c, t, h, w) to the same shape."""
         return super().forward(x.movedim(1, -1)).movedim(-1, 1)  # in the channels-last layout both moves are views
 
 
 class ResBlock(nn.Module):
-    """Norm, swish, convolution, twice, beside the identity (or a pointwise convolution).
-
-    Args:
-        in_channels: channels read.
-        out_channels: channels written.
-        kernel_size: (1, 3, 3) over space, (3, 1, 1) over time, (3, 3, 3) over both.
-        repeat_first: see ``CausalConv3d``.
-    """
+    """Norm, swish, convolution, twice, beside the identity (or a pointwise convolution)."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: tuple[int, int, int], *, repeat_first: bool):
         super().__init__()
@@ -112,24 +94,13 @@ class ResBlock(nn.Module):
             self.nin_shortcut = CausalConv3d(in_channels, out_channels, (1, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Refine the features.
-
-        Args:
-            x: (b, c_in, t, h, w).
-
-        Returns:
-            (b, c_out, t, h, w).
-        """
+        """Refine the features: (b, c_in, t, h, w) to (b, c_out, t, h, w)."""
         y = self.conv1(F.silu(self.norm1(x)))
         return self.nin_shortcut(x) + self.conv2(F.silu(self.norm2(y)))
 
 
 class Attention(nn.Module):
-    """One head over the places of each frame.
-
-    Args:
-        channels: width.
-    """
+    """One head over the places of each frame."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -137,14 +108,7 @@ class Attention(nn.Module):
         self.q, self.k, self.v, self.proj_out = (CausalConv3d(channels, channels, (1, 1, 1)) for _ in range(4))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Mix the places of a frame.
-
-        Args:
-            x: (b, c, t, h, w).
-
-        Returns:
-            (b, c, t, h, w).
-        """
+        """Mix the places of a frame: (b, c, t, h, w) to (b, c, t, h, w)."""
         b, c, t, h, w = x.shape
         y = self.norm(x)
         q, k, v = (p(y).movedim(1, -1).reshape(b * t, 1, h * w, c) for p in (self.q, self.k, self.v))
@@ -153,12 +117,7 @@ class Attention(nn.Module):
 
 
 class Middle(nn.Module):
-    """3-D residual block, attention over space, 3-D residual block.
-
-    Args:
-        channels: width.
-        repeat_first: see ``CausalConv3d``.
-    """
+    """3-D residual block, attention over space, 3-D residual block."""
 
     def __init__(self, channels: int, *, repeat_first: bool):
         super().__init__()
@@ -167,70 +126,36 @@ class Middle(nn.Module):
         self.block_2 = ResBlock(channels, channels, (3, 3, 3), repeat_first=repeat_first)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Refine the features.
-
-        Args:
-            x: (b, c, t, h, w).
-
-        Returns:
-            (b, c, t, h, w).
-        """
+        """Refine the features: (b, c, t, h, w) to (b, c, t, h, w)."""
         return self.block_2(self.attn_1(self.block_1(x)))
 
 
 class SpaceDown(nn.Module):
-    """Halve height and width: a strided convolution, zeros on the right and below.
-
-    Args:
-        channels: width.
-    """
+    """Halve height and width: a strided convolution, zeros on the right and below."""
 
     def __init__(self, channels: int):
         super().__init__()
         self.conv = nn.Conv3d(channels, channels, (1, 3, 3), stride=(1, 2, 2))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Reduce.
-
-        Args:
-            x: (b, c, t, h, w).
-
-        Returns:
-            (b, c, t, h / 2, w / 2).
-        """
+        """Reduce: (b, c, t, h, w) to (b, c, t, h / 2, w / 2)."""
         return self.conv(F.pad(x, (0, 1, 0, 1)))
 
 
 class SpaceUp(nn.Module):
-    """Double height and width: copies, then a convolution.
-
-    Args:
-        channels: width.
-    """
+    """Double height and width: copies, then a convolution."""
 
     def __init__(self, channels: int):
         super().__init__()
         self.conv = CausalConv3d(channels, channels, (1, 3, 3))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Enlarge.
-
-        Args:
-            x: (b, c, t, h, w).
-
-        Returns:
-            (b, c, t, 2 h, 2 w).
-        """
+        """Enlarge: (b, c, t, h, w) to (b, c, t, 2 h, 2 w)."""
         return self.conv(x.repeat_interleave(2, dim=3).repeat_interleave(2, dim=4))
 
 
 class TimeDown(nn.Module):
-    """Halve time: a learned mix of a mean over three frames and a strided convolution.
-
-    Args:
-        channels: width.
-        repeat_first: see ``CausalConv3d``.
-    """
+    """Halve time: a learned mix of a mean over three frames and a strided convolution."""
 
     def __init__(self, channels: int, *, repeat_first: bool):
         super().__init__()
@@ -238,14 +163,7 @@ class TimeDown(nn.Module):
         self.conv = CausalConv3d(channels, channels, (3, 3, 3), stride=(2, 1, 1), repeat_first=repeat_first, past=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Reduce.
-
-        Args:
-            x: (b, c, t, h, w), t even.
-
-        Returns:
-            (b, c, t / 2, h, w).
-        """
+        """Reduce: (b, c, t, h, w), t even, to (b, c, t / 2, h, w)."""
         share = torch.sigmoid(self.mix_factor).to(x.dtype)
         y = with_past(self, x, 1, kernel=3, stride=2, repeat_first=self.conv.repeat_first)
         windows = (y.shape[2] - 3) // 2 + 1
@@ -269,14 +187,7 @@ class TimeUp(nn.Module):
         self.apart = apart
 
     def forward(self, x: Tensor) -> Tensor:
-        """Enlarge.
-
-        Args:
-            x: (b, c, t, h, w).
-
-        Returns:
-            (b, c, 2 t, h, w).
-        """
+        """Enlarge: (b, c, t, h, w) to (b, c, 2 t, h, w)."""
         if not self.apart:
             y = x.repeat_interleave(2, dim=2)
         else:
@@ -304,17 +215,7 @@ def _double_linearly(x: Tensor) -> Tensor:
 
 
 class Level(nn.Module):
-    """Residual blocks of one axis and width, with the step to the next level.
-
-    Args:
-        in_channels: channels read by the first block.
-        width: channels of the others.
-        num_blocks: how many.
-        kernel_size: of their convolutions.
-        repeat_first: see ``CausalConv3d``.
-        downsample: the encoder's step, or None.
-        upsample: the decoder's step, or None.
-    """
+    """Residual blocks of one axis and width, with the step to the next level."""
 
     def __init__(
         self,
@@ -346,11 +247,7 @@ def _run_levels(x: Tensor, space: Level, time: Level) -> Tensor:
 
 
 class Encoder(nn.Module):
-    """Pixels to latents.
-
-    Args:
-        params: the network's sizes.
-    """
+    """Pixels to latents."""
 
     def __init__(self, params: VidTokParams):
         super().__init__()
@@ -370,14 +267,7 @@ class Encoder(nn.Module):
         self.conv_out = CausalConv3d(widths[-1], len(params.levels), (3, 3, 3), repeat_first=first)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Encode.
-
-        Args:
-            x: (b, 3, t, h, w), t a multiple of the temporal stride.
-
-        Returns:
-            (b, d, t', h', w').
-        """
+        """Encode: (b, 3, t, h, w), t a multiple of the temporal stride, to (b, d, t', h', w')."""
         x = self.conv_in(x)
         for space, time in zip(self.down, self.down_temporal, strict=True):
             x = _run_levels(x, space, time)  # type: ignore[arg-type]
@@ -385,11 +275,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Quantised latents to pixels.
-
-    Args:
-        params: the network's sizes.
-    """
+    """Quantised latents to pixels."""
 
     def __init__(self, params: VidTokParams):
         super().__init__()
@@ -411,14 +297,7 @@ class Decoder(nn.Module):
         self.conv_out = CausalConv3d(widths[0], 3, (3, 3, 3), repeat_first=first)
 
     def forward(self, z: Tensor) -> Tensor:
-        """Decode.
-
-        Args:
-            z: (b, d, t, h, w).
-
-        Returns:
-            (b, 3, t * stride_t, h', w').
-        """
+        """Decode: (b, d, t, h, w) to (b, 3, t * stride_t, h', w')."""
         x = self.mid(self.conv_in(z))
         for i in reversed(range(len(self.up))):
             x = _run_levels(x, self.up[i], self.up_temporal[i])  # type: ignore[arg-type]
@@ -447,27 +326,13 @@ class VidTokFSQ(FsqGridTokenizer):
         self.encoder, self.decoder = Encoder(params), Decoder(params)
 
     def encode_latents(self, video: Tensor) -> Tensor:
-        """See ``FsqGridTokenizer``.
-
-        Args:
-            video: (b, 3, t, h, w) in [-1, 1].
-
-        Returns:
-            Latents (b, d, t', h', w').
-        """
+        """See ``FsqGridTokenizer``: (b, 3, t, h, w) in [-1, 1] to latents (b, d, t', h', w')."""
         copies = self.stride[0] - 1 if is_first(self) else 0
         video = torch.cat((video[:, :, :1].expand(-1, -1, copies, -1, -1), video), 2)
         return self.encoder(self.to_network(video)).float()
 
     def decode_latents(self, values: Tensor) -> Tensor:
-        """See ``FsqGridTokenizer``.
-
-        Args:
-            values: (b, d, t, h, w) quantised.
-
-        Returns:
-            Video (b, 3, t', h', w').
-        """
+        """See ``FsqGridTokenizer``: (b, d, t, h, w) quantised to video (b, 3, t', h', w')."""
         video = self.decoder(self.to_network(values)).float()
         return video[:, :, self.stride[0] - 1 if is_first(self) else 0 :]
 
