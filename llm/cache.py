@@ -5,6 +5,8 @@ Shape letters: b batch, n places; heads are spelled out.
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from torch import Tensor
 
@@ -87,19 +89,8 @@ class KVCache:
 
     def fork(self, times: int = 1) -> KVCache:
         """An independent copy for b * times, each sequence ``times`` times next to each other, at the same position."""
-        layers, batch_size, heads, length, head_dim = self.keys.shape
-        out = KVCache(
-            num_layers=layers,
-            batch_size=batch_size * times,
-            num_kv_heads=heads,
-            max_length=length,
-            head_dim=head_dim,
-            device=self.keys.device,
-            dtype=self.keys.dtype,
-        )
-        out.keys.copy_(self.keys.repeat_interleave(times, dim=1))
-        out.values.copy_(self.values.repeat_interleave(times, dim=1))
-        out.position = self.position
+        out = copy.copy(self)
+        out.keys, out.values = (kept.repeat_interleave(times, dim=1) for kept in (self.keys, self.values))
         return out
 
     def keep(self, batch_size: int) -> None:

@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from mmtok.audio.orders import flatten, unflatten
-from mmtok.contract import AudioTokenizer, VisualTokenizer
+from mmtok.contract import AudioTokenizer, VisualTokenizer, require_range
+from mmtok.find import find
 
 NUM_SPECIAL = 256
 
@@ -81,10 +82,7 @@ class Block:
 def _require_codes(codes: Tensor, size: int, what: str) -> None:
     if codes.is_floating_point() or codes.dtype == torch.bool:
         raise ValueError(f"{what} codes must be integers, got {codes.dtype}")
-    if codes.numel():
-        low, high = (int(v) for v in torch.aminmax(codes))
-        if low < 0 or high >= size:
-            raise ValueError(f"{what} codes must lie in [0, {size}), got [{low}, {high}]")
+    require_range(codes, size, f"{what} codes")
 
 
 @dataclass(frozen=True)
@@ -178,9 +176,7 @@ class Vocabulary:
 
     def special_id(self, name: str) -> int:
         """The id of a marker such as ``"<bov_o>"``; ValueError for an unknown one, with the known ones."""
-        if name not in SPECIAL_IDS:
-            raise ValueError(f"unknown special token {name!r}; known: {', '.join(SPECIAL_IDS)}")
-        return SPECIAL_IDS[name]
+        return find(SPECIAL_IDS, name, "special token")
 
     def family_id(self, family: str, index: int) -> int:
         """The id of value ``index`` of a family of control values.
@@ -195,18 +191,14 @@ class Vocabulary:
         Raises:
             ValueError: for an unknown family or an index outside it.
         """
-        if family not in FAMILY_IDS:
-            raise ValueError(f"unknown family {family!r}; known: {', '.join(FAMILY_IDS)}")
-        ids = FAMILY_IDS[family]
+        ids = find(FAMILY_IDS, family, "family")
         if not 0 <= index < len(ids):
             raise ValueError(f"{family} index must lie in [0, {len(ids)}), got {index}")
         return ids[index]
 
     def task_id(self, task: str) -> int:
         """The id of a task value of ``TASK_IDS``; ValueError for an unknown one, with the known ones."""
-        if task not in TASK_IDS:
-            raise ValueError(f"unknown task value {task!r}; known: {', '.join(TASK_IDS)}")
-        return TASK_IDS[task]
+        return find(TASK_IDS, task, "task value")
 
     def visual_to_ids(self, codes: Tensor) -> Tensor:
         """Flatten visual codes in raster order, frames in time order, and move them into their block.

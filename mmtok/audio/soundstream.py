@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from mmtok.audio.spectral import SpectralDecoder, SpectralEncoder
 from mmtok.contract import bitrate_kbps, require_audio, wanted_samples, whole_hops
+from mmtok.find import require_known
 from mmtok.nn.causal1d import CausalConv1d, CausalConvTranspose1d
 from mmtok.nn.streaming import Stream, streaming
 from mmtok.pretrained import load_strictly, load_tensors, params_from_config, read_config, resolve_folder, save_module
@@ -416,8 +417,7 @@ def build_soundstream(preset: str, *, learning: CodebookLearning | None = None) 
     Raises:
         ValueError: for an unknown preset, with the known ones.
     """
-    if preset not in PRESETS:
-        raise ValueError(f"unknown SoundStream preset {preset!r}; known: {', '.join(sorted(PRESETS))}")
+    require_known(preset, sorted(PRESETS), "SoundStream preset")
     model = SoundStream(PRESETS[preset])
     if learning is not None:
         model.quantizer.learning = learning

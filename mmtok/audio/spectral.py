@@ -57,26 +57,14 @@ class SpectralEncoder(_Body):
 
     Args:
         width: of its vectors.
-        hidden_dim: inside its blocks.
-        num_layers: blocks.
-        kernel_size: frames that a block reads.
         window: samples of a frame, a multiple of ``hop``.
         hop: samples between frames.
         dim: latent width.
+        blocks: their hidden_dim, num_layers and kernel_size, frames that one reads.
     """
 
-    def __init__(
-        self, width: int, *, hidden_dim: int, num_layers: int, kernel_size: int, window: int, hop: int, dim: int
-    ):
-        wide_in = 3 * (window // 2 + 1)
-        super().__init__(
-            width,
-            hidden_dim=hidden_dim,
-            num_layers=num_layers,
-            kernel_size=kernel_size,
-            wide_in=wide_in,
-            wide_out=dim,
-        )
+    def __init__(self, width: int, *, window: int, hop: int, dim: int, **blocks: int):
+        super().__init__(width, wide_in=3 * (window // 2 + 1), wide_out=dim, **blocks)
         self.window, self.hop = window, hop
 
     def forward(self, audio: Tensor) -> Tensor:
@@ -105,25 +93,14 @@ class SpectralDecoder(_Body):
 
     Args:
         width: of its vectors.
-        hidden_dim: inside its blocks.
-        num_layers: blocks.
-        kernel_size: frames that a block reads.
         window: samples of a frame, a multiple of ``hop``, at least two.
         hop: samples between frames.
         dim: latent width.
+        blocks: their hidden_dim, num_layers and kernel_size, frames that one reads.
     """
 
-    def __init__(
-        self, width: int, *, hidden_dim: int, num_layers: int, kernel_size: int, window: int, hop: int, dim: int
-    ):
-        super().__init__(
-            width,
-            hidden_dim=hidden_dim,
-            num_layers=num_layers,
-            kernel_size=kernel_size,
-            wide_in=dim,
-            wide_out=2 * (window // 2 + 1),
-        )
+    def __init__(self, width: int, *, window: int, hop: int, dim: int, **blocks: int):
+        super().__init__(width, wide_in=dim, wide_out=2 * (window // 2 + 1), **blocks)
         self.window, self.hop, self.lookahead = window, hop, window // hop - 1
 
     def forward(self, latents: Tensor) -> Tensor:

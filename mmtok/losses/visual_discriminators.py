@@ -143,6 +143,8 @@ class LeCam:
         decay: share of the means that a step keeps.
     """
 
+    from_zero = False  # else the first step's answers are the first means
+
     def __init__(self, decay: float = 0.999):
         self.decay = decay
         self.real = self.fake = 0.0
@@ -155,7 +157,7 @@ class LeCam:
             real: (b,) logits of real clips, on all ranks the same ones (gather before).
             fake: (b,) logits of reconstructions.
         """
-        decay = self.decay if self.steps else 0.0
+        decay = self.decay if self.steps or self.from_zero else 0.0
         self.real = decay * self.real + (1 - decay) * float(real.detach().float().mean())
         self.fake = decay * self.fake + (1 - decay) * float(fake.detach().float().mean())
         self.steps += 1

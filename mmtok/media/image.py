@@ -13,6 +13,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from torch.nn import functional as F
 
+from mmtok.find import require_known
 from mmtok.media.container import open_media, replacing, require_suffix
 from mmtok.media.errors import MediaError
 
@@ -85,8 +86,7 @@ def fit_picture(
 
     Source: ours; the filter is PIL's (widened when shrinking), in torch's implementation.
     """
-    if fit not in FITS:
-        raise ValueError(f"unknown fit {fit!r}; known: {', '.join(FITS)}")
+    require_known(fit, FITS, "fit")
     h, w = pixels.shape[-2:]
     shown_w = w * pixel_aspect
     if size is None:

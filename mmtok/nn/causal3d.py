@@ -90,12 +90,7 @@ class DepthToSpaceUpsample(nn.Module):
     """
 
     def __init__(
-        self,
-        channels: int,
-        factor: tuple[int, int, int],
-        kernel_size: tuple[int, int, int],
-        *,
-        dropped_frame: int = 0,
+        self, channels: int, factor: tuple[int, int, int], kernel_size: tuple[int, int, int], *, dropped_frame: int = 0
     ):
         super().__init__()
         self.factor, self.dropped_frame = factor, dropped_frame

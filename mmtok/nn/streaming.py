@@ -86,13 +86,7 @@ def is_first(layer: nn.Module) -> bool:
 
 
 def with_past(
-    layer: nn.Module,
-    x: Tensor,
-    past: int,
-    *,
-    kernel: int | None = None,
-    stride: int = 1,
-    repeat_first: bool = False,
+    layer: nn.Module, x: Tensor, past: int, *, kernel: int | None = None, stride: int = 1, repeat_first: bool = False
 ) -> Tensor:
     """Put the frames in front of ``x`` that a causal window needs.
 

@@ -18,6 +18,8 @@ import torch.distributed.nn.functional as dist_nn
 import torch.nn.functional as F
 from torch import Tensor
 
+from mmtok.contract import require_range
+
 
 @dataclass(frozen=True)
 class LfqLosses:
@@ -78,8 +80,7 @@ def signs_from_codes(codes: Tensor, bits: int) -> Tensor:
     Raises:
         ValueError: if a code is out of range.
     """
-    if codes.numel() and (int(codes.min()) < 0 or int(codes.max()) >= 2**bits):
-        raise ValueError(f"codes must lie in [0, {2**bits}), got [{int(codes.min())}, {int(codes.max())}]")
+    require_range(codes, 2**bits)
     shifts = torch.arange(bits, device=codes.device).view(1, bits, *([1] * (codes.ndim - 1)))
     return (codes[:, None] >> shifts & 1).float() * 2 - 1
 

@@ -174,7 +174,7 @@ class Codebook(nn.Module):
 
     @torch.no_grad()
     def learn(self, vectors: Tensor, assigned: Tensor, learning: CodebookLearning) -> int:
-        """Move the codes towards the (n, d) vectors assigned to them; how many dead ones were revived at random ones."""
+        """Move the codes towards the vectors (n, d) assigned to them; how many dead ones were revived at others."""
         sizes = torch.bincount(assigned, minlength=self.running_count.shape[0]).float()
         sums = torch.zeros_like(self.running_sum).index_add_(0, assigned, vectors)
         self.running_count.lerp_(sizes, 1 - learning.decay)

@@ -26,6 +26,7 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from mmtok.files import write_atomically, write_tensors
+from mmtok.find import find, require_known
 from mmtok.pretrained import load_strictly, resolve_folder, weight_files
 
 MAX_TEXT_LENGTH = 64  # "maximum of 64 text tokens", VideoPoet A.5.1; the end token is one of them
@@ -63,10 +64,9 @@ def published_config(size: str) -> dict[str, Any]:
     Raises:
         ValueError: for an unknown size, with the known ones.
     """
-    if size not in PUBLISHED:
-        raise ValueError(f"unknown size of T5 {size!r}; known: {', '.join(PUBLISHED)}")
+    sizes = find(PUBLISHED, size, "size of T5")
     shared = {"model_type": "t5", "vocab_size": 32128, "d_kv": 64, "feed_forward_proj": "gated-gelu"}
-    return {**shared, "tie_word_embeddings": False, **PUBLISHED[size]}
+    return {**shared, "tie_word_embeddings": False, **sizes}
 
 
 def empty_encoder(values: dict[str, Any]) -> Any:
@@ -129,8 +129,7 @@ class TextTokenizer:
         Raises:
             ValueError: for another name, or a sentencepiece model whose pad and end ids are not T5's 0 and 1.
         """
-        if file_name not in _VOCABULARIES:
-            raise ValueError(f"unknown vocabulary file {file_name!r}; known: {', '.join(_VOCABULARIES)}")
+        require_known(file_name, _VOCABULARIES, "vocabulary file")
         if file_name == "tokenizer.json":
             fast = Tokenizer.from_str(content.decode("utf-8"))
             fast.no_truncation()

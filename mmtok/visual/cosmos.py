@@ -12,19 +12,16 @@ Shape letters: b batch, c channels, t h w time/height/width, d latent channels.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
-import torch
 import torch.nn.functional as F
-from einops import rearrange
 from torch import Tensor, nn
 
 from mmtok.nn.causal3d import CausalConv3d
 from mmtok.nn.norm import VideoGroupNorm
 from mmtok.nn.patch import HaarPatch
-from mmtok.nn.streaming import is_first, remember, with_past
-from mmtok.visual.fsq_grid import FsqGridTokenizer
+from mmtok.nn.streaming import is_first, with_past
+from mmtok.visual.fsq_grid import Attention, FsqGridTokenizer, Level, Middle, ResBlock, res_blocks
 
 
 @dataclass(frozen=True)
@@ -63,9 +60,8 @@ class CosmosParams:
     @property
     def doublings(self) -> tuple[int, int]:
         """Halvings of time and of space behind the patch."""
-        return (self.stride[0] // self.patch_size).bit_length() - 1, (
-            self.stride[1] // self.patch_size
-        ).bit_length() - 1
+        time, space = (side // self.patch_size for side in self.stride[:2])
+        return time.bit_length() - 1, space.bit_length() - 1
 
     def down_step(self, level: int) -> tuple[bool, bool]:
         """Whether the encoder halves time and space behind ``level``."""
@@ -93,51 +89,8 @@ def _norm(channels: int) -> VideoGroupNorm:
     return VideoGroupNorm(1, channels, scope="frame", eps=1e-6)
 
 
-class ResBlock(nn.Module):
-    """Norm, swish, factorised convolution, twice, beside the identity (or a pointwise convolution)."""
-
-    def __init__(self, in_channels: int, out_channels: int):
-        super().__init__()
-        self.norm1, self.conv1 = _norm(in_channels), _factorized(in_channels, out_channels)
-        self.norm2, self.conv2 = _norm(out_channels), _factorized(out_channels, out_channels)
-        self.nin_shortcut: nn.Module = nn.Identity()
-        if in_channels != out_channels:
-            self.nin_shortcut = _conv(in_channels, out_channels, (1, 1, 1))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Refine the features: (b, c_in, t, h, w) to (b, c_out, t, h, w)."""
-        y = self.conv1(F.silu(self.norm1(x)))
-        return self.nin_shortcut(x) + self.conv2(F.silu(self.norm2(y)))
-
-
-class Attention(nn.Module):
-    """One head over the places of each frame, or causally over the frames of each place.
-
-    Args:
-        channels: width.
-        over_time: which of the two.
-    """
-
-    def __init__(self, channels: int, *, over_time: bool):
-        super().__init__()
-        self.norm = _norm(channels)
-        self.q, self.k, self.v, self.proj_out = (_conv(channels, channels, (1, 1, 1)) for _ in range(4))
-        self.over_time = over_time
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Mix places: (b, c, t, h, w) to (b, c, t, h, w)."""
-        b, _, t, h, w = x.shape
-        y = self.norm(x)
-        fold = "b c t h w -> (b h w) t c" if self.over_time else "b c t h w -> (b t) (h w) c"
-        q, k, v = (rearrange(p(y), fold) for p in (self.q, self.k, self.v))
-        mask = None
-        if self.over_time:
-            k, v = remember(self.k, k, 1), remember(self.v, v, 1)
-            places = torch.arange(k.shape[1], device=x.device)
-            mask = places[None] <= places[-t:, None]  # a chunk's frames come last
-        y = F.scaled_dot_product_attention(q[:, None], k[:, None], v[:, None], attn_mask=mask)[:, 0]
-        before, after = fold.split(" -> ")
-        return x + self.proj_out(rearrange(y, f"{after} -> {before}", b=b, t=t, h=h, w=w))
+def _block(in_channels: int, out_channels: int) -> ResBlock:
+    return ResBlock(in_channels, out_channels, norm=_norm, conv=_factorized)
 
 
 class Downsample(nn.Module):
@@ -199,44 +152,13 @@ class Upsample(nn.Module):
         return self.conv3(x)
 
 
-class Middle(nn.Module):
-    """Residual block, attention over space, attention over time, residual block."""
-
-    def __init__(self, channels: int):
-        super().__init__()
-        self.block_1 = ResBlock(channels, channels)
-        self.attn_1 = nn.Sequential(Attention(channels, over_time=False), Attention(channels, over_time=True))
-        self.block_2 = ResBlock(channels, channels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Refine the features: (b, c, t, h, w) to (b, c, t, h, w)."""
-        return self.block_2(self.attn_1(self.block_1(x)))
-
-
-class Level(nn.Module):
-    """Residual blocks of one width, then the step to the next level where there is one."""
-
-    def __init__(
-        self,
-        in_channels: int,
-        width: int,
-        num_blocks: int,
-        *,
-        downsample: Downsample | None = None,
-        upsample: Upsample | None = None,
-    ):
-        super().__init__()
-        self.block = nn.ModuleList(ResBlock(in_channels if j == 0 else width, width) for j in range(num_blocks))
-        self.downsample, self.upsample = downsample, upsample
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Refine, then resize: (b, c, t, h, w) to (b, width, t', h', w')."""
-        for block in self.block:
-            x = block(x)
-        for step in (self.downsample, self.upsample):
-            if step is not None:
-                x = step(x)
-        return x
+def _middle(channels: int) -> Middle:
+    """Attention over space, then over time, between two residual blocks."""
+    return Middle(
+        _block(channels, channels),
+        nn.Sequential(*(Attention(channels, norm=_norm, over_time=over_time) for over_time in (False, True))),
+        _block(channels, channels),
+    )
 
 
 class Encoder(nn.Module):
@@ -251,8 +173,8 @@ class Encoder(nn.Module):
         for i, width in enumerate(widths):
             time, space = params.down_step(i) if i < len(widths) - 1 else (False, False)
             step = Downsample(width, time=time, space=space) if time or space else None
-            self.down.append(Level(incoming[i], width, params.num_res_blocks, downsample=step))
-        self.mid = Middle(widths[-1])
+            self.down.append(Level(res_blocks(_block, incoming[i], width, params.num_res_blocks), downsample=step))
+        self.mid = _middle(widths[-1])
         self.norm_out = _norm(widths[-1])
         self.conv_out = _factorized(widths[-1], params.z_channels)
 
@@ -272,12 +194,13 @@ class Decoder(nn.Module):
         widths = [params.channels * m for m in params.channel_multipliers]
         incoming = [*widths[1:], widths[-1]]
         self.conv_in = _factorized(params.z_channels, widths[-1])
-        self.mid = Middle(widths[-1])
+        self.mid = _middle(widths[-1])
         self.up = nn.ModuleList()  # index 0 is the finest level; they run from the last to the first
         for i, width in enumerate(widths):
             time, space = params.up_step(i) if i > 0 else (False, False)
             step = Upsample(width, time=time, space=space) if time or space else None
-            self.up.append(Level(incoming[i], width, params.num_res_blocks + 1, upsample=step))
+            blocks = res_blocks(_block, incoming[i], width, params.num_res_blocks + 1)
+            self.up.append(Level(blocks, upsample=step))
         self.norm_out = _norm(widths[0])
         self.conv_out = _factorized(widths[0], out_channels)
 
@@ -301,10 +224,7 @@ class CosmosDV(FsqGridTokenizer):
     is_causal = True
 
     def __init__(self, params: CosmosParams):
-        super().__init__()
-        self.params, self.levels = params, params.levels
-        self.codebook_size = math.prod(params.levels)
-        self.stride, self.fps = params.stride, params.fps
+        super().__init__(params)
         p = params.patch_size
         self.patch = HaarPatch((p, p, p))
         self.encoder = Encoder(params, self.patch.out_channels)

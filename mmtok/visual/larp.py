@@ -22,6 +22,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from mmtok.contract import check_codes, require_video
+from mmtok.find import find
 from mmtok.nn.transformer import Transformer, sine_table, sine_table_3d
 from mmtok.pretrained import PretrainedModule
 from mmtok.visual.larp_prior import LarpPrior, LarpPriorParams, PriorOutput
@@ -539,9 +540,7 @@ PRESETS["larp-tiny"] = replace(
 
 def find_larp(preset: str) -> LarpParams:
     """The sizes of a preset of ``PRESETS``; ValueError for an unknown name."""
-    if preset not in PRESETS:
-        raise ValueError(f"unknown LARP preset {preset!r}; known: {', '.join(sorted(PRESETS))}")
-    return PRESETS[preset]
+    return find(PRESETS, preset, "LARP preset")
 
 
 def larp(preset: str) -> Larp:

@@ -26,6 +26,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from mmtok.find import require_known
 from mmtok.nn.causal3d import CausalConv3d, DepthToSpaceUpsample
 from mmtok.nn.norm import AdaptiveGroupNorm, VideoGroupNorm
 from mmtok.nn.patch import HaarPatch
@@ -94,8 +95,7 @@ class Magvit2Params:
             raise ValueError(f"bits ({self.bits}) must be between 1 and 24")
         if self.temporal_kernel not in (1, 3):
             raise ValueError(f"temporal_kernel ({self.temporal_kernel}) must be 3, or 1 for an image model")
-        if self.norm_scope not in ("frame", "clip"):
-            raise ValueError(f"unknown norm_scope {self.norm_scope!r}; known: clip, frame")
+        require_known(self.norm_scope, ("clip", "frame"), "norm_scope")
         if self.dropped_frame not in (0, 1):
             raise ValueError(f"dropped_frame ({self.dropped_frame}) must be 0 or 1")
 
@@ -499,8 +499,7 @@ PRESETS["open-magvit2-image-256-16384"] = dataclasses.replace(PRESETS["open-magv
 
 def magvit2_params(preset: str) -> Magvit2Params:
     """The sizes of a preset of ``PRESETS``; ValueError for an unknown name."""
-    if preset not in PRESETS:
-        raise ValueError(f"unknown MAGVIT-v2 preset {preset!r}; known: {', '.join(sorted(PRESETS))}")
+    require_known(preset, sorted(PRESETS), "MAGVIT-v2 preset")
     return PRESETS[preset]
 
 
