@@ -58,12 +58,5 @@ def blocked_attention(mask: Tensor, rows: int = ROWS) -> Attend:
 
 
 def choose_attention(mask: Tensor) -> Attend:
-    """Blocked on a CPU, fused elsewhere.
-
-    Args:
-        mask: as in ``blocked_attention``.
-
-    Returns:
-        The function of queries, keys and values.
-    """
+    """Blocked on a CPU, fused elsewhere; see there."""
     return blocked_attention(mask) if mask.device.type == "cpu" else fused_attention(mask)

@@ -5,6 +5,8 @@ Shape letters: b batch, n places; heads are spelled out.
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from torch import Tensor
 
@@ -69,11 +71,7 @@ class KVCache:
         return all_keys.narrow(2, 0, stop), all_values.narrow(2, 0, stop)
 
     def advance(self, n: int) -> None:
-        """Count ``n`` places as written.
-
-        Args:
-            n: places that every layer has appended.
-        """
+        """Count ``n`` places, which every layer has appended, as written."""
         self.position += n
 
     def reset(self, position: int = 0) -> None:
@@ -90,27 +88,9 @@ class KVCache:
         self.position = position
 
     def fork(self, times: int = 1) -> KVCache:
-        """An independent copy, each sequence repeated ``times`` (several continuations of one prefix).
-
-        Args:
-            times: copies of every sequence, next to each other.
-
-        Returns:
-            A cache of batch ``b * times`` at the same position.
-        """
-        layers, batch_size, heads, length, head_dim = self.keys.shape
-        out = KVCache(
-            num_layers=layers,
-            batch_size=batch_size * times,
-            num_kv_heads=heads,
-            max_length=length,
-            head_dim=head_dim,
-            device=self.keys.device,
-            dtype=self.keys.dtype,
-        )
-        out.keys.copy_(self.keys.repeat_interleave(times, dim=1))
-        out.values.copy_(self.values.repeat_interleave(times, dim=1))
-        out.position = self.position
+        """An independent copy for b * times, each sequence ``times`` times next to each other, at the same position."""
+        out = copy.copy(self)
+        out.keys, out.values = (kept.repeat_interleave(times, dim=1) for kept in (self.keys, self.values))
         return out
 
     def keep(self, batch_size: int) -> None:

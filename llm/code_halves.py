@@ -73,37 +73,16 @@ class VisualFactors:
         return self.low.start + codes % self.size, self.high.start + codes // self.size
 
     def row(self, ids: Tensor) -> Tensor:
-        """Rows of special ids and audio ids; a visual id has no single row.
-
-        Args:
-            ids: ids of any shape, none of them visual.
-
-        Returns:
-            Like ``ids``.
-        """
+        """Rows of special ids and audio ids, of any shape; a visual id has no single row."""
         return torch.where(ids < self.vocabulary.visual.start, ids, ids - self._shift)
 
     def block(self, block: Block) -> Block:
-        """Rows of a block of special or audio ids.
-
-        Args:
-            block: not visual.
-
-        Returns:
-            The rows.
-        """
+        """Rows of a block of special or audio ids."""
         shift = 0 if block.stop <= self.vocabulary.visual.start else self._shift
         return Block(block.start - shift, block.stop - shift)
 
     def is_visual(self, block: Block) -> bool:
-        """Whether a block holds visual ids.
-
-        Args:
-            block: of ids.
-
-        Returns:
-            True for the visual block.
-        """
+        """Whether a block holds visual ids."""
         return self.vocabulary.visual.start <= block.start < self.vocabulary.visual.stop
 
     def embed(self, ids: Tensor, table: Tensor) -> Tensor:

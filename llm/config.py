@@ -13,6 +13,7 @@ from typing import Any
 
 from llm.code_halves import VisualFactors
 from mmtok.audio.orders import require_order
+from mmtok.find import find
 from mmtok.vocabulary import Vocabulary
 
 
@@ -115,43 +116,12 @@ _TINY: dict[str, Any] = {
     "max_audio_frames": 106,
 }
 
+SIZES = ("dim", "num_layers", "num_heads", "num_kv_heads", "head_dim", "hidden_dim")
 PRESETS: dict[str, dict[str, Any]] = {
-    "tiny": {
-        "dim": 256,
-        "num_layers": 6,
-        "num_heads": 4,
-        "num_kv_heads": 2,
-        "head_dim": 64,
-        "hidden_dim": 640,
-        **_TINY,
-    },
-    "300m": {
-        "dim": 1024,
-        "num_layers": 24,
-        "num_heads": 16,
-        "num_kv_heads": 16,
-        "head_dim": 64,
-        "hidden_dim": 2816,
-        **_VIDEOPOET,
-    },
-    "1b": {
-        "dim": 2048,
-        "num_layers": 16,
-        "num_heads": 16,
-        "num_kv_heads": 16,
-        "head_dim": 128,
-        "hidden_dim": 7168,
-        **_VIDEOPOET,
-    },
-    "8b": {
-        "dim": 4096,
-        "num_layers": 32,
-        "num_heads": 32,
-        "num_kv_heads": 8,
-        "head_dim": 128,
-        "hidden_dim": 16384,
-        **_VIDEOPOET,
-    },
+    "tiny": dict(zip(SIZES, (256, 6, 4, 2, 64, 640), strict=True)) | _TINY,
+    "300m": dict(zip(SIZES, (1024, 24, 16, 16, 64, 2816), strict=True)) | _VIDEOPOET,
+    "1b": dict(zip(SIZES, (2048, 16, 16, 16, 128, 7168), strict=True)) | _VIDEOPOET,
+    "8b": dict(zip(SIZES, (4096, 32, 32, 8, 128, 16384), strict=True)) | _VIDEOPOET,
 }
 
 
@@ -168,6 +138,4 @@ def preset(name: str, **changes: Any) -> LMConfig:
     Raises:
         ValueError: for an unknown name, with the known ones.
     """
-    if name not in PRESETS:
-        raise ValueError(f"unknown language model size {name!r}; known: {', '.join(PRESETS)}")
-    return LMConfig(**{**PRESETS[name], **changes})
+    return LMConfig(**{**find(PRESETS, name, "language model size"), **changes})

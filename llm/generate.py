@@ -102,14 +102,7 @@ class StepDecoder:
         return self.model.model(x, mask=mask, cache=self.cache)
 
     def step(self, ids: Tensor) -> Tensor:
-        """Run the next place.
-
-        Args:
-            ids: (b,) ids that stand there.
-
-        Returns:
-            (b, d) hidden vectors, which predict the place behind.
-        """
+        """Run the next place: (b,) ids that stand there to (b, d) hidden vectors, which predict the place behind."""
         position = self.cache.position
         bias = None if self.bias is None else self.bias[..., : position + 1]
         cosine, sine = self.cosine[position], self.sine[position]
@@ -137,11 +130,7 @@ class StepDecoder:
         self.batch_size *= times
 
     def keep(self, batch_size: int) -> None:
-        """Go on with the first rows alone.
-
-        Args:
-            batch_size: rows kept.
-        """
+        """Go on with the first ``batch_size`` rows alone."""
         self.cache.keep(batch_size)
         self.bias = None if self.bias is None else self.bias[:batch_size]
         self.batch_size = batch_size

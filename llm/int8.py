@@ -35,14 +35,7 @@ class Int8Linear(nn.Module):
 
     @classmethod
     def of(cls, weight: Tensor) -> Int8Linear:
-        """Round a matrix.
-
-        Args:
-            weight: (o, i) floats.
-
-        Returns:
-            The map; an entry is off by at most half of 1/127 of its row's largest.
-        """
+        """Round (o, i) floats; an entry is off by at most half of 1/127 of its row's largest."""
         rows = weight.detach().float()
         scale = rows.abs().amax(1).clamp(min=1e-12) / 127
         return cls((rows / scale[:, None]).round().to(torch.int8), scale.to(weight.dtype))
@@ -66,14 +59,7 @@ class Int8Linear(nn.Module):
         return int8_linear(x, self.codes[start:stop], self.scale[start:stop])
 
     def forward(self, x: Tensor) -> Tensor:
-        """Apply.
-
-        Args:
-            x: (..., i).
-
-        Returns:
-            (..., o).
-        """
+        """Apply: (..., i) to (..., o)."""
         return int8_linear(x, self.codes, self.scale)
 
 

@@ -18,6 +18,8 @@ from torch import Tensor, nn
 
 from llm.cache import KVCache
 from llm.sampling import guide, sample
+from mmtok.contract import require_range
+from mmtok.find import find
 from mmtok.nn.linear import Linear
 from mmtok.nn.norm import RMSNorm
 from mmtok.nn.transformer import attend, sine_table
@@ -108,19 +110,13 @@ def larp_ar_config(size: str, **changes: Any) -> LarpARConfig:
     Raises:
         ValueError: for an unknown size.
     """
-    if size not in SIZES:
-        raise ValueError(f"unknown LARP generator {size!r}; known: {', '.join(SIZES)}")
-    layers, heads, dim, hidden = SIZES[size]
+    layers, heads, dim, hidden = find(SIZES, size, "LARP generator")
     sizes = {"num_layers": layers, "num_heads": heads, "dim": dim, "hidden_dim": hidden}
     return LarpARConfig(**(sizes | changes))
 
 
 class LarpAttention(nn.Module):
-    """Causal attention with grouped key-value heads in one fused projection.
-
-    Args:
-        config: sizes.
-    """
+    """Causal attention with grouped key-value heads in one fused projection."""
 
     def __init__(self, config: LarpARConfig):
         super().__init__()
@@ -156,11 +152,7 @@ class LarpAttention(nn.Module):
 
 
 class LarpFeedForward(nn.Module):
-    """SwiGLU.
-
-    Args:
-        config: sizes.
-    """
+    """SwiGLU."""
 
     def __init__(self, config: LarpARConfig):
         super().__init__()
@@ -169,14 +161,7 @@ class LarpFeedForward(nn.Module):
         self.w2 = Linear(config.hidden_dim, config.dim, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Transform each place.
-
-        Args:
-            x: (b, n, d).
-
-        Returns:
-            (b, n, d).
-        """
+        """Transform each place: (b, n, d) to (b, n, d)."""
         return self.w2(F.silu(self.w1(x)) * self.w3(x))  # type: ignore[no-any-return]
 
 
@@ -332,12 +317,7 @@ class LarpAR(PretrainedModule):
         return self.norm(x)  # type: ignore[no-any-return]
 
     def loss(
-        self,
-        ids: Tensor,
-        condition: Tensor,
-        *,
-        valid: Tensor | None = None,
-        generator: torch.Generator | None = None,
+        self, ids: Tensor, condition: Tensor, *, valid: Tensor | None = None, generator: torch.Generator | None = None
     ) -> Tensor:
         """Mean cross entropy of all codes.
 
@@ -467,5 +447,4 @@ def _require_integers(what: str, ids: Tensor) -> None:
 
 def _check_ids(what: str, ids: Tensor, size: int) -> None:
     _require_integers(what, ids)
-    if ids.numel() and (int(ids.min()) < 0 or int(ids.max()) >= size):
-        raise ValueError(f"{what} must lie in [0, {size}), got [{int(ids.min())}, {int(ids.max())}]")
+    require_range(ids, size, what)

@@ -67,15 +67,7 @@ def rotate(x: Tensor, cosine: Tensor, signed_sine: Tensor) -> Tensor:
 
 
 class Attention(nn.Module):
-    """Self-attention with grouped key-value heads, normalised queries and keys, and rotary positions.
-
-    Args:
-        dim: width of the stream.
-        num_heads: query heads.
-        num_kv_heads: key and value heads.
-        head_dim: width of a head.
-        eps: of the norms.
-    """
+    """Self-attention with grouped key-value heads, normalised queries and keys, and rotary positions."""
 
     def __init__(self, *, dim: int, num_heads: int, num_kv_heads: int, head_dim: int, eps: float):
         super().__init__()
@@ -114,12 +106,7 @@ class Attention(nn.Module):
 
 
 class MLP(nn.Module):
-    """Gated feed-forward layer (SwiGLU).
-
-    Args:
-        dim: width of the stream.
-        hidden_dim: inner width.
-    """
+    """Gated feed-forward layer (SwiGLU)."""
 
     def __init__(self, *, dim: int, hidden_dim: int):
         super().__init__()
@@ -128,14 +115,7 @@ class MLP(nn.Module):
         self.down_proj = nn.Linear(hidden_dim, dim, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Transform each place.
-
-        Args:
-            x: (b, n, dim).
-
-        Returns:
-            (b, n, dim).
-        """
+        """Transform each place: (b, n, dim) to (b, n, dim)."""
         return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
 
 
@@ -179,11 +159,7 @@ class DecoderLayer(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Embedding table, layers and last norm, named as in transformers.
-
-    Args:
-        config: sizes.
-    """
+    """Embedding table, layers and last norm, named as in transformers."""
 
     def __init__(self, config: LMConfig):
         super().__init__()
@@ -331,14 +307,7 @@ class PrefixLM(PretrainedModule):
         return self.config.vocabulary
 
     def embed_ids(self, ids: Tensor) -> Tensor:
-        """Vectors of ids alone, without text and positions.
-
-        Args:
-            ids: of any shape.
-
-        Returns:
-            (..., dim).
-        """
+        """Vectors (..., dim) of ids of any shape, without text and positions."""
         if self.factors is not None:
             return self.factors.embed(ids, self.model.embed_tokens.weight)
         return self.model.embed_tokens(ids)  # type: ignore[no-any-return]

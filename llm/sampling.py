@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from mmtok.find import find
+
 Generators = torch.Generator | Sequence[torch.Generator] | None
 """Where draws come from: one generator for all rows, one a row (a row's draws then do not depend on its neighbours), or
 None for torch's global one."""
@@ -34,9 +36,7 @@ def noise(kind: str, shape: Sequence[int], generator: Generators, *, device: tor
         "exponential": torch.Tensor.exponential_,
         "uniform": torch.Tensor.uniform_,
     }
-    if kind not in kinds:
-        raise ValueError(f"unknown kind of noise {kind!r}; known: {', '.join(kinds)}")
-    fill = kinds[kind]
+    fill = find(kinds, kind, "kind of noise")
     if generator is None or isinstance(generator, torch.Generator):
         out = torch.empty(tuple(shape), device=generator.device if generator is not None else device)
         return fill(out, generator=generator).to(device)

@@ -76,14 +76,7 @@ class Stretch:
         return self.start + self.length
 
     def level(self, level: int) -> slice:
-        """Places of one level of audio, as places of the sequence.
-
-        Args:
-            level: from 0.
-
-        Returns:
-            A slice with start, stop and step.
-        """
+        """Places of one level of audio, from 0, in the sequence: a slice with start, stop and step."""
         levels, frames = self.shape
         inside = level_places(self.order, level, levels, frames)
         return slice(self.start + inside.start, self.start + inside.stop, inside.step)
@@ -151,14 +144,7 @@ class Layout:
         return sum(s.length for s in self.stretches if s.kind == "text")
 
     def find(self, name: str) -> Stretch | None:
-        """The stretch of that content, or None.
-
-        Args:
-            name: such as "visual_out".
-
-        Returns:
-            The stretch.
-        """
+        """The stretch of a content such as "visual_out", or None."""
         return next((s for s in self.stretches if s.name == name), None)
 
     def stretch(self, name: str) -> Stretch:

@@ -79,14 +79,7 @@ class _Int8(Product):
 
 
 def product(*layers: nn.Module) -> Product:
-    """The quickest form for these layers.
-
-    Args:
-        layers: linear without bias, all floats or all int8.
-
-    Returns:
-        Their product.
-    """
+    """The quickest product for these linear layers without bias, all floats or all int8."""
     int8 = [layer for layer in layers if isinstance(layer, Int8Linear)]
     if int8:
         return _Int8(int8)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from llm.sequence import Layout, Span, build_layout
+from mmtok.find import find
 from mmtok.vocabulary import Vocabulary
 
 MEDIA = ("image", "video", "audio", "mask")
@@ -231,20 +232,8 @@ def nearest_task(names: Sequence[str], known: Collection[str]) -> str:
 
 
 def find_task(name: str) -> Task:
-    """The row of a task.
-
-    Args:
-        name: a key of ``TASKS``.
-
-    Returns:
-        The row.
-
-    Raises:
-        ValueError: for an unknown name, with the known ones.
-    """
-    if name not in TASKS:
-        raise ValueError(f"unknown task {name!r}; known: {', '.join(TASKS)}")
-    return TASKS[name]
+    """The row of a task in ``TASKS``; ValueError for an unknown name, with the known ones."""
+    return find(TASKS, name, "task")
 
 
 def slices_of_frames(num_frames: int, stride: int) -> int:
@@ -286,18 +275,14 @@ def _parts(task: Task, clip: Clip, given: int) -> dict[str, tuple[int, int]]:
     heard = audio_frames_of_slices(clip, given)
     visual = {"first": (0, 1), "past": (0, given), "future": (given, t), "whole": (0, t)}
     audio = {"past": (0, heard), "future": (heard, frames), "whole": (0, frames)}
-    out = {}
-    if task.visual_in != "none":
-        out["visual_in"] = visual[task.visual_in]
-    if task.condition:
-        out["condition"] = visual["whole"]
-    if task.audio_in != "none":
-        out["audio_in"] = audio[task.audio_in]
-    if task.visual_out != "none":
-        out["visual_out"] = visual[task.visual_out]
-    if task.audio_out != "none" and frames:
-        out["audio_out"] = audio[task.audio_out]
-    return out
+    named = {
+        "visual_in": (visual, task.visual_in),
+        "condition": (visual, "whole" if task.condition else "none"),
+        "audio_in": (audio, task.audio_in),
+        "visual_out": (visual, task.visual_out),
+        "audio_out": (audio, task.audio_out if frames else "none"),
+    }
+    return {key: parts[name] for key, (parts, name) in named.items() if name != "none"}
 
 
 def _check(name: str, clip: Clip, given: int | None) -> tuple[Task, int]:

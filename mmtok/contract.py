@@ -158,41 +158,46 @@ class TextEncoder(Protocol):
 
 
 def needs_size(tokenizer: Any) -> bool:
-    """Whether codes do not tell the size of their clip.
-
-    Args:
-        tokenizer: a ``VisualTokenizer``.
-
-    Returns:
-        True for tokenizers without a grid.
-    """
+    """Whether codes do not tell the size of their clip: True for tokenizers without a grid."""
     return isinstance(tokenizer, NeedsSize) and tokenizer.needs_size
 
 
 def family_name(tokenizer: Any) -> str:
-    """What kind of tokenizer it is.
-
-    Args:
-        tokenizer: any.
-
-    Returns:
-        Its ``family``, a key of ``mmtok.table.FAMILIES``, or the name of its class where it has none.
-    """
+    """Its ``family``, a key of ``mmtok.table.FAMILIES``, or the name of its class where it has none."""
     return str(getattr(tokenizer, "family", type(tokenizer).__name__))
 
 
 def declared_sizes(tokenizer: Any) -> dict[str, Any]:
-    """The numbers that say which codes a tokenizer makes.
-
-    Args:
-        tokenizer: a ``VisualTokenizer`` or ``AudioTokenizer``.
-
-    Returns:
-        Plain values, as JSON holds them, of what its kind declares.
-    """
+    """The numbers that say which codes a visual or audio tokenizer makes, plain values as JSON holds them."""
     names = ("codebook_size", "num_codebooks", "stride", "fps", "sample_rate", "hop_length")
     sizes = {name: getattr(tokenizer, name) for name in names if hasattr(tokenizer, name)}
     return {name: list(value) if isinstance(value, tuple) else value for name, value in sizes.items()}
+
+
+def _require_signed(media: Tensor, what: str, advice: str) -> None:
+    if not media.numel():
+        raise ValueError(f"{what} is empty: {tuple(media.shape)}")
+    low, high = torch.aminmax(media.detach())
+    if not (low >= -1.01 and high <= 1.01):
+        raise ValueError(f"{what} must lie in [-1, 1], got values in [{low:.3g}, {high:.3g}]; {advice}")
+
+
+def require_range(codes: Tensor, size: int, what: str = "codes") -> None:
+    """Raise unless all integers lie in [0, size).
+
+    Args:
+        codes: integers of any shape.
+        size: one past the largest.
+        what: they are, for the message.
+
+    Raises:
+        ValueError: with the range that they have.
+    """
+    if not codes.numel():
+        return
+    low, high = (int(v) for v in torch.aminmax(codes))
+    if low < 0 or high >= size:
+        raise ValueError(f"{what} must lie in [0, {size}), got [{low}, {high}]")
 
 
 def require_video(video: Tensor) -> None:
@@ -206,11 +211,7 @@ def require_video(video: Tensor) -> None:
     """
     if video.ndim != 5 or video.shape[1] != 3 or not video.is_floating_point():
         raise ValueError(f"video must be a float tensor (b, 3, t, h, w), got {video.dtype} of {tuple(video.shape)}")
-    if not video.numel():
-        raise ValueError(f"video is empty: {tuple(video.shape)}")
-    low, high = torch.aminmax(video.detach())
-    if not (low >= -1.01 and high <= 1.01):
-        raise ValueError(f"video must lie in [-1, 1], got values in [{low:.3g}, {high:.3g}]; scale x / 127.5 - 1")
+    _require_signed(video, "video", "scale x / 127.5 - 1")
 
 
 def require_audio(audio: Tensor) -> None:
@@ -224,11 +225,7 @@ def require_audio(audio: Tensor) -> None:
     """
     if audio.ndim != 3 or audio.shape[1] != 1 or not audio.is_floating_point():
         raise ValueError(f"audio must be a float tensor (b, 1, n), got {audio.dtype} of {tuple(audio.shape)}")
-    if not audio.numel():
-        raise ValueError(f"audio is empty: {tuple(audio.shape)}")
-    low, high = torch.aminmax(audio.detach())
-    if not (low >= -1.01 and high <= 1.01):
-        raise ValueError(f"audio must lie in [-1, 1], got values in [{low:.3g}, {high:.3g}]; divide by the peak")
+    _require_signed(audio, "audio", "divide by the peak")
 
 
 def whole_hops(audio: Tensor, hop_length: int) -> Tensor:
@@ -305,8 +302,7 @@ def check_codes(codes: Tensor, *, num_codebooks: int, codebook_size: int, axes: 
         )
     if not codes.numel():
         raise ValueError(f"codes are empty: {tuple(codes.shape)}")
-    if int(codes.min()) < 0 or int(codes.max()) >= codebook_size:
-        raise ValueError(f"codes must lie in [0, {codebook_size}), got [{int(codes.min())}, {int(codes.max())}]")
+    require_range(codes, codebook_size)
 
 
 def bitrate_kbps(*, frame_rate: float, num_codebooks: int, codebook_size: int) -> float:

@@ -98,14 +98,7 @@ def put_file(scratch: Path, path: Path) -> None:
 
 
 def named_file(path: str | os.PathLike[str]) -> str:
-    """A file's name and the beginning of its hash, for protocols.
-
-    Args:
-        path: of the file.
-
-    Returns:
-        Such as "i3d.pt, sha256 0123456789ab".
-    """
+    """A file's name and the beginning of its hash, for protocols: "i3d.pt, sha256 0123456789ab"."""
     with open(path, "rb") as file:
         digest = hashlib.sha256()
         while block := file.read(1 << 20):

@@ -119,19 +119,17 @@ class _Checks:
         steps = torch.randint(1, size, codes.shape, generator=self.generator).to(codes.device)
         return (codes + steps) % size
 
-    def same_codes(self, promise: str, codes: Tensor, again: Tensor, *, exactly: bool = False) -> None:
-        """Two ways to one result."""
-        told = f"shapes are {tuple(codes.shape)} and {tuple(again.shape)}"
-        self.holds(promise, codes.shape == again.shape, told)
-        changed = float((codes != again).float().mean())
-        self.holds(promise, changed <= (0 if exactly else self.tolerance), f"{100 * changed:.2g} % of the codes differ")
-
-    def same_media(self, promise: str, media: Tensor, again: Tensor, *, exactly: bool = False) -> None:
-        """Two ways to one result."""
-        told = f"shapes are {tuple(media.shape)} and {tuple(again.shape)}"
-        self.holds(promise, media.shape == again.shape, told)
-        apart = float((media.float() - again.float()).abs().max()) if media.numel() else 0.0
-        self.holds(promise, apart <= (1e-5 if exactly else self.tolerance), f"they differ by up to {apart:.2g}")
+    def same(self, promise: str, one: Tensor, other: Tensor, *, exactly: bool = False) -> None:
+        """Two ways to one result, codes or media."""
+        told = f"shapes are {tuple(one.shape)} and {tuple(other.shape)}"
+        self.holds(promise, one.shape == other.shape, told)
+        if one.is_floating_point():
+            apart = float((one.float() - other.float()).abs().max()) if one.numel() else 0.0
+            limit, told = 1e-5 if exactly else self.tolerance, f"they differ by up to {apart:.2g}"
+        else:
+            apart = float((one != other).float().mean())
+            limit, told = 0 if exactly else self.tolerance, f"{100 * apart:.2g} % of the codes differ"
+        self.holds(promise, apart <= limit, told)
 
     def declares(self, kind: type, numbers: Sequence[str]) -> None:
         """All attributes and methods, and whole positive numbers where they are meant."""
@@ -178,9 +176,7 @@ class _Checks:
         self.holds(f"{what} gives the same for the same", torch.equal(first, second), advice)
         return first  # type: ignore[no-any-return]
 
-    def reads(
-        self, wholes: Sequence[Tensor], stream: Callable[[Any], Iterator[Tensor]], axis: int, what: str
-    ) -> Tensor:
+    def reads(self, wholes: Sequence[Tensor], stream: Callable[[Any], Iterator[Tensor]], what: str) -> Tensor:
         """All that a stream of chunks gives; it may not wait for the last chunk before it answers."""
         read = 0
 
@@ -196,7 +192,25 @@ class _Checks:
             parts.append(part)
         told = f"it read all {len(wholes)} chunks first, so its memory grows with the length"
         self.holds(f"{what} answers before the end", early, told)
-        return torch.cat(parts, axis)
+        return torch.cat(parts, 2)
+
+    def streams(self, media: Sequence[Tensor], codes: Tensor, made: Tensor, what: str) -> None:
+        """Chunk by chunk is the whole, both ways."""
+        read = self.reads(media, self.tokenizer.encode_stream, "encode_stream")
+        self.same("encode_stream gives the codes of the whole", codes, read)
+        shown = self.reads(codes.split(1, 2), self.tokenizer.decode_stream, "decode_stream")
+        self.same(f"decode_stream gives the {what} of the whole", made, shown)
+
+    def same_before(self, promise: str, media: Tensor, codes: Tensor, s: int, length: int) -> bool:
+        """Other media behind the first ``s`` codes change none of these; whether any code changed."""
+        changed = torch.cat((media[:, :, :length], self.noise(*media[:, :, length:].shape)), 2)
+        now = self.tokenizer.encode(changed)
+        self.same(promise, codes[:, :, :s], now[:, :, :s], exactly=True)
+        return not torch.equal(codes, now)
+
+    def extremes(self, codes: Tensor) -> Tensor:
+        """The first and the last code in turn."""
+        return torch.arange(codes.numel(), device=codes.device).view_as(codes) % 2 * (self.tokenizer.codebook_size - 1)
 
     def vectors(self, expected: int | None) -> None:
         """What codes mean."""
@@ -226,7 +240,7 @@ class _Checks:
             again = again.to(device=weight.device, dtype=weight.dtype)
         was, now = declared_sizes(self.tokenizer), declared_sizes(again)
         self.holds(promise, was == now, f"it declared {was}, and declares {now} after")
-        self.same_codes(promise, codes_of(self.tokenizer), codes_of(again), exactly=True)
+        self.same(promise, codes_of(self.tokenizer), codes_of(again), exactly=True)
 
 
 def _told(fault: Exception) -> str:
@@ -276,11 +290,10 @@ def check_tokenizer(
     checks.gives_codes((2, tokenizer.num_codebooks, *grid), codes, f"a clip of {(t, h, w)}")
     again = checks.repeats("decode", lambda: decode_clip(tokenizer, codes, (t, h, w)))
     checks.gives_media((2, 3, t, h, w), again, "pictures")
-    ends = torch.arange(codes.numel(), device=codes.device).view_as(codes) % 2 * (tokenizer.codebook_size - 1)
-    checks.gives_media((2, 3, t, h, w), decode_clip(tokenizer, ends, (t, h, w)), "pictures")
-    checks.same_codes("a batch has the codes of its clips", codes[:1], tokenizer.encode(clip[:1]))
+    checks.gives_media((2, 3, t, h, w), decode_clip(tokenizer, checks.extremes(codes), (t, h, w)), "pictures")
+    checks.same("a batch has the codes of its clips", codes[:1], tokenizer.encode(clip[:1]))
     alone = decode_clip(tokenizer, codes[:1], (t, h, w))
-    checks.same_media("a batch has the pictures of its clips", again[:1], alone)
+    checks.same("a batch has the pictures of its clips", again[:1], alone)
     _check_causality(checks, clip, codes, again)
     if gridded:
         _check_picture(checks, clip, codes)
@@ -325,8 +338,7 @@ def _check_lengths(checks: _Checks, most: int, side: tuple[int, ...]) -> None:
     for height, width in ((side[0] + 1, side[1]), (side[0], side[1] + 1), (0, side[1])):
         if height % sh or width % sw or not height:
             checks.refuses(
-                "a height or width that is no multiple of the stride (grid)",
-                partial(grid, longest, height, width),
+                "a height or width that is no multiple of the stride (grid)", partial(grid, longest, height, width)
             )
 
 
@@ -338,7 +350,7 @@ def _check_picture(checks: _Checks, clip: Tensor, codes: Tensor) -> None:
     checks.holds(promise, slices.shape[2] == 1, f"it has {slices.shape[2]} slices")
     checks.gives_media(tuple(image.shape), checks.made(promise, lambda: tokenizer.decode(slices)), "pictures")
     if tokenizer.is_causal:
-        checks.same_codes(
+        checks.same(
             "is_causal: an image has the first codes of every clip that begins with it", slices, codes[:, :, :1]
         )
 
@@ -351,16 +363,12 @@ def _check_causality(checks: _Checks, clip: Tensor, codes: Tensor, pictures: Ten
         return
     moved, drawn = False, False
     for s in range(1, codes.shape[2]):
-        frames = 1 + (s - 1) * st  # of the slices before s
-        changed = torch.cat((clip[:, :, :frames], checks.noise(*clip[:, :, frames:].shape)), 2)
-        now = tokenizer.encode(changed)
         promise = "is_causal: later frames do not change earlier codes"
-        checks.same_codes(promise, codes[:, :, :s], now[:, :, :s], exactly=True)
-        moved = moved or not torch.equal(codes, now)
+        moved = checks.same_before(promise, clip, codes, s, 1 + (s - 1) * st) or moved
         again = tokenizer.decode(torch.cat((codes[:, :, :s], checks.other(codes[:, :, s:])), 2))
         earlier = max(0, 1 + (s - 2) * st)  # a decoder may look one slice ahead
         promise = "is_causal: later codes do not change the pictures of the slices before the last"
-        checks.same_media(promise, pictures[:, :, :earlier], again[:, :, :earlier], exactly=True)
+        checks.same(promise, pictures[:, :, :earlier], again[:, :, :earlier], exactly=True)
         drawn = drawn or not torch.equal(pictures, again)
     if not moved:
         checks.report.skipped["causality of codes"] = "its codes do not depend on the frames, so they prove nothing"
@@ -373,24 +381,16 @@ def _check_causality(checks: _Checks, clip: Tensor, codes: Tensor, pictures: Ten
 def _check_visual_stream(checks: _Checks, clip: Tensor, codes: Tensor, pictures: Tensor) -> None:
     """Chunk by chunk is the whole, where it streams."""
     tokenizer, st, slices = checks.tokenizer, checks.tokenizer.stride[0], codes.shape[2]
-    streams = isinstance(tokenizer, Streaming)
-    if not streams:
+    if not isinstance(checks.tokenizer, Streaming):
         checks.report.skipped["streams"] = "it has no encode_stream and decode_stream"
         return
     if not tokenizer.is_causal:
         checks.refuses("to stream where it looks ahead", lambda: list(tokenizer.encode_stream([clip])))
         return
-    cuts = [1, *[1] * (slices - 1)]
-    chunks = clip.split([1, *[st] * (slices - 1)], 2)
-    made = checks.reads(chunks, tokenizer.encode_stream, 2, "encode_stream")
-    checks.same_codes("encode_stream gives the codes of the whole", codes, made)
-    shown = checks.reads(codes.split(cuts, 2), tokenizer.decode_stream, 2, "decode_stream")
-    checks.same_media("decode_stream gives the pictures of the whole", pictures, shown)
+    checks.streams(clip.split([1, *[st] * (slices - 1)], 2), codes, pictures, "pictures")
     if slices > 3:  # other cuts, for a state that only survives chunks of one slice
-        chunks = clip.split([1 + st, *[st * (slices - 2)]], 2)
-        checks.same_codes(
-            "encode_stream gives the codes of the whole", codes, torch.cat(list(tokenizer.encode_stream(chunks)), 2)
-        )
+        made = torch.cat(list(tokenizer.encode_stream(clip.split([1 + st, st * (slices - 2)], 2))), 2)
+        checks.same("encode_stream gives the codes of the whole", codes, made)
     if st > 1:
         short = [clip[:, :, :1], clip[:, :, 1:st]]
         checks.refuses("chunks that fill no slice", lambda: list(tokenizer.encode_stream(short)))
@@ -451,7 +451,7 @@ def check_audio_tokenizer(
     whole = sound[..., : num_frames * hop]
     codes = checks.repeats("encode", lambda: tokenizer.encode(sound))
     checks.gives_codes((2, levels, num_frames), codes, f"{sound.shape[-1]} samples at a hop of {hop}")
-    checks.same_codes("the tail below one hop changes no code", codes, tokenizer.encode(whole), exactly=True)
+    checks.same("the tail below one hop changes no code", codes, tokenizer.encode(whole), exactly=True)
     checks.gives_codes(
         (2, levels, 1), checks.made("encode takes one hop", lambda: tokenizer.encode(whole[..., :hop])), "a hop"
     )
@@ -460,10 +460,9 @@ def check_audio_tokenizer(
     for length in (1, num_frames * hop - hop // 2, (num_frames + 1) * hop - 1):
         made = checks.made(f"decode gives {length} samples", partial(tokenizer.decode, codes, num_samples=length))
         checks.gives_media((2, 1, length), made, "sounds")
-    ends = torch.arange(codes.numel(), device=codes.device).view_as(codes) % 2 * (tokenizer.codebook_size - 1)
-    checks.gives_media((2, 1, num_frames * hop), tokenizer.decode(ends), "sounds")
-    checks.same_codes("a batch has the codes of its sounds", codes[:1], tokenizer.encode(sound[:1]))
-    checks.same_media("a batch has the sound of its codes", again[:1], tokenizer.decode(codes[:1]))
+    checks.gives_media((2, 1, num_frames * hop), tokenizer.decode(checks.extremes(codes)), "sounds")
+    checks.same("a batch has the codes of its sounds", codes[:1], tokenizer.encode(sound[:1]))
+    checks.same("a batch has the sound of its codes", again[:1], tokenizer.decode(codes[:1]))
     _check_audio_stream(checks, whole, codes, again)
     for what, wrong in {
         "sound of whole numbers": (sound * 32767).to(torch.int16),
@@ -485,26 +484,19 @@ def check_audio_tokenizer(
 
 def _check_audio_stream(checks: _Checks, sound: Tensor, codes: Tensor, again: Tensor) -> None:
     """Chunk by chunk is the whole, and what follows changes nothing; only a tokenizer that streams says so."""
-    tokenizer, hop, t = checks.tokenizer, checks.tokenizer.hop_length, codes.shape[-1]
-    streams = isinstance(tokenizer, Streaming)
-    if not streams:
+    hop, t = checks.tokenizer.hop_length, codes.shape[-1]
+    if not isinstance(checks.tokenizer, Streaming):
         checks.report.skipped["streams and causality"] = "it has no encode_stream and decode_stream, which claim them"
         return
     moved = False
     for s in range(1, t, max(1, t // 4)):
-        changed = torch.cat((sound[..., : s * hop], checks.noise(*sound[..., s * hop :].shape)), -1)
-        now = tokenizer.encode(changed)
         promise = "it streams, so a later sound does not change earlier codes"
-        checks.same_codes(promise, codes[..., :s], now[..., :s], exactly=True)
-        moved = moved or not torch.equal(codes, now)
+        moved = checks.same_before(promise, sound, codes, s, s * hop) or moved
     if not moved:
         checks.report.skipped["causality"] = "its codes do not depend on the sound, so they prove nothing"
     cuts = [hop * n // 4 for n in (3, 7, 1, 6)]  # of no whole hops
     chunks = sound.split([*cuts, sound.shape[-1] - sum(cuts)], -1)
-    made = checks.reads(chunks, tokenizer.encode_stream, -1, "encode_stream")
-    checks.same_codes("encode_stream gives the codes of the whole", codes, made)
-    shown = checks.reads(codes.split(1, -1), tokenizer.decode_stream, -1, "decode_stream")
-    checks.same_media("decode_stream gives the sound of the whole", again, shown)
+    checks.streams(chunks, codes, again, "sound")
 
 
 @torch.no_grad()
@@ -536,9 +528,9 @@ def check_text_encoder(encoder: Any, *, tolerance: float = 1e-3) -> Report:
     checks.holds("every text has a token", bool((counts > 0).all()), f"tokens: {counts.tolist()}")
     kept = vectors[mask]
     checks.holds("vectors are finite", bool(kept.isfinite().all()), "some are not")
-    checks.same_media("encode gives the same for the same", kept, encoder.encode(texts)[0][mask], exactly=True)
+    checks.same("encode gives the same for the same", kept, encoder.encode(texts)[0][mask], exactly=True)
     alone, own = encoder.encode(texts[:1])
-    checks.same_media("a text has its vectors beside any other", vectors[0][mask[0]], alone[0][own[0]])
+    checks.same("a text has its vectors beside any other", vectors[0][mask[0]], alone[0][own[0]])
     apart = vectors[0][mask[0]].mean(0) - vectors[1][mask[1]].mean(0)
     checks.holds("texts differ in their vectors", bool(apart.abs().max() > 0), "two texts have the same ones")
     return checks.report

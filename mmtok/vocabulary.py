@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from mmtok.audio.orders import flatten, unflatten
-from mmtok.contract import AudioTokenizer, VisualTokenizer
+from mmtok.contract import AudioTokenizer, VisualTokenizer, require_range
+from mmtok.find import find
 
 NUM_SPECIAL = 256
 
@@ -81,10 +82,7 @@ class Block:
 def _require_codes(codes: Tensor, size: int, what: str) -> None:
     if codes.is_floating_point() or codes.dtype == torch.bool:
         raise ValueError(f"{what} codes must be integers, got {codes.dtype}")
-    if codes.numel():
-        low, high = (int(v) for v in torch.aminmax(codes))
-        if low < 0 or high >= size:
-            raise ValueError(f"{what} codes must lie in [0, {size}), got [{low}, {high}]")
+    require_range(codes, size, f"{what} codes")
 
 
 @dataclass(frozen=True)
@@ -145,17 +143,7 @@ class Vocabulary:
         return Block(start, start + self.audio_levels * self.audio_codes)
 
     def audio_level(self, level: int) -> Block:
-        """Ids of one residual level.
-
-        Args:
-            level: from 0.
-
-        Returns:
-            The block.
-
-        Raises:
-            ValueError: if there is no such level.
-        """
+        """Ids of one residual level, from 0; ValueError if there is no such level."""
         if not 0 <= level < self.audio_levels:
             raise ValueError(f"audio level must lie in [0, {self.audio_levels}), got {level}")
         start = self.audio.start + level * self.audio_codes
@@ -187,20 +175,8 @@ class Vocabulary:
         return SPECIAL_IDS["<eos>"]
 
     def special_id(self, name: str) -> int:
-        """The id of a marker such as ``"<bov_o>"``.
-
-        Args:
-            name: a key of ``SPECIAL_IDS``.
-
-        Returns:
-            The id.
-
-        Raises:
-            ValueError: for an unknown name, with the known ones.
-        """
-        if name not in SPECIAL_IDS:
-            raise ValueError(f"unknown special token {name!r}; known: {', '.join(SPECIAL_IDS)}")
-        return SPECIAL_IDS[name]
+        """The id of a marker such as ``"<bov_o>"``; ValueError for an unknown one, with the known ones."""
+        return find(SPECIAL_IDS, name, "special token")
 
     def family_id(self, family: str, index: int) -> int:
         """The id of value ``index`` of a family of control values.
@@ -215,28 +191,14 @@ class Vocabulary:
         Raises:
             ValueError: for an unknown family or an index outside it.
         """
-        if family not in FAMILY_IDS:
-            raise ValueError(f"unknown family {family!r}; known: {', '.join(FAMILY_IDS)}")
-        ids = FAMILY_IDS[family]
+        ids = find(FAMILY_IDS, family, "family")
         if not 0 <= index < len(ids):
             raise ValueError(f"{family} index must lie in [0, {len(ids)}), got {index}")
         return ids[index]
 
     def task_id(self, task: str) -> int:
-        """The id of a task value.
-
-        Args:
-            task: a key of ``TASK_IDS``.
-
-        Returns:
-            The id.
-
-        Raises:
-            ValueError: for an unknown task value, with the known ones.
-        """
-        if task not in TASK_IDS:
-            raise ValueError(f"unknown task value {task!r}; known: {', '.join(TASK_IDS)}")
-        return TASK_IDS[task]
+        """The id of a task value of ``TASK_IDS``; ValueError for an unknown one, with the known ones."""
+        return find(TASK_IDS, task, "task value")
 
     def visual_to_ids(self, codes: Tensor) -> Tensor:
         """Flatten visual codes in raster order, frames in time order, and move them into their block.
@@ -338,11 +300,7 @@ class Vocabulary:
             )
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values for config.json: the sizes, and the tables of ids for readers of other languages.
-
-        Returns:
-            The table.
-        """
+        """Plain values for config.json: the sizes, and the tables of ids for readers of other languages."""
         families = {name: [ids.start, ids.stop] for name, ids in FAMILY_IDS.items()}
         return {
             **dataclasses.asdict(self),

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from mmtok.find import find
 from superres.windows import Size, Windows, fit_window, low_size, windows_for
 
 
@@ -85,44 +86,13 @@ def factor_sizes_for(codebook_size: int) -> tuple[int, int]:
 
 # "sr1-1b" and "sr2-500m" have the published grids, windows and totals of the two stages; their width and depth are
 # unpublished and ours. "tiny" belongs to the model shipped with the package; "nano" is for tests.
+SIZES = ("grid", "factor_sizes", "dim", "num_blocks", "num_heads", "hidden_dim", "text_dim")
+_2_12, _2_18 = factor_sizes_for(2**12), factor_sizes_for(2**18)
 PRESETS: dict[str, dict[str, Any]] = {
-    "nano": {
-        "grid": (5, 16, 16),
-        "factor_sizes": factor_sizes_for(2**12),
-        "dim": 32,
-        "num_blocks": 1,
-        "num_heads": 2,
-        "hidden_dim": 64,
-        "text_dim": 16,
-    },
-    "tiny": {
-        "grid": (5, 16, 16),
-        "factor_sizes": factor_sizes_for(2**12),
-        "dim": 128,
-        "num_blocks": 2,
-        "num_heads": 2,
-        "hidden_dim": 320,
-        "text_dim": 128,
-        "low_residual": True,
-    },
-    "sr1-1b": {
-        "grid": (5, 56, 32),
-        "factor_sizes": factor_sizes_for(2**18),
-        "dim": 1536,
-        "num_blocks": 7,
-        "num_heads": 24,
-        "hidden_dim": 4096,
-        "text_dim": 2048,
-    },
-    "sr2-500m": {
-        "grid": (5, 112, 64),
-        "factor_sizes": factor_sizes_for(2**18),
-        "dim": 1024,
-        "num_blocks": 8,
-        "num_heads": 16,
-        "hidden_dim": 2816,
-        "text_dim": 2048,
-    },
+    "nano": dict(zip(SIZES, ((5, 16, 16), _2_12, 32, 1, 2, 64, 16), strict=True)),
+    "tiny": dict(zip(SIZES, ((5, 16, 16), _2_12, 128, 2, 2, 320, 128), strict=True)) | {"low_residual": True},
+    "sr1-1b": dict(zip(SIZES, ((5, 56, 32), _2_18, 1536, 7, 24, 4096, 2048), strict=True)),
+    "sr2-500m": dict(zip(SIZES, ((5, 112, 64), _2_18, 1024, 8, 16, 2816, 2048), strict=True)),
 }
 
 
@@ -140,8 +110,6 @@ def preset(name: str, **changes: Any) -> SuperResConfig:
     Raises:
         ValueError: for an unknown name, with the known ones.
     """
-    if name not in PRESETS:
-        raise ValueError(f"unknown super-resolution size {name!r}; known: {', '.join(PRESETS)}")
-    values = {**PRESETS[name], **changes}
+    values = {**find(PRESETS, name, "super-resolution size"), **changes}
     values.setdefault("windows", windows_for(values["grid"]))
     return SuperResConfig(**values)

@@ -31,14 +31,7 @@ class Corruption:
 
 
 def mask_ratio(progress: Tensor) -> Tensor:
-    """The cosine schedule: the hidden fraction at ``progress`` in [0, 1], from 1 down to 0.
-
-    Args:
-        progress: any shape.
-
-    Returns:
-        cos(pi / 2 * progress).
-    """
+    """The cosine schedule cos(pi / 2 * progress): the hidden fraction at ``progress`` in [0, 1], from 1 down to 0."""
     return torch.cos(progress * (math.pi / 2))
 
 

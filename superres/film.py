@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from llm.sampling import Generators, each_row, film_generators
+from mmtok.find import require_known
 from mmtok.media.resize import cover, resized
 from mmtok.visual.grid import pad_frames, repeat_last_frame
 from mmtok.visual.holistic import is_holistic
@@ -102,8 +103,7 @@ class FilmUpscaler:
         Raises:
             ValueError: for a size that cannot be reached, an unknown form, or as ``superres.passes.plan_passes``.
         """
-        if aspect != OWN and aspect not in self.forms:
-            raise ValueError(f"unknown aspect {aspect!r}; known: {', '.join((OWN, *self.forms))}")
+        require_known(aspect, (OWN, *self.forms), "aspect")
         return plan_film(
             self.stages,
             self.tokenizer,
@@ -115,17 +115,7 @@ class FilmUpscaler:
         )
 
     def plan_clip(self, size: tuple[int, int]) -> tuple[Pass, ...]:
-        """The doublings of a clip that a language model made.
-
-        Args:
-            size: (h, w) pixels that it speaks.
-
-        Returns:
-            The passes.
-
-        Raises:
-            ValueError: if the tokenizer does not take the size, or the upscaler's own is not reached by doubling.
-        """
+        """The doublings of a clip of (h, w) pixels that a language model made; ValueError for sizes out of reach."""
         return plan_clip(self.stages, self.tokenizer, size, base=self.base, to=self.size)
 
     @property
@@ -164,14 +154,7 @@ class FilmUpscaler:
         return TiledTokenizer(self.tokenizer)
 
     def encode(self, video: Tensor) -> Tensor:
-        """Codes of pictures, small or large; a length that the tokenizer does not take is filled with the last one.
-
-        Args:
-            video: (b, 3, t, h, w) in [-1, 1].
-
-        Returns:
-            (b, 1, t', h', w') codes.
-        """
+        """Codes (b, 1, t', h', w') of pictures in [-1, 1]; a length that does not fit is filled with the last one."""
         video = video.to(self.device)
         if is_holistic(self.tokenizer):
             return self.tokenizer.encode(video)  # type: ignore[no-any-return]

@@ -122,14 +122,7 @@ class Attention(nn.Module):
         self.k_norm = RMSNorm(dim // num_heads, eps=eps)
 
     def keys_values(self, context: Tensor) -> KeysValues:
-        """What ``forward`` attends to.
-
-        Args:
-            context: (b, m, context_dim).
-
-        Returns:
-            Keys and values, each (b, heads, m, e).
-        """
+        """What ``forward`` attends to: keys and values, each (b, heads, m, e), of a context (b, m, context_dim)."""
         k, v = rearrange(self.kv_proj(context), "b m (two heads e) -> two b heads m e", two=2, heads=self.num_heads)
         return self.k_norm(k), v
 
@@ -150,12 +143,7 @@ class Attention(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """SwiGLU (Shazeer 2020) without biases.
-
-    Args:
-        dim: outer width.
-        hidden_dim: inner width.
-    """
+    """SwiGLU (Shazeer 2020) without biases."""
 
     def __init__(self, dim: int, *, hidden_dim: int):
         super().__init__()
@@ -226,13 +214,7 @@ class AxisLayer(nn.Module):
 
 
 class CodeEmbedding(nn.Module):
-    """Codes of a grid as vectors: the factors' embeddings and the three axes' positions, summed.
-
-    Args:
-        factor_sizes: values of each factor.
-        grid: (t, h, w) positions known along each axis.
-        dim: width.
-    """
+    """Codes of a grid as vectors: the factors' embeddings and the three axes' positions, summed."""
 
     def __init__(self, factor_sizes: tuple[int, ...], *, grid: Size, dim: int):
         super().__init__()

@@ -10,11 +10,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from llm.sampling import Generators, noise
+from mmtok.find import require_known
 from superres.corrupt import mask_ratio
 from superres.model import SuperResTransformer, merge_codes
 
@@ -58,8 +60,7 @@ class Decoding:
         temperatures += [] if self.final_temperature is None else [self.final_temperature]
         if any(value < 0 for value in temperatures):
             raise ValueError(f"temperatures must not be negative, got {' and '.join(map(str, temperatures))}")
-        if self.schedule not in SCHEDULES:
-            raise ValueError(f"unknown schedule {self.schedule!r}; known: {', '.join(SCHEDULES)}")
+        require_known(self.schedule, SCHEDULES, "schedule")
 
     def hidden_share(self, step: int) -> float:
         """Share of the codes that is hidden behind a step."""
@@ -150,17 +151,11 @@ def sample(
     text: Tensor | None = None,
     text_mask: Tensor | None = None,
     *,
-    num_steps: int = 24,
-    text_scale: float = 4.0,
-    low_scale: float = 1.0,
-    temperature: float = 1.0,
-    final_temperature: float | None = None,
-    choice_temperature: float = 4.5,
-    schedule: str = "cosine",
     pinned: Tensor | None = None,
     pinned_mask: Tensor | None = None,
     generator: Generators = None,
     on_step: Callable[[int, int], None] | None = None,
+    **decoding: Any,
 ) -> Tensor:
     """High-resolution codes for low-resolution ones.
 
@@ -173,17 +168,11 @@ def sample(
         low: (b, t, h, w) low-resolution codes.
         text: (b, n, d) text embeddings, or None for no text.
         text_mask: (b, n) bool, True where ``text`` holds a token, or None for everywhere.
-        num_steps: as in ``Decoding``, and the next six.
-        text_scale: see there.
-        low_scale: see there.
-        temperature: see there.
-        final_temperature: see there.
-        choice_temperature: see there.
-        schedule: see there.
         pinned: (b, t, 2h, 2w) codes that are already known, or None.
         pinned_mask: the same shape, bool, True where ``pinned`` is to be kept.
         generator: source of all draws, one for the batch or one a row; None takes torch's global one.
         on_step: called with (steps done, steps in all).
+        decoding: fields of ``Decoding`` that differ from its defaults, such as ``num_steps``.
 
     Returns:
         (b, t, 2h, 2w) int64 codes.
@@ -191,7 +180,8 @@ def sample(
     Raises:
         ValueError: for settings that ``Decoding`` refuses, or a grid or pinned codes of the wrong shape.
     """
-    settings = Decoding(num_steps, text_scale, low_scale, temperature, final_temperature, choice_temperature, schedule)
+    settings = Decoding(**decoding)
+    num_steps = settings.num_steps
     if (pinned is None) != (pinned_mask is None):
         raise ValueError("pinned and pinned_mask must be given together")
     if low.ndim != 4:
@@ -209,7 +199,8 @@ def sample(
         codes, masked = torch.where(pinned_mask, pinned, codes), ~pinned_mask
     at_start = masked.flatten(1).sum(1, keepdim=True)  # (b, 1)
 
-    logits_of = guided_logits(model, low, text, text_mask, text_scale=text_scale, low_scale=low_scale)
+    scales = {"text_scale": settings.text_scale, "low_scale": settings.low_scale}
+    logits_of = guided_logits(model, low, text, text_mask, **scales)
     for step in range(num_steps):
         logits = logits_of(codes, masked)
         warmth = settings.temperature_at(step)
@@ -224,7 +215,7 @@ def sample(
         progress = (step + 1) / num_steps
         uniform = noise("uniform", shape, generator, device=low.device)
         gumbel = -(-uniform.clamp(min=1e-20).log()).log()
-        score = sum(log_probs) + choice_temperature * (1 - progress) * gumbel
+        score = sum(log_probs) + settings.choice_temperature * (1 - progress) * gumbel
         score = score.masked_fill(~masked, math.inf).flatten(1)
         now = masked.flatten(1).sum(1, keepdim=True)
         hide = torch.minimum((at_start * settings.hidden_share(step)).floor().long().clamp(min=1), now - 1)

@@ -117,11 +117,7 @@ def sample_grid(
     tiles = [(top, left) for top in rows.starts for left in columns.starts]
     for number, (top, left) in enumerate(tiles):
         here = (..., slice(top, top + rows.length), slice(left, left + columns.length))
-        below = (
-            ...,
-            slice(top // 2, (top + rows.length) // 2),
-            slice(left // 2, (left + columns.length) // 2),
-        )
+        below = (..., slice(top // 2, (top + rows.length) // 2), slice(left // 2, (left + columns.length) // 2))
         codes[here] = sample(
             model,
             low[below],

@@ -53,14 +53,7 @@ def _longest(config: LMConfig) -> int:
 
 
 def qwen3_sizes(config: LMConfig) -> dict[str, Any]:
-    """The fields of transformers' ``Qwen3Config`` that say how large a model is.
-
-    Args:
-        config: of our model.
-
-    Returns:
-        Name to value.
-    """
+    """The fields of transformers' ``Qwen3Config`` that say how large a model is, name to value."""
     return {
         "vocab_size": config.table_size,
         "hidden_size": config.dim,
@@ -130,14 +123,7 @@ def reads_positions(model: PrefixLM) -> bool:
 
 
 def is_export(folder: str | Path) -> bool:
-    """Whether a folder was written by ``export_qwen3``.
-
-    Args:
-        folder: any.
-
-    Returns:
-        True when what is ours lies there.
-    """
+    """Whether a folder was written by ``export_qwen3``."""
     return (Path(folder) / _OURS / "config.json").is_file() and (Path(folder) / _OURS / "extra.safetensors").is_file()
 
 

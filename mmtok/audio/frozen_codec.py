@@ -84,14 +84,7 @@ class FrozenCodec(nn.Module):
         return next(self.model.parameters()).dtype
 
     def train(self, mode: bool = True) -> Self:
-        """Stay in evaluation mode, where no level is dropped at random.
-
-        Args:
-            mode: accepted because parents call it; a frozen codec has one mode.
-
-        Returns:
-            self.
-        """
+        """Stay in evaluation mode, where no level is dropped at random; parents call it with any ``mode``."""
         del mode
         return super().train(False)
 
@@ -144,11 +137,7 @@ class FrozenCodec(nn.Module):
         return sound[..., :wanted].float().clamp(-1, 1)
 
     def code_vectors(self) -> list[Tensor]:
-        """What the codes mean, level by level.
-
-        Returns:
-            One (codebook_size, width) float32 tensor a level in use.
-        """
+        """What the codes mean, level by level: one (codebook_size, width) float32 tensor a level in use."""
         return [table.detach().float().clone() for table in self._tables()[: self.num_codebooks]]
 
     def save_pretrained(self, folder: str | Path, *, dtype: torch.dtype | None = None) -> None:

@@ -16,21 +16,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from mmtok.find import require_known
+
 ORDERS = ("level", "time", "delay")
 PAD = -1  # stands for no code; ids take <pad>
 
 
 def require_order(order: str) -> None:
-    """Raise unless an order is known.
-
-    Args:
-        order: one of ``ORDERS``.
-
-    Raises:
-        ValueError: with the known ones.
-    """
-    if order not in ORDERS:
-        raise ValueError(f"unknown order of audio codes {order!r}; known: {', '.join(ORDERS)}")
+    """Raise ValueError, with the known ones, unless an order is one of ``ORDERS``."""
+    require_known(order, ORDERS, "order of audio codes")
 
 
 def num_places(order: str, levels: int, frames: int) -> int:

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from mmtok.audio.spectral import SpectralDecoder, SpectralEncoder
 from mmtok.contract import bitrate_kbps, require_audio, wanted_samples, whole_hops
+from mmtok.find import require_known
 from mmtok.nn.causal1d import CausalConv1d, CausalConvTranspose1d
 from mmtok.nn.streaming import Stream, streaming
 from mmtok.pretrained import load_strictly, load_tensors, params_from_config, read_config, resolve_folder, save_module
@@ -98,13 +99,7 @@ class SoundStreamOutput:
 
 
 class ResidualUnit(nn.Module):
-    """A dilated convolution and a 1x1 convolution around a skip (figure 3 of the paper).
-
-    Args:
-        channels: width.
-        kernel_size: taps of the first convolution.
-        dilation: distance of its taps.
-    """
+    """A dilated convolution and a 1x1 convolution around a skip (figure 3 of the paper)."""
 
     def __init__(self, *, channels: int, kernel_size: int, dilation: int):
         super().__init__()
@@ -112,14 +107,7 @@ class ResidualUnit(nn.Module):
         self.mix = CausalConv1d(channels, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Refine.
-
-        Args:
-            x: (b, c, t).
-
-        Returns:
-            (b, c, t).
-        """
+        """Refine: (b, c, t) to (b, c, t)."""
         return x + self.mix(F.elu(self.wide(F.elu(x))))
 
 
@@ -349,11 +337,7 @@ class SoundStream(nn.Module):
             return self.decoder[-last:](x.to(own)).float()
 
     def code_vectors(self) -> list[Tensor]:
-        """What the codes mean, level by level.
-
-        Returns:
-            One (codebook_size, dim) tensor a level.
-        """
+        """What the codes mean, level by level: one (codebook_size, dim) tensor a level."""
         return [level.get_buffer("codes").clone() for level in self.quantizer.levels]
 
     def save_pretrained(self, folder: str | Path, *, dtype: torch.dtype | None = None) -> None:
@@ -433,8 +417,7 @@ def build_soundstream(preset: str, *, learning: CodebookLearning | None = None) 
     Raises:
         ValueError: for an unknown preset, with the known ones.
     """
-    if preset not in PRESETS:
-        raise ValueError(f"unknown SoundStream preset {preset!r}; known: {', '.join(sorted(PRESETS))}")
+    require_known(preset, sorted(PRESETS), "SoundStream preset")
     model = SoundStream(PRESETS[preset])
     if learning is not None:
         model.quantizer.learning = learning

@@ -21,13 +21,7 @@ _FLOOR = 1e-5
 
 
 class SpectralBlock(nn.Module):
-    """A depthwise convolution over time and two dense layers around a skip (ConvNeXt, arXiv 2201.03545, causal).
-
-    Args:
-        width: of its vectors.
-        hidden_dim: between the dense layers.
-        kernel_size: frames that the convolution reads.
-    """
+    """A depthwise convolution over time and two dense layers around a skip (ConvNeXt, arXiv 2201.03545, causal)."""
 
     def __init__(self, width: int, *, hidden_dim: int, kernel_size: int):
         super().__init__()
@@ -38,14 +32,7 @@ class SpectralBlock(nn.Module):
         self.scale = nn.Parameter(torch.full((width,), 0.3))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Refine.
-
-        Args:
-            x: (b, t, c).
-
-        Returns:
-            (b, t, c).
-        """
+        """Refine: (b, t, c) to (b, t, c)."""
         y = self.norm(self.time(x.transpose(1, 2)).transpose(1, 2))
         return x + self.scale * self.mix(F.gelu(self.wide(y)))
 
@@ -70,26 +57,14 @@ class SpectralEncoder(_Body):
 
     Args:
         width: of its vectors.
-        hidden_dim: inside its blocks.
-        num_layers: blocks.
-        kernel_size: frames that a block reads.
         window: samples of a frame, a multiple of ``hop``.
         hop: samples between frames.
         dim: latent width.
+        blocks: their hidden_dim, num_layers and kernel_size, frames that one reads.
     """
 
-    def __init__(
-        self, width: int, *, hidden_dim: int, num_layers: int, kernel_size: int, window: int, hop: int, dim: int
-    ):
-        wide_in = 3 * (window // 2 + 1)
-        super().__init__(
-            width,
-            hidden_dim=hidden_dim,
-            num_layers=num_layers,
-            kernel_size=kernel_size,
-            wide_in=wide_in,
-            wide_out=dim,
-        )
+    def __init__(self, width: int, *, window: int, hop: int, dim: int, **blocks: int):
+        super().__init__(width, wide_in=3 * (window // 2 + 1), wide_out=dim, **blocks)
         self.window, self.hop = window, hop
 
     def forward(self, audio: Tensor) -> Tensor:
@@ -118,25 +93,14 @@ class SpectralDecoder(_Body):
 
     Args:
         width: of its vectors.
-        hidden_dim: inside its blocks.
-        num_layers: blocks.
-        kernel_size: frames that a block reads.
         window: samples of a frame, a multiple of ``hop``, at least two.
         hop: samples between frames.
         dim: latent width.
+        blocks: their hidden_dim, num_layers and kernel_size, frames that one reads.
     """
 
-    def __init__(
-        self, width: int, *, hidden_dim: int, num_layers: int, kernel_size: int, window: int, hop: int, dim: int
-    ):
-        super().__init__(
-            width,
-            hidden_dim=hidden_dim,
-            num_layers=num_layers,
-            kernel_size=kernel_size,
-            wide_in=dim,
-            wide_out=2 * (window // 2 + 1),
-        )
+    def __init__(self, width: int, *, window: int, hop: int, dim: int, **blocks: int):
+        super().__init__(width, wide_in=dim, wide_out=2 * (window // 2 + 1), **blocks)
         self.window, self.hop, self.lookahead = window, hop, window // hop - 1
 
     def forward(self, latents: Tensor) -> Tensor:

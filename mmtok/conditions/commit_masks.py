@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from mmtok.contract import require_video
+from mmtok.find import find
 
 BLACK = -1.0
 
@@ -46,6 +47,8 @@ def _box(t: int, h: int, w: int, rows: tuple[int, int], left: list[int], width: 
 
 Step = tuple[int, int, int]
 """Pixels that edges move by, ordered time, height, width: a token's for exact masks, else 1."""
+Region = Callable[[int, int, int, int, Step], Tensor]
+"""(t, h, w, given frames, step) to (t, h, w) bool."""
 
 
 def _sweep(t: int, distance: int, step: Step) -> list[int]:
@@ -74,40 +77,22 @@ def _quarters(size: int, step: int) -> tuple[int, int]:
     return round(size / 4 / step) * step, round(size * 3 / 4 / step) * step
 
 
-def _central(t: int, h: int, w: int, frames: int, step: Step) -> Tensor:
-    top, bottom = _quarters(h, step[1])
-    left, right = _quarters(w, step[2])
-    return _box(t, h, w, (top, bottom), [left] * t, right - left)
+def _boxed(*, rows: bool, columns: bool = True, moves: bool = False) -> Region:
+    """A box, its rows or columns cut or not, that stands in the middle or moves from left to right."""
 
-
-def _vertical(t: int, h: int, w: int, frames: int, step: Step) -> Tensor:
-    left, right = _quarters(w, step[2])
-    return _box(t, h, w, (0, h), [left] * t, right - left)
-
-
-def _horizontal(t: int, h: int, w: int, frames: int, step: Step) -> Tensor:
-    return _box(t, h, w, _quarters(h, step[1]), [0] * t, w)
-
-
-def _half(w: int, step: int) -> int:
-    return w // 2 // step * step
-
-
-def _moving_strip(t: int, h: int, w: int, frames: int, step: Step) -> Tensor:
-    width = _half(w, step[2])
-    return _box(t, h, w, (0, h), _sweep(t, w - width, step), width)
-
-
-def _moving_box(t: int, h: int, w: int, frames: int, step: Step) -> Tensor:
-    width = _half(w, step[2])
-    return _box(t, h, w, _quarters(h, step[1]), _sweep(t, w - width, step), width)
-
-
-def _outside(geometry: Callable[[int, int, int, int, Step], Tensor]) -> Callable[[int, int, int, int, Step], Tensor]:
     def mask(t: int, h: int, w: int, frames: int, step: Step) -> Tensor:
-        return ~geometry(t, h, w, frames, step)
+        upright = _quarters(h, step[1]) if rows else (0, h)
+        if moves:
+            width = w // 2 // step[2] * step[2]
+            return _box(t, h, w, upright, _sweep(t, w - width, step), width)
+        left, right = _quarters(w, step[2]) if columns else (0, w)
+        return _box(t, h, w, upright, [left] * t, right - left)
 
     return mask
+
+
+def _outside(region: Region) -> Region:
+    return lambda *sizes: ~region(*sizes)
 
 
 def _repeat_last(video: Tensor, known: Tensor) -> Tensor:
@@ -137,15 +122,15 @@ def _edges(video: Tensor, known: Tensor) -> Tensor:
 
 
 # name -> (which pixels are known, how the others are filled)
-GEOMETRIES: dict[str, tuple[Callable[[int, int, int, int, Step], Tensor], Callable[[Tensor, Tensor], Tensor]]] = {
+GEOMETRIES: dict[str, tuple[Region, Callable[[Tensor, Tensor], Tensor]]] = {
     "frame_prediction": (_first, _repeat_last),
     "interpolation": (_ends, _blend),
-    "outpaint_central": (_central, _edges),
-    "outpaint_vertical": (_vertical, _edges),
-    "outpaint_horizontal": (_horizontal, _edges),
-    "outpaint_dynamic": (_moving_strip, _black),
-    "inpaint_central": (_outside(_central), _black),
-    "inpaint_dynamic": (_outside(_moving_box), _black),
+    "outpaint_central": (_boxed(rows=True), _edges),
+    "outpaint_vertical": (_boxed(rows=False), _edges),
+    "outpaint_horizontal": (_boxed(rows=True, columns=False), _edges),
+    "outpaint_dynamic": (_boxed(rows=False, moves=True), _black),
+    "inpaint_central": (_outside(_boxed(rows=True)), _black),
+    "inpaint_dynamic": (_outside(_boxed(rows=True, moves=True)), _black),
 }
 
 
@@ -183,10 +168,8 @@ def make_condition(
             or that the geometry does not have.
     """
     require_video(video)
-    if geometry not in GEOMETRIES:
-        raise ValueError(f"unknown geometry {geometry!r}; known: {', '.join(GEOMETRIES)}")
+    region, fill = find(GEOMETRIES, geometry, "geometry")
     t, h, w = _fitting(video, stride)
-    region, fill = GEOMETRIES[geometry]
     if frames is not None and geometry not in COUNTED:
         raise ValueError(f"{geometry} has no number of given frames; only {' and '.join(COUNTED)} have")
     frames = 1 if frames is None else frames
@@ -224,8 +207,7 @@ def hide(
     """
     require_video(video)
     t, h, w = _fitting(video, stride)
-    if fill not in FILLS:
-        raise ValueError(f"unknown fill {fill!r}; known: {', '.join(FILLS)}")
+    filled = find(FILLS, fill, "fill")
     if hidden.dtype != torch.bool or tuple(hidden.shape) not in ((h, w), (t, h, w)):
         raise ValueError(
             f"a mask of {t} pictures of {h} x {w} must be bool of shape ({h}, {w}) or ({t}, {h}, {w}), got "
@@ -237,18 +219,11 @@ def hide(
         known = _pixels(_latent(known, stride), stride)
         if not bool(known.any()):
             raise ValueError(f"the mask hides everything once it covers whole tokens of {stride[1]} x {stride[2]}")
-    return _condition(video, known, FILLS[fill], stride)
+    return _condition(video, known, filled, stride)
 
 
 def require_part(hidden: Tensor) -> None:
-    """Raise unless a mask hides a part, that is neither everything nor nothing.
-
-    Args:
-        hidden: bool, True where a pixel is hidden.
-
-    Raises:
-        ValueError: if it hides everything or nothing.
-    """
+    """Raise ValueError unless a bool mask, True where a pixel is hidden, hides neither everything nor nothing."""
     if bool(hidden.all()) or not bool(hidden.any()):
         raise ValueError(f"the mask hides {'everything' if bool(hidden.any()) else 'nothing'}")
 

@@ -23,6 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mmtok.contract import require_video
+from mmtok.find import require_known
 
 FlowEstimator = Callable[[Tensor], Tensor]
 DepthEstimator = Callable[[Tensor], Tensor]
@@ -97,8 +98,7 @@ class OpenCVFlow:
     """
 
     def __init__(self, method: str = "dis"):
-        if method not in FLOW_METHODS:
-            raise ValueError(f"unknown flow method {method!r}; known: {', '.join(FLOW_METHODS)}")
+        require_known(method, FLOW_METHODS, "flow method")
         try:
             cv2: Any = importlib.import_module("cv2")
         except ImportError as fault:

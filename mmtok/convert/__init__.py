@@ -20,11 +20,7 @@ from mmtok.table import TOKENIZERS, Published
 
 
 def known_families() -> list[str]:
-    """What ``from_upstream`` can build.
-
-    Returns:
-        Names, sorted.
-    """
+    """What ``from_upstream`` can build: names, sorted."""
     return sorted(known.name for _, known in _published())
 
 

@@ -22,14 +22,7 @@ _TO_UPSTREAM: tuple[Rule, ...] = (
 
 
 def upstream_names(model: CosmosDV) -> dict[str, str]:
-    """Published name of every weight.
-
-    Args:
-        model: ours.
-
-    Returns:
-        Published name to ours.
-    """
+    """Published name of every weight to ours."""
     names = {}
     for ours in model.state_dict():
         theirs = rename(ours, _TO_UPSTREAM)
@@ -50,14 +43,7 @@ def _plain(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def params_from_upstream(config: dict[str, Any]) -> CosmosParams:
-    """Sizes from the upstream constructor's arguments.
-
-    Args:
-        config: as stored with the golden files.
-
-    Returns:
-        Ours.
-    """
+    """Sizes from the upstream constructor's arguments, as stored with the golden files."""
     space, time = config["spatial_compression"], config["temporal_compression"]
     return CosmosParams(
         stride=(time, space, space),

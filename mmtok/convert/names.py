@@ -51,15 +51,7 @@ def check_names(tensors: Iterable[str], wanted: Iterable[str], *, family: str, s
 
 
 def alike(got: tuple[int, ...], want: tuple[int, ...]) -> bool:
-    """Whether weights of one shape fill another: equal, or equal but for axes of length 1 that one of them leaves out.
-
-    Args:
-        got: a shape.
-        want: the other.
-
-    Returns:
-        True for a linear map as a pointwise convolution, False for axes that changed places.
-    """
+    """Whether weights of one shape fill another: equal, but for axes of length 1 that one of them may leave out."""
     return got == want or (len(got) != len(want) and [n for n in got if n != 1] == [n for n in want if n != 1])
 
 

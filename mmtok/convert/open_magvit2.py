@@ -31,14 +31,7 @@ _CONV = re.compile(r"\.(conv\w*|nin_shortcut|downsample)\.(weight|bias)$")
 
 
 def upstream_names(model: Magvit2) -> dict[str, str]:
-    """Published name of every weight.
-
-    Args:
-        model: ours.
-
-    Returns:
-        Published name to ours; the video model's names when ``temporal_kernel`` is 3, otherwise the image model's.
-    """
+    """Published name of every weight to ours; the image model's names when ``temporal_kernel`` is 1."""
     video = model.params.temporal_kernel == 3
     names = {}
     for ours in model.state_dict():

@@ -16,14 +16,7 @@ from mmtok.text.t5 import T5TextEncoder, TextTokenizer, is_encoder_weight
 
 
 def is_t5(file: Path) -> bool:
-    """Whether the config.json beside a file of weights is a T5's.
-
-    Args:
-        file: of weights.
-
-    Returns:
-        False also where there is none.
-    """
+    """Whether the config.json beside a file of weights is a T5's; False also where there is none."""
     config = file.parent / "config.json"
     try:
         values = json.loads(config.read_text()) if config.is_file() else None

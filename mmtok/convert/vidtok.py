@@ -24,26 +24,12 @@ _TO_UPSTREAM: tuple[Rule, ...] = (
 
 
 def upstream_names(model: VidTokFSQ) -> dict[str, str]:
-    """Published name of every weight.
-
-    Args:
-        model: ours.
-
-    Returns:
-        Published name to ours.
-    """
+    """Published name of every weight to ours."""
     return {rename(ours, _TO_UPSTREAM): ours for ours in model.state_dict()}
 
 
 def params_from_upstream(config: dict[str, Any]) -> VidTokParams:
-    """Sizes from the upstream constructor's arguments.
-
-    Args:
-        config: as stored with the golden files.
-
-    Returns:
-        Ours.
-    """
+    """Sizes from the upstream constructor's arguments, as stored with the golden files."""
     network = config["encoder_decoder"]
     count = len(network["ch_mult"])
     return VidTokParams(

@@ -53,14 +53,7 @@ class WaveformDiscriminator(nn.Module):
         self.layers = nn.ModuleList(weight_norm(layer) for layer in layers)
 
     def forward(self, audio: Tensor) -> Judgement:
-        """Judge.
-
-        Args:
-            audio: (b, 1, n).
-
-        Returns:
-            Logits (b, 1, ~n / 256) and six features.
-        """
+        """Judge: (b, 1, n) to logits (b, 1, ~n / 256) and six features."""
         features: list[Tensor] = []
         x = audio
         for layer in self.layers:
@@ -114,14 +107,7 @@ class SpectralDiscriminator(nn.Module):
         self.last = weight_norm(nn.Conv2d(width, 1, (1, window // 128)))  # spans the bins that are left
 
     def forward(self, audio: Tensor) -> Judgement:
-        """Judge.
-
-        Args:
-            audio: (b, 1, n).
-
-        Returns:
-            Logits (b, 1, ~n / (8 hop)) and seven features.
-        """
+        """Judge: (b, 1, n) to logits (b, 1, ~n / (8 hop)) and seven features."""
         with torch.autocast(audio.device.type, enabled=False):
             spectrum = torch.stft(
                 audio.float().squeeze(1),
@@ -202,14 +188,7 @@ def discriminator_loss(real: list[Judgement], fake: list[Judgement]) -> Tensor:
 
 
 def adversarial_loss(fake: list[Judgement]) -> Tensor:
-    """Hinge loss of the codec: reconstructions should be taken for real.
-
-    Args:
-        fake: judgements of reconstructions.
-
-    Returns:
-        () float32.
-    """
+    """Hinge loss of the codec, () float32: reconstructions should be taken for real."""
     return torch.stack([F.relu(1 - f.logits.float()).mean() for f in fake]).mean()
 
 

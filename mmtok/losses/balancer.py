@@ -67,18 +67,10 @@ class LossBalancer:
         return balanced / len(output)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The running means.
-
-        Returns:
-            Name to tensor.
-        """
+        """The running means, name to tensor."""
         return {"sums": self.sums.clone(), "counts": self.counts.clone()}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Put back what ``state_dict`` gave.
-
-        Args:
-            state: name to tensor.
-        """
+        """Put back what ``state_dict`` gave."""
         self.sums.copy_(state["sums"])
         self.counts.copy_(state["counts"])

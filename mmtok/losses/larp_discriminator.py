@@ -117,16 +117,7 @@ def hinge_discriminator_loss(real: Tensor, fake: Tensor) -> Tensor:
 class MeanLeCam(LeCam):
     """LeCam on the means of a batch, with running means that start at zero and move after use, as LARP has it."""
 
-    def update(self, real: Tensor, fake: Tensor) -> None:
-        """Take in one step's answers, after the loss was computed.
-
-        Args:
-            real: (b,) logits of real clips.
-            fake: (b,) logits of reconstructions.
-        """
-        self.real = self.decay * self.real + (1 - self.decay) * float(real.detach().float().mean())
-        self.fake = self.decay * self.fake + (1 - self.decay) * float(fake.detach().float().mean())
-        self.steps += 1
+    from_zero = True
 
     def __call__(self, real: Tensor, fake: Tensor) -> Tensor:
         """The regulariser, unweighted."""

@@ -32,13 +32,7 @@ def blur_pool(x: Tensor, stride: tuple[int, int, int]) -> Tensor:
 
 
 class ResBlockDown(nn.Module):
-    """Two convolutions with a blurred halving between them, beside a blurred pointwise shortcut; sum over sqrt 2.
-
-    Args:
-        in_channels: channels read.
-        out_channels: channels written.
-        slope: of the leaky rectifiers.
-    """
+    """Two convolutions with a blurred halving between them, beside a blurred pointwise shortcut; sum over sqrt 2."""
 
     def __init__(self, in_channels: int, out_channels: int, *, slope: float = 0.2):
         super().__init__()
@@ -48,14 +42,7 @@ class ResBlockDown(nn.Module):
         self.slope = slope
 
     def forward(self, x: Tensor) -> Tensor:
-        """Judge at half the resolution.
-
-        Args:
-            x: (b, c_in, t, h, w).
-
-        Returns:
-            (b, c_out, t / 2, h / 2, w / 2), rounded up.
-        """
+        """Judge at half the resolution: (b, c_in, t, h, w) to (b, c_out, t / 2, h / 2, w / 2), rounded up."""
         y = blur_pool(F.leaky_relu(self.conv1(x), self.slope), (2, 2, 2))
         y = F.leaky_relu(self.conv2(y), self.slope)
         return (y + self.shortcut(blur_pool(x, (2, 2, 2)))) / 2**0.5
@@ -129,14 +116,7 @@ def discriminator_loss(real: Tensor, fake: Tensor) -> Tensor:
 
 
 def generator_loss(fake: Tensor) -> Tensor:
-    """Non-saturating logistic loss of the tokenizer.
-
-    Args:
-        fake: (b,) logits of reconstructions.
-
-    Returns:
-        Scalar.
-    """
+    """Non-saturating logistic loss of the tokenizer, a scalar, from (b,) logits of reconstructions."""
     return F.softplus(-fake.float()).mean()
 
 
@@ -163,6 +143,8 @@ class LeCam:
         decay: share of the means that a step keeps.
     """
 
+    from_zero = False  # else the first step's answers are the first means
+
     def __init__(self, decay: float = 0.999):
         self.decay = decay
         self.real = self.fake = 0.0
@@ -175,7 +157,7 @@ class LeCam:
             real: (b,) logits of real clips, on all ranks the same ones (gather before).
             fake: (b,) logits of reconstructions.
         """
-        decay = self.decay if self.steps else 0.0
+        decay = self.decay if self.steps or self.from_zero else 0.0
         self.real = decay * self.real + (1 - decay) * float(real.detach().float().mean())
         self.fake = decay * self.fake + (1 - decay) * float(fake.detach().float().mean())
         self.steps += 1
@@ -185,17 +167,9 @@ class LeCam:
         return F.relu(real.float() - self.fake).square().mean() + F.relu(self.real - fake.float()).square().mean()
 
     def state_dict(self) -> dict[str, Any]:
-        """For the checkpoint.
-
-        Returns:
-            Means and count.
-        """
+        """Means and count, for the checkpoint."""
         return {"real": self.real, "fake": self.fake, "steps": self.steps}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue.
-
-        Args:
-            state: as ``state_dict`` gave.
-        """
+        """Continue from what ``state_dict`` gave."""
         self.real, self.fake, self.steps = state["real"], state["fake"], state["steps"]

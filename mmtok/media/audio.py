@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain
 
-import av
 import numpy as np
 import soundfile
 import soxr
@@ -29,6 +28,7 @@ from mmtok.media.container import (
     MediaInfo,
     decode,
     describe,
+    jump,
     open_media,
     picture_streams,
     replacing,
@@ -240,7 +240,7 @@ def _decode_sound(
             start = track.zero + Fraction(start_s)
             run: Iterator[AudioFrame] | None = track.frames
             if may_seek and start_s > (_SEEK_FROM_IN_FILMS_S if info.has_video else _SEEK_FROM_S):
-                run = _jump(container, stream, start)
+                run = jump(container, stream, start - _RUN_UP_S, latest=start - _RUN_UP_S / 2)  # type: ignore[assignment]
             if run is None:  # the jump landed too late or failed: decode from the beginning
                 continue
             pieces = _lay(path, run, stream, start=start, start_s=start_s, wanted_s=wanted_s, channels=channels)
@@ -250,21 +250,6 @@ def _decode_sound(
     if not sound.size and not info.has_video:
         raise MediaError(path, f"ends before the requested start of {start_s:g} s")
     return sound, rate, info
-
-
-def _jump(container: InputContainer, stream: AudioStream, start: Fraction) -> Iterator[AudioFrame] | None:
-    """Frames from a good second before ``start`` on, or None when the file cannot be entered there."""
-    assert stream.time_base is not None, "a stream that decoded has a clock"
-    try:
-        container.seek(int((start - _RUN_UP_S) / stream.time_base), stream=stream)
-    except (av.FFmpegError, OSError):
-        return None
-    run: Iterator[AudioFrame] = decode(container, stream)  # type: ignore[assignment]
-    landed = next(run, None)
-    time = time_of(landed, stream) if landed is not None else None
-    if landed is None or time is None or time > start - _RUN_UP_S / 2:
-        return None
-    return chain([landed], run)
 
 
 def _lay(

@@ -10,8 +10,9 @@ import os
 import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -220,6 +221,33 @@ def first_picture(container: InputContainer) -> tuple[VideoStream, VideoFrame, I
     return None
 
 
+def jump(
+    container: InputContainer, stream: VideoStream | AudioStream, to: Fraction, *, latest: Fraction
+) -> Iterator[VideoFrame | AudioFrame] | None:
+    """Frames from a key frame at or before a time on.
+
+    Args:
+        container: opened file.
+        stream: one of its streams, which decoded before.
+        to: seconds on the file's clock.
+        latest: where the first frame may stand at most.
+
+    Returns:
+        The frames, or None when the file cannot be entered there.
+    """
+    assert stream.time_base is not None, "a stream that decoded has a clock"
+    try:
+        container.seek(int(to / stream.time_base), stream=stream)
+    except (av.FFmpegError, OSError):
+        return None
+    run = decode(container, stream)
+    landed = next(run, None)
+    time = time_of(landed, stream) if landed is not None else None
+    if landed is None or time is None or time > latest:
+        return None
+    return chain([landed], run)
+
+
 def describe(container: InputContainer, stream: VideoStream | None, picture: VideoFrame | None) -> MediaInfo:
     """Collect the facts of an opened file.
 
@@ -233,33 +261,28 @@ def describe(container: InputContainer, stream: VideoStream | None, picture: Vid
     """
     sounds = sound_streams(container)
     sound = sounds[0] if sounds else None
-    rate = sound.codec_context.sample_rate if sound is not None else None
-    channels = sound.codec_context.channels if sound is not None else None
+    heard = MediaInfo(
+        has_video=bool(picture_streams(container)),
+        has_audio=sound is not None,
+        duration_s=_duration_s(container, sound),
+        sample_rate=sound.codec_context.sample_rate if sound is not None else None,
+        channels=sound.codec_context.channels if sound is not None else None,
+    )
     if stream is None or picture is None:
-        duration_s = _duration_s(container, sound)
-        return MediaInfo(
-            has_video=bool(picture_streams(container)),
-            has_audio=sound is not None,
-            duration_s=duration_s,
-            sample_rate=rate,
-            channels=channels,
-        )
+        return heard
     placement = placement_of(picture)
     width, height = round(picture.width * pixel_aspect(stream)), picture.height
     if placement.transpose:
         width, height = height, width
     fps = stream.average_rate or stream.guessed_rate
-    return MediaInfo(
-        has_video=True,
-        has_audio=sound is not None,
+    return replace(
+        heard,
         fps=float(fps) if fps else None,
         num_frames=stream.frames or None,
         width=width,
         height=height,
         rotation=placement.rotation,
         duration_s=_duration_s(container, stream),
-        sample_rate=rate,
-        channels=channels,
     )
 
 

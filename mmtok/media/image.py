@@ -13,6 +13,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from torch.nn import functional as F
 
+from mmtok.find import require_known
 from mmtok.media.container import open_media, replacing, require_suffix
 from mmtok.media.errors import MediaError
 
@@ -21,14 +22,7 @@ IMAGE_SUFFIXES = (".png",)
 
 
 def to_signed(pixels: Tensor) -> Tensor:
-    """8-bit pixels as floats in [-1, 1]: 0 becomes -1, 255 becomes 1.
-
-    Args:
-        pixels: uint8 tensor of any shape.
-
-    Returns:
-        float32 tensor of the same shape.
-    """
+    """8-bit pixels of any shape as float32 in [-1, 1]: 0 becomes -1, 255 becomes 1."""
     return pixels.float().div_(127.5).sub_(1.0)
 
 
@@ -92,8 +86,7 @@ def fit_picture(
 
     Source: ours; the filter is PIL's (widened when shrinking), in torch's implementation.
     """
-    if fit not in FITS:
-        raise ValueError(f"unknown fit {fit!r}; known: {', '.join(FITS)}")
+    require_known(fit, FITS, "fit")
     h, w = pixels.shape[-2:]
     shown_w = w * pixel_aspect
     if size is None:

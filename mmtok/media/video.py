@@ -31,13 +31,14 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
+from mmtok.find import require_known
 from mmtok.media.audio import as_sound
 from mmtok.media.container import (
     MediaInfo,
     Placement,
-    decode,
     describe,
     first_picture,
+    jump,
     open_media,
     picture_streams,
     pixel_aspect,
@@ -115,23 +116,19 @@ def read_video(
             f"fps and num_frames must be positive and start_s >= 0, got fps={fps}, num_frames={num_frames}, "
             f"start_s={start_s}"
         )
-    if fit not in FITS:
-        raise ValueError(f"unknown fit {fit!r}; known: {', '.join(FITS)}")
+    require_known(fit, FITS, "fit")
     wanted_size = resolve_size(size)
     rate = Fraction(fps).limit_denominator(100_000)
 
     for may_seek in (True, False):
         with open_media(path) as container:
-            found = first_picture(container)
-            if found is None:
-                raise MediaError(path, _no_picture(container))
-            stream, first, following = found
+            stream, first, following = _first_picture(path, container)
             info = describe(container, stream, first)
             zero = time_of(first, stream) or Fraction(0)
             start = zero + Fraction(start_s)
             run: Iterator[VideoFrame] | None = chain([first], following)
             if may_seek and start_s > _SEEK_FROM_S and container.format.name not in _NO_SEEK:
-                run = _jump(container, stream, start)
+                run = jump(container, stream, start, latest=start)  # type: ignore[assignment]
             if run is None:  # the jump landed too late or failed: decode from the beginning
                 continue
             shots, held_frames, end = _pick(
@@ -173,14 +170,10 @@ def stream_video(
     """
     if fps <= 0 or block < 1 or (num_frames is not None and num_frames < 1):
         raise ValueError(f"fps, block and num_frames must be positive, got {fps}, {block}, {num_frames}")
-    if fit not in FITS:
-        raise ValueError(f"unknown fit {fit!r}; known: {', '.join(FITS)}")
+    require_known(fit, FITS, "fit")
     wanted_size, rate = resolve_size(size), Fraction(fps).limit_denominator(100_000)
     with open_media(path) as container:
-        found = first_picture(container)
-        if found is None:
-            raise MediaError(path, _no_picture(container))
-        stream, first, following = found
+        stream, first, following = _first_picture(path, container)
         start = time_of(first, stream) or Fraction(0)
         shots = _shots(chain([first], following), stream, start=start, rate=rate, size=wanted_size, fit=fit)
         waiting: list[Tensor] = []
@@ -195,27 +188,16 @@ def stream_video(
             yield to_signed(torch.stack(waiting, dim=1))
 
 
-def _no_picture(container: InputContainer) -> str:
+def _first_picture(
+    path: str | os.PathLike[str], container: InputContainer
+) -> tuple[VideoStream, VideoFrame, Iterator[VideoFrame]]:
+    """``first_picture``, or a MediaError that says why there is none."""
+    found = first_picture(container)
+    if found is not None:
+        return found
     if picture_streams(container):
-        return "has a stream of pictures, but none of them can be decoded (damaged or truncated)"
-    if container.streams.audio:
-        return "has sound but no pictures"
-    return "has no pictures"
-
-
-def _jump(container: InputContainer, stream: VideoStream, start: Fraction) -> Iterator[VideoFrame] | None:
-    """Pictures from a key picture at or before ``start`` on, or None when the file cannot be entered there."""
-    assert stream.time_base is not None, "a stream that decoded has a clock"
-    try:
-        container.seek(int(start / stream.time_base), stream=stream)
-    except (av.FFmpegError, OSError):
-        return None
-    run: Iterator[VideoFrame] = decode(container, stream)  # type: ignore[assignment]
-    landed = next(run, None)
-    time = time_of(landed, stream) if landed is not None else None
-    if landed is None or time is None or time > start:
-        return None
-    return chain([landed], run)
+        raise MediaError(path, "has a stream of pictures, but none of them can be decoded (damaged or truncated)")
+    raise MediaError(path, "has sound but no pictures" if container.streams.audio else "has no pictures")
 
 
 def _pick(
@@ -369,12 +351,7 @@ class FilmWriter:
     """
 
     def __init__(
-        self,
-        path: str | os.PathLike[str],
-        *,
-        fps: float | Fraction = 8.0,
-        sample_rate: int = 16000,
-        crf: int = 16,
+        self, path: str | os.PathLike[str], *, fps: float | Fraction = 8.0, sample_rate: int = 16000, crf: int = 16
     ):
         self.path, self._suffix = path, require_suffix(path, FILM_SUFFIXES)
         if fps <= 0 or sample_rate < 1 or not 0 <= crf <= 51:

@@ -52,14 +52,7 @@ class CausalConv1d(nn.Conv1d):
         self.past = (kernel_size - 1) * dilation + 1 - stride  # frames of zeros before the first
 
     def forward(self, x: Tensor) -> Tensor:
-        """Convolve.
-
-        Args:
-            x: (b, c, t).
-
-        Returns:
-            (b, out_channels, t // stride).
-        """
+        """Convolve: (b, c, t) to (b, out_channels, t // stride)."""
         stride, dilation = (1, self.stride[0]), (1, self.dilation[0])
         if is_streaming():
             reach = self.past + self.stride[0]  # frames that one output reads

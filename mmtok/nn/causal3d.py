@@ -53,14 +53,7 @@ class CausalConv3d(nn.Conv3d):
         self.past = kernel_size[0] - 1 if past is None else past
 
     def forward(self, x: Tensor) -> Tensor:
-        """Convolve.
-
-        Args:
-            x: (b, c, t, h, w).
-
-        Returns:
-            (b, c_out, (t - 1) // stride_t + 1, h_out, w_out).
-        """
+        """Convolve: (b, c, t, h, w) to (b, c_out, (t - 1) // stride_t + 1, h_out, w_out)."""
         if self.past and self.past == self.kernel_size[0] - 1 and x.shape[2] == 1 and not is_streaming():
             # one picture meets one slice of the kernel (or, repeated, their sum): a third of the work
             weight = self.weight.sum(2, keepdim=True) if self.repeat_first else self.weight[:, :, -1:]
@@ -97,26 +90,14 @@ class DepthToSpaceUpsample(nn.Module):
     """
 
     def __init__(
-        self,
-        channels: int,
-        factor: tuple[int, int, int],
-        kernel_size: tuple[int, int, int],
-        *,
-        dropped_frame: int = 0,
+        self, channels: int, factor: tuple[int, int, int], kernel_size: tuple[int, int, int], *, dropped_frame: int = 0
     ):
         super().__init__()
         self.factor, self.dropped_frame = factor, dropped_frame
         self.conv = CausalConv3d(channels, channels * factor[0] * factor[1] * factor[2], kernel_size)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Enlarge.
-
-        Args:
-            x: (b, c, t, h, w).
-
-        Returns:
-            (b, c, ft * (t - 1) + 1, h * fh, w * fw).
-        """
+        """Enlarge: (b, c, t, h, w) to (b, c, ft * (t - 1) + 1, h * fh, w * fw)."""
         x = depth_to_space(self.conv(x), self.factor)
         if self.factor[0] == 1 or not is_first(self):
             return x

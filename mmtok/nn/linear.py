@@ -62,12 +62,5 @@ class Linear(nn.Linear):
     """``nn.Linear`` by ``linear``."""
 
     def forward(self, input: Tensor) -> Tensor:
-        """Apply.
-
-        Args:
-            input: (..., in_features).
-
-        Returns:
-            (..., out_features).
-        """
+        """Apply: (..., in_features) to (..., out_features)."""
         return linear(input, self.weight, self.bias)

@@ -39,14 +39,7 @@ class VideoGroupNorm(nn.GroupNorm):
         self.scope = scope
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise.
-
-        Args:
-            x: (b, c, t, h, w).
-
-        Returns:
-            The same shape.
-        """
+        """Normalise: (b, c, t, h, w) to the same shape."""
         if self.scope == "clip":
             return super().forward(x)
         return frame_group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
@@ -134,14 +127,7 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise the last axis.
-
-        Args:
-            x: (..., dim).
-
-        Returns:
-            Like ``x``.
-        """
+        """Normalise the last axis: (..., dim) to like ``x``."""
         if x.device.type != "cpu":
             return F.rms_norm(x.float(), self.weight.shape, self.weight.float(), self.eps).to(x.dtype)
         wide = torch.promote_types(x.dtype, torch.float32)

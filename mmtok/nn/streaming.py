@@ -58,20 +58,12 @@ def streaming(stream: Stream, *, last: bool = False) -> Iterator[None]:
 
 
 def is_streaming() -> bool:
-    """Whether a stream is being read.
-
-    Returns:
-        True inside ``streaming``.
-    """
+    """Whether a stream is being read: True inside ``streaming``."""
     return _current.get() is not None
 
 
 def is_last() -> bool:
-    """Whether the clip ends with this call.
-
-    Returns:
-        True for a whole clip and for a stream's last chunk.
-    """
+    """Whether the clip ends with this call: True for a whole clip and for a stream's last chunk."""
     stream = _current.get()
     return stream is None or stream.last
 
@@ -94,13 +86,7 @@ def is_first(layer: nn.Module) -> bool:
 
 
 def with_past(
-    layer: nn.Module,
-    x: Tensor,
-    past: int,
-    *,
-    kernel: int | None = None,
-    stride: int = 1,
-    repeat_first: bool = False,
+    layer: nn.Module, x: Tensor, past: int, *, kernel: int | None = None, stride: int = 1, repeat_first: bool = False
 ) -> Tensor:
     """Put the frames in front of ``x`` that a causal window needs.
 

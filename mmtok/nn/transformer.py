@@ -42,12 +42,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, *, causal: bool = False) -> Tensor:
 
 
 class Attention(nn.Module):
-    """Multi-head attention with a fused projection without bias.
-
-    Args:
-        dim: width, a multiple of ``num_heads``.
-        num_heads: heads.
-    """
+    """Multi-head attention with a fused projection without bias."""
 
     def __init__(self, dim: int, num_heads: int):
         super().__init__()
@@ -90,14 +85,7 @@ class Mlp(nn.Module):
         self.fc1, self.fc2 = Linear(dim, ratio * dim), Linear(ratio * dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Apply.
-
-        Args:
-            x: (..., d).
-
-        Returns:
-            (..., d).
-        """
+        """Apply: (..., d) to (..., d)."""
         return self.fc2(F.gelu(self.fc1(x)))  # type: ignore[no-any-return]
 
 

@@ -12,6 +12,8 @@ import math
 import torch
 from torch import Tensor
 
+from mmtok.contract import require_range
+
 
 def _per_channel(values: list[float], like: Tensor) -> Tensor:
     """(d,) numbers shaped to multiply (b, d, *grid)."""
@@ -75,9 +77,7 @@ def fsq_values(codes: Tensor, levels: tuple[int, ...]) -> Tensor:
     Raises:
         ValueError: if a code is out of range.
     """
-    size = math.prod(levels)
-    if codes.numel() and (int(codes.min()) < 0 or int(codes.max()) >= size):
-        raise ValueError(f"codes must lie in [0, {size}), got [{int(codes.min())}, {int(codes.max())}]")
+    require_range(codes, math.prod(levels))
     channels = []
     rest = codes
     for count in levels:

@@ -18,6 +18,8 @@ import torch.distributed.nn.functional as dist_nn
 import torch.nn.functional as F
 from torch import Tensor
 
+from mmtok.contract import require_range
+
 
 @dataclass(frozen=True)
 class LfqLosses:
@@ -35,14 +37,7 @@ class LfqLosses:
 
 
 def quantize_signs(latents: Tensor) -> Tensor:
-    """The sign of every channel, +1 where positive and -1 elsewhere, with the gradient of the identity.
-
-    Args:
-        latents: any shape.
-
-    Returns:
-        The same shape, float32, exactly +-1.
-    """
+    """The sign of every channel in float32, +1 where positive and -1 elsewhere, with the gradient of the identity."""
     latents = latents.float()
     return _StraightThroughSign.apply(latents)  # type: ignore[no-any-return]
 
@@ -85,8 +80,7 @@ def signs_from_codes(codes: Tensor, bits: int) -> Tensor:
     Raises:
         ValueError: if a code is out of range.
     """
-    if codes.numel() and (int(codes.min()) < 0 or int(codes.max()) >= 2**bits):
-        raise ValueError(f"codes must lie in [0, {2**bits}), got [{int(codes.min())}, {int(codes.max())}]")
+    require_range(codes, 2**bits)
     shifts = torch.arange(bits, device=codes.device).view(1, bits, *([1] * (codes.ndim - 1)))
     return (codes[:, None] >> shifts & 1).float() * 2 - 1
 

@@ -174,16 +174,7 @@ class Codebook(nn.Module):
 
     @torch.no_grad()
     def learn(self, vectors: Tensor, assigned: Tensor, learning: CodebookLearning) -> int:
-        """Move the codes towards the vectors assigned to them, then revive dead ones at random vectors.
-
-        Args:
-            vectors: (n, d) float32.
-            assigned: (n,) index of each vector's code.
-            learning: decay and revival threshold.
-
-        Returns:
-            Codes revived.
-        """
+        """Move the codes towards the vectors (n, d) assigned to them; how many dead ones were revived at others."""
         sizes = torch.bincount(assigned, minlength=self.running_count.shape[0]).float()
         sums = torch.zeros_like(self.running_sum).index_add_(0, assigned, vectors)
         self.running_count.lerp_(sizes, 1 - learning.decay)
@@ -237,14 +228,7 @@ class ResidualVQ(nn.Module):
         return [level for level in self.levels if isinstance(level, Codebook)]
 
     def forward(self, latents: Tensor) -> ResidualOutput:
-        """Quantize; in training mode also learn, and drop levels.
-
-        Args:
-            latents: (b, d, t) of any float type.
-
-        Returns:
-            The quantized latents (float32) with codes and losses.
-        """
+        """Quantize (b, d, t) of any float type to float32; in training mode also learn, and drop levels."""
         b, _, t = latents.shape
         with torch.autocast(latents.device.type, enabled=False):
             vectors = latents.float().transpose(1, 2).reshape(b * t, self.dim)  # (n, d)
@@ -363,11 +347,7 @@ class ResidualVQ(nn.Module):
         return torch.stack(parts).sum(0).transpose(1, 2)
 
     def training_state(self) -> dict[str, Tensor]:
-        """Running means, start flags and gathered vectors, which ``state_dict`` leaves out.
-
-        Returns:
-            Name to tensor, for ``load_training_state``.
-        """
+        """Running means, start flags and gathered vectors by name, which ``state_dict`` leaves out."""
         state = {
             f"{i}.{name}": getattr(book, name).clone()
             for i, book in enumerate(self._books())

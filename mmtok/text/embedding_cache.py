@@ -61,26 +61,12 @@ class EncoderIdentity:
 
     @classmethod
     def of(cls, encoder: T5TextEncoder) -> EncoderIdentity:
-        """That of an encoder; reads all of its weights once.
-
-        Args:
-            encoder: in use.
-
-        Returns:
-            The identity.
-        """
+        """That of an encoder in use; reads all of its weights once."""
         dtype = str(encoder.dtype).removeprefix("torch.")
         return cls(encoder.fingerprint, dtype, encoder.max_length, encoder.dim, encoder.name, encoder.revision)
 
     def gives_the_vectors_of(self, other: EncoderIdentity) -> bool:
-        """Whether two encoders are one, whatever they are called.
-
-        Args:
-            other: to compare with.
-
-        Returns:
-            True when every caption has the same vectors.
-        """
+        """Whether two encoders give every caption the same vectors, whatever they are called."""
         mine, theirs = ((i.fingerprint, i.dtype, i.max_length, i.dim) for i in (self, other))
         return mine == theirs
 

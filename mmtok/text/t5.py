@@ -26,6 +26,7 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from mmtok.files import write_atomically, write_tensors
+from mmtok.find import find, require_known
 from mmtok.pretrained import load_strictly, resolve_folder, weight_files
 
 MAX_TEXT_LENGTH = 64  # "maximum of 64 text tokens", VideoPoet A.5.1; the end token is one of them
@@ -63,21 +64,13 @@ def published_config(size: str) -> dict[str, Any]:
     Raises:
         ValueError: for an unknown size, with the known ones.
     """
-    if size not in PUBLISHED:
-        raise ValueError(f"unknown size of T5 {size!r}; known: {', '.join(PUBLISHED)}")
+    sizes = find(PUBLISHED, size, "size of T5")
     shared = {"model_type": "t5", "vocab_size": 32128, "d_kv": 64, "feed_forward_proj": "gated-gelu"}
-    return {**shared, "tie_word_embeddings": False, **PUBLISHED[size]}
+    return {**shared, "tie_word_embeddings": False, **sizes}
 
 
 def empty_encoder(values: dict[str, Any]) -> Any:
-    """transformers' ``T5EncoderModel`` on the meta device: shapes without memory.
-
-    Args:
-        values: of config.json.
-
-    Returns:
-        The model.
-    """
+    """transformers' ``T5EncoderModel`` of a config.json on the meta device: shapes without memory."""
     from transformers.models.t5.configuration_t5 import T5Config
     from transformers.models.t5.modeling_t5 import T5EncoderModel
 
@@ -136,8 +129,7 @@ class TextTokenizer:
         Raises:
             ValueError: for another name, or a sentencepiece model whose pad and end ids are not T5's 0 and 1.
         """
-        if file_name not in _VOCABULARIES:
-            raise ValueError(f"unknown vocabulary file {file_name!r}; known: {', '.join(_VOCABULARIES)}")
+        require_known(file_name, _VOCABULARIES, "vocabulary file")
         if file_name == "tokenizer.json":
             fast = Tokenizer.from_str(content.decode("utf-8"))
             fast.no_truncation()
@@ -258,14 +250,7 @@ def _encoder_tensors(folder: Path, dtype: torch.dtype) -> dict[str, Tensor]:
 
 
 def is_encoder_weight(name: str) -> bool:
-    """Whether a weight of a T5 is the encoder's.
-
-    Args:
-        name: in a published file.
-
-    Returns:
-        False for the decoder's and the output head.
-    """
+    """Whether a weight of a published T5 is the encoder's, and not the decoder's or the output head's."""
     return name == "shared.weight" or name.startswith("encoder.")
 
 
@@ -420,14 +405,7 @@ class T5TextEncoder(nn.Module):
             write_atomically(folder / name, content)
 
     def train(self, mode: bool = True) -> T5TextEncoder:
-        """Stay in evaluation mode: the encoder is frozen, also inside a model that trains.
-
-        Args:
-            mode: accepted because parents call it; a frozen encoder has one mode.
-
-        Returns:
-            self.
-        """
+        """Stay in evaluation mode, also inside a model that trains; parents call it with any ``mode``."""
         del mode
         return super().train(False)
 

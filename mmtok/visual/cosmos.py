@@ -12,19 +12,16 @@ Shape letters: b batch, c channels, t h w time/height/width, d latent channels.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
-import torch
 import torch.nn.functional as F
-from einops import rearrange
 from torch import Tensor, nn
 
 from mmtok.nn.causal3d import CausalConv3d
 from mmtok.nn.norm import VideoGroupNorm
 from mmtok.nn.patch import HaarPatch
-from mmtok.nn.streaming import is_first, remember, with_past
-from mmtok.visual.fsq_grid import FsqGridTokenizer
+from mmtok.nn.streaming import is_first, with_past
+from mmtok.visual.fsq_grid import Attention, FsqGridTokenizer, Level, Middle, ResBlock, res_blocks
 
 
 @dataclass(frozen=True)
@@ -63,9 +60,8 @@ class CosmosParams:
     @property
     def doublings(self) -> tuple[int, int]:
         """Halvings of time and of space behind the patch."""
-        return (self.stride[0] // self.patch_size).bit_length() - 1, (
-            self.stride[1] // self.patch_size
-        ).bit_length() - 1
+        time, space = (side // self.patch_size for side in self.stride[:2])
+        return time.bit_length() - 1, space.bit_length() - 1
 
     def down_step(self, level: int) -> tuple[bool, bool]:
         """Whether the encoder halves time and space behind ``level``."""
@@ -93,70 +89,8 @@ def _norm(channels: int) -> VideoGroupNorm:
     return VideoGroupNorm(1, channels, scope="frame", eps=1e-6)
 
 
-class ResBlock(nn.Module):
-    """Norm, swish, factorised convolution, twice, beside the identity (or a pointwise convolution).
-
-    Args:
-        in_channels: channels read.
-        out_channels: channels written.
-    """
-
-    def __init__(self, in_channels: int, out_channels: int):
-        super().__init__()
-        self.norm1, self.conv1 = _norm(in_channels), _factorized(in_channels, out_channels)
-        self.norm2, self.conv2 = _norm(out_channels), _factorized(out_channels, out_channels)
-        self.nin_shortcut: nn.Module = nn.Identity()
-        if in_channels != out_channels:
-            self.nin_shortcut = _conv(in_channels, out_channels, (1, 1, 1))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Refine the features.
-
-        Args:
-            x: (b, c_in, t, h, w).
-
-        Returns:
-            (b, c_out, t, h, w).
-        """
-        y = self.conv1(F.silu(self.norm1(x)))
-        return self.nin_shortcut(x) + self.conv2(F.silu(self.norm2(y)))
-
-
-class Attention(nn.Module):
-    """One head over the places of each frame, or causally over the frames of each place.
-
-    Args:
-        channels: width.
-        over_time: which of the two.
-    """
-
-    def __init__(self, channels: int, *, over_time: bool):
-        super().__init__()
-        self.norm = _norm(channels)
-        self.q, self.k, self.v, self.proj_out = (_conv(channels, channels, (1, 1, 1)) for _ in range(4))
-        self.over_time = over_time
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Mix places.
-
-        Args:
-            x: (b, c, t, h, w).
-
-        Returns:
-            (b, c, t, h, w).
-        """
-        b, _, t, h, w = x.shape
-        y = self.norm(x)
-        fold = "b c t h w -> (b h w) t c" if self.over_time else "b c t h w -> (b t) (h w) c"
-        q, k, v = (rearrange(p(y), fold) for p in (self.q, self.k, self.v))
-        mask = None
-        if self.over_time:
-            k, v = remember(self.k, k, 1), remember(self.v, v, 1)
-            places = torch.arange(k.shape[1], device=x.device)
-            mask = places[None] <= places[-t:, None]  # a chunk's frames come last
-        y = F.scaled_dot_product_attention(q[:, None], k[:, None], v[:, None], attn_mask=mask)[:, 0]
-        before, after = fold.split(" -> ")
-        return x + self.proj_out(rearrange(y, f"{after} -> {before}", b=b, t=t, h=h, w=w))
+def _block(in_channels: int, out_channels: int) -> ResBlock:
+    return ResBlock(in_channels, out_channels, norm=_norm, conv=_factorized)
 
 
 class Downsample(nn.Module):
@@ -178,14 +112,7 @@ class Downsample(nn.Module):
         self.time, self.space = time, space
 
     def forward(self, x: Tensor) -> Tensor:
-        """Reduce.
-
-        Args:
-            x: (b, c, t, h, w).
-
-        Returns:
-            (b, c, (t - 1) / 2 + 1, h / 2, w / 2), an axis that is not halved as it was.
-        """
+        """Reduce: (b, c, t, h, w) to (b, c, (t - 1) / 2 + 1, h / 2, w / 2), an axis that is not halved as it was."""
         if self.space:
             mean = (x[..., ::2, ::2] + x[..., 1::2, ::2] + x[..., ::2, 1::2] + x[..., 1::2, 1::2]) / 4
             x = self.conv1(F.pad(x, (0, 1, 0, 1))) + mean
@@ -215,14 +142,7 @@ class Upsample(nn.Module):
         self.time, self.space = time, space
 
     def forward(self, x: Tensor) -> Tensor:
-        """Enlarge.
-
-        Args:
-            x: (b, c, t, h, w).
-
-        Returns:
-            (b, c, 2 t - 1, 2 h, 2 w), an axis that is not doubled as it was.
-        """
+        """Enlarge: (b, c, t, h, w) to (b, c, 2 t - 1, 2 h, 2 w), an axis that is not doubled as it was."""
         if self.time:
             x = x.repeat_interleave(2, dim=2)[:, :, 1 if is_first(self) else 0 :]
             x = self.conv1(x) + x
@@ -232,79 +152,17 @@ class Upsample(nn.Module):
         return self.conv3(x)
 
 
-class Middle(nn.Module):
-    """Residual block, attention over space, attention over time, residual block.
-
-    Args:
-        channels: width.
-    """
-
-    def __init__(self, channels: int):
-        super().__init__()
-        self.block_1 = ResBlock(channels, channels)
-        self.attn_1 = nn.Sequential(Attention(channels, over_time=False), Attention(channels, over_time=True))
-        self.block_2 = ResBlock(channels, channels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Refine the features.
-
-        Args:
-            x: (b, c, t, h, w).
-
-        Returns:
-            (b, c, t, h, w).
-        """
-        return self.block_2(self.attn_1(self.block_1(x)))
-
-
-class Level(nn.Module):
-    """Residual blocks of one width, then the step to the next level where there is one.
-
-    Args:
-        in_channels: channels read.
-        width: channels written.
-        num_blocks: residual blocks.
-        downsample: the encoder's step behind them, or None.
-        upsample: the decoder's step behind them, or None.
-    """
-
-    def __init__(
-        self,
-        in_channels: int,
-        width: int,
-        num_blocks: int,
-        *,
-        downsample: Downsample | None = None,
-        upsample: Upsample | None = None,
-    ):
-        super().__init__()
-        self.block = nn.ModuleList(ResBlock(in_channels if j == 0 else width, width) for j in range(num_blocks))
-        self.downsample, self.upsample = downsample, upsample
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Refine, then resize.
-
-        Args:
-            x: (b, c, t, h, w).
-
-        Returns:
-            (b, width, t', h', w').
-        """
-        for block in self.block:
-            x = block(x)
-        for step in (self.downsample, self.upsample):
-            if step is not None:
-                x = step(x)
-        return x
+def _middle(channels: int) -> Middle:
+    """Attention over space, then over time, between two residual blocks."""
+    return Middle(
+        _block(channels, channels),
+        nn.Sequential(*(Attention(channels, norm=_norm, over_time=over_time) for over_time in (False, True))),
+        _block(channels, channels),
+    )
 
 
 class Encoder(nn.Module):
-    """Patched pixels to the width before the quantiser.
-
-    Args:
-        params: the network's sizes.
-        in_channels: channels after the patch.
-    """
+    """Patched pixels to the width before the quantiser."""
 
     def __init__(self, params: CosmosParams, in_channels: int):
         super().__init__()
@@ -315,20 +173,13 @@ class Encoder(nn.Module):
         for i, width in enumerate(widths):
             time, space = params.down_step(i) if i < len(widths) - 1 else (False, False)
             step = Downsample(width, time=time, space=space) if time or space else None
-            self.down.append(Level(incoming[i], width, params.num_res_blocks, downsample=step))
-        self.mid = Middle(widths[-1])
+            self.down.append(Level(res_blocks(_block, incoming[i], width, params.num_res_blocks), downsample=step))
+        self.mid = _middle(widths[-1])
         self.norm_out = _norm(widths[-1])
         self.conv_out = _factorized(widths[-1], params.z_channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Encode.
-
-        Args:
-            x: (b, c, t, h, w) after the patch.
-
-        Returns:
-            (b, z_channels, t', h', w').
-        """
+        """Encode: (b, c, t, h, w) after the patch to (b, z_channels, t', h', w')."""
         x = self.conv_in(x)
         for level in self.down:
             x = level(x)
@@ -336,36 +187,25 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """The width behind the quantiser to patched pixels.
-
-    Args:
-        params: the network's sizes.
-        out_channels: channels before the inverse patch.
-    """
+    """The width behind the quantiser to patched pixels."""
 
     def __init__(self, params: CosmosParams, out_channels: int):
         super().__init__()
         widths = [params.channels * m for m in params.channel_multipliers]
         incoming = [*widths[1:], widths[-1]]
         self.conv_in = _factorized(params.z_channels, widths[-1])
-        self.mid = Middle(widths[-1])
+        self.mid = _middle(widths[-1])
         self.up = nn.ModuleList()  # index 0 is the finest level; they run from the last to the first
         for i, width in enumerate(widths):
             time, space = params.up_step(i) if i > 0 else (False, False)
             step = Upsample(width, time=time, space=space) if time or space else None
-            self.up.append(Level(incoming[i], width, params.num_res_blocks + 1, upsample=step))
+            blocks = res_blocks(_block, incoming[i], width, params.num_res_blocks + 1)
+            self.up.append(Level(blocks, upsample=step))
         self.norm_out = _norm(widths[0])
         self.conv_out = _factorized(widths[0], out_channels)
 
     def forward(self, z: Tensor) -> Tensor:
-        """Decode.
-
-        Args:
-            z: (b, z_channels, t, h, w).
-
-        Returns:
-            (b, c, t', h', w') before the inverse patch.
-        """
+        """Decode: (b, z_channels, t, h, w) to (b, c, t', h', w') before the inverse patch."""
         x = self.mid(self.conv_in(z))
         for level in reversed(self.up):
             x = level(x)
@@ -384,10 +224,7 @@ class CosmosDV(FsqGridTokenizer):
     is_causal = True
 
     def __init__(self, params: CosmosParams):
-        super().__init__()
-        self.params, self.levels = params, params.levels
-        self.codebook_size = math.prod(params.levels)
-        self.stride, self.fps = params.stride, params.fps
+        super().__init__(params)
         p = params.patch_size
         self.patch = HaarPatch((p, p, p))
         self.encoder = Encoder(params, self.patch.out_channels)
@@ -396,26 +233,12 @@ class CosmosDV(FsqGridTokenizer):
         self.post_quant_conv = _conv(len(params.levels), params.z_channels, (1, 1, 1))
 
     def encode_latents(self, video: Tensor) -> Tensor:
-        """See ``FsqGridTokenizer``.
-
-        Args:
-            video: (b, 3, t, h, w) in [-1, 1].
-
-        Returns:
-            Latents (b, d, t', h', w').
-        """
+        """See ``FsqGridTokenizer``: (b, 3, t, h, w) in [-1, 1] to latents (b, d, t', h', w')."""
         x = self.to_network(self.patch(video))
         return self.quant_conv(self.encoder(x)).float()
 
     def decode_latents(self, values: Tensor) -> Tensor:
-        """See ``FsqGridTokenizer``.
-
-        Args:
-            values: (b, d, t, h, w) quantised.
-
-        Returns:
-            Video (b, 3, t', h', w').
-        """
+        """See ``FsqGridTokenizer``: (b, d, t, h, w) quantised to video (b, 3, t', h', w')."""
         values = self.to_network(values)
         return self.patch.inverse(self.decoder(self.post_quant_conv(values))).float()
 

@@ -65,14 +65,7 @@ class GridTokenizer(PretrainedModule):
     is_causal: bool
 
     def codes_of(self, video: Tensor) -> Tensor:
-        """Codes without checks.
-
-        Args:
-            video: (b, 3, t, h, w) in [-1, 1].
-
-        Returns:
-            (b, 1, t', h', w') int64.
-        """
+        """Codes without checks: (b, 3, t, h, w) in [-1, 1] to (b, 1, t', h', w') int64."""
         raise NotImplementedError
 
     def video_of(self, codes: Tensor) -> Tensor:
@@ -80,14 +73,7 @@ class GridTokenizer(PretrainedModule):
         raise NotImplementedError
 
     def to_network(self, x: Tensor) -> Tensor:
-        """A network's input in the weights' type and the layout that convolutions like.
-
-        Args:
-            x: (b, c, t, h, w).
-
-        Returns:
-            The same values, channels last.
-        """
+        """A network's input in the weights' type and the layout that convolutions like, channels last."""
         return x.to(next(self.parameters()).dtype).contiguous(memory_format=torch.channels_last_3d)
 
     def grid(self, num_frames: int, height: int, width: int) -> tuple[int, int, int]:

@@ -42,14 +42,7 @@ class TokensAsGrid(nn.Module):
         return (*self.tokenizer.grid(num_frames, height, width), 1, 1)
 
     def valid_num_frames(self, num_frames: int) -> int:
-        """Largest clip length that fits.
-
-        Args:
-            num_frames: frames at hand.
-
-        Returns:
-            At most ``num_frames``.
-        """
+        """Largest clip length that fits, at most ``num_frames``."""
         length: int = self.tokenizer.valid_num_frames(num_frames)
         return length
 
@@ -71,22 +64,11 @@ class TokensAsGrid(nn.Module):
         return codes[..., None, None]
 
     def decode(self, codes: Tensor) -> Tensor:
-        """Clip from codes.
-
-        Args:
-            codes: (b, k, n, 1, 1).
-
-        Returns:
-            (b, 3, t, h, w) in [-1, 1], of the size given at the start.
-        """
+        """Clip from codes: (b, k, n, 1, 1) to (b, 3, t, h, w) in [-1, 1], of the size given at the start."""
         return decode_clip(self.tokenizer, codes.flatten(2), self.size)
 
     def code_vectors(self) -> Tensor:
-        """What the codes mean, to start a language model from.
-
-        Returns:
-            (codebook_size, c).
-        """
+        """What the codes mean, to start a language model from: (codebook_size, c)."""
         vectors: Tensor = self.tokenizer.code_vectors()
         return vectors
 
@@ -105,12 +87,5 @@ def as_grid(tokenizer: Any, size: tuple[int, int, int]) -> Any:
 
 
 def is_holistic(tokenizer: Any) -> bool:
-    """Whether every token is about the whole clip.
-
-    Args:
-        tokenizer: of ``as_grid``.
-
-    Returns:
-        True for ``TokensAsGrid``.
-    """
+    """Whether every token is about the whole clip: True for ``TokensAsGrid``."""
     return isinstance(tokenizer, TokensAsGrid)

@@ -22,6 +22,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from mmtok.contract import check_codes, require_video
+from mmtok.find import find
 from mmtok.nn.transformer import Transformer, sine_table, sine_table_3d
 from mmtok.pretrained import PretrainedModule
 from mmtok.visual.larp_prior import LarpPrior, LarpPriorParams, PriorOutput
@@ -334,11 +335,7 @@ class Larp(PretrainedModule):
         return F.normalize(z, dim=-1) if self.params.normalized else z
 
     def code_vectors(self) -> Tensor:
-        """The codebook as it is used.
-
-        Returns:
-            (k, c) float32.
-        """
+        """The codebook as it is used: (k, c) float32."""
         codebook = self.codebook.float()
         return F.normalize(codebook, dim=-1) if self.params.normalized else codebook
 
@@ -502,11 +499,7 @@ class Larp(PretrainedModule):
         )
 
     def without_prior(self) -> Larp:
-        """The tokenizer alone, as it is used once it is trained.
-
-        Returns:
-            This model, its prior dropped.
-        """
+        """This model as it is used once it is trained, its prior dropped."""
         self.params, self.prior = replace(self.params, prior=None), None
         return self
 
@@ -546,32 +539,10 @@ PRESETS["larp-tiny"] = replace(
 
 
 def find_larp(preset: str) -> LarpParams:
-    """Sizes of a named preset.
-
-    Args:
-        preset: a key of ``PRESETS``.
-
-    Returns:
-        The sizes.
-
-    Raises:
-        ValueError: for an unknown name.
-    """
-    if preset not in PRESETS:
-        raise ValueError(f"unknown LARP preset {preset!r}; known: {', '.join(sorted(PRESETS))}")
-    return PRESETS[preset]
+    """The sizes of a preset of ``PRESETS``; ValueError for an unknown name."""
+    return find(PRESETS, preset, "LARP preset")
 
 
 def larp(preset: str) -> Larp:
-    """A new model of a named size.
-
-    Args:
-        preset: a key of ``PRESETS``.
-
-    Returns:
-        The model with random weights.
-
-    Raises:
-        ValueError: for an unknown name.
-    """
+    """A new model of a preset's size, with random weights; ValueError for an unknown name."""
     return Larp(find_larp(preset))

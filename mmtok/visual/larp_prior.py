@@ -57,13 +57,7 @@ class LarpPriorParams:
 
 
 class PriorAttention(nn.Module):
-    """Causal attention with a projection and a bias for each of query, key and value.
-
-    Args:
-        dim: width.
-        num_heads: heads.
-        dropout: of the attention weights and of the result, while training.
-    """
+    """Causal attention with a projection and a bias for each of query, key and value."""
 
     def __init__(self, dim: int, num_heads: int, dropout: float):
         super().__init__()
@@ -71,14 +65,7 @@ class PriorAttention(nn.Module):
         self.query, self.key, self.value, self.proj = (nn.Linear(dim, dim) for _ in range(4))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Attend to the past and the present.
-
-        Args:
-            x: (b, n, d).
-
-        Returns:
-            (b, n, d).
-        """
+        """Attend to the past and the present: (b, n, d) to (b, n, d)."""
         b, n, d = x.shape
         q, k, v = (f(x).view(b, n, self.num_heads, -1).transpose(1, 2) for f in (self.query, self.key, self.value))
         drop = self.dropout if self.training else 0.0
@@ -91,13 +78,7 @@ class PriorAttention(nn.Module):
 
 
 class PriorBlock(nn.Module):
-    """Causal attention and MLP.
-
-    Args:
-        dim: width.
-        num_heads: heads.
-        dropout: while training.
-    """
+    """Causal attention and MLP."""
 
     def __init__(self, dim: int, num_heads: int, dropout: float):
         super().__init__()
@@ -107,14 +88,7 @@ class PriorBlock(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(dim, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Refine.
-
-        Args:
-            x: (b, n, d).
-
-        Returns:
-            (b, n, d).
-        """
+        """Refine: (b, n, d) to (b, n, d)."""
         x = x + self.attn(self.ln1(x))
         return x + F.dropout(self.mlp(self.ln2(x)), self.dropout, self.training)
 

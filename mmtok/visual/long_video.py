@@ -16,12 +16,7 @@ from mmtok.visual.grid import pad_frames, repeat_last_frame
 
 
 def encode_video(
-    tokenizer: Any,
-    video: Tensor,
-    *,
-    clip: int,
-    stream: bool = False,
-    between: Callable[[], object] | None = None,
+    tokenizer: Any, video: Tensor, *, clip: int, stream: bool = False, between: Callable[[], object] | None = None
 ) -> list[Tensor]:
     """Codes of a video of any length, the last clip filled with its last picture to the next length that fits.
 
@@ -47,10 +42,8 @@ def encode_video(
         whole = pad_frames(video, st)
         later = whole[:, :, clip:].split(max(st, clip - 1), 2) if whole.shape[2] > clip else ()
         return list(tokenizer.encode_stream((whole[:, :, :clip], *later)))
-    codes = []
-    for part in video.split(clip, 2):
-        codes.append(tokenizer.encode(repeat_last_frame(part, _filled(tokenizer, part.shape[2], clip))))
-    return codes
+    clips = (repeat_last_frame(part, _filled(tokenizer, part.shape[2], clip)) for part in video.split(clip, 2))
+    return [tokenizer.encode(part) for part in clips]
 
 
 def decode_video(
@@ -100,12 +93,7 @@ def _require_streams(tokenizer: Any) -> None:
 
 
 def reconstruct_video(
-    tokenizer: Any,
-    video: Tensor,
-    *,
-    clip: int,
-    stream: bool = False,
-    between: Callable[[], object] | None = None,
+    tokenizer: Any, video: Tensor, *, clip: int, stream: bool = False, between: Callable[[], object] | None = None
 ) -> tuple[Tensor, list[Tensor]]:
     """``encode_video``, then ``decode_video``.
 

@@ -26,6 +26,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from mmtok.find import require_known
 from mmtok.nn.causal3d import CausalConv3d, DepthToSpaceUpsample
 from mmtok.nn.norm import AdaptiveGroupNorm, VideoGroupNorm
 from mmtok.nn.patch import HaarPatch
@@ -94,8 +95,7 @@ class Magvit2Params:
             raise ValueError(f"bits ({self.bits}) must be between 1 and 24")
         if self.temporal_kernel not in (1, 3):
             raise ValueError(f"temporal_kernel ({self.temporal_kernel}) must be 3, or 1 for an image model")
-        if self.norm_scope not in ("frame", "clip"):
-            raise ValueError(f"unknown norm_scope {self.norm_scope!r}; known: clip, frame")
+        require_known(self.norm_scope, ("clip", "frame"), "norm_scope")
         if self.dropped_frame not in (0, 1):
             raise ValueError(f"dropped_frame ({self.dropped_frame}) must be 0 or 1")
 
@@ -115,26 +115,12 @@ class Magvit2Params:
         return (self.temporal_kernel, 3, 3)
 
     def step_factor(self, i: int) -> tuple[int, int, int]:
-        """Reduction between level ``i`` and ``i + 1``, ordered time, height, width.
-
-        Args:
-            i: the finer level.
-
-        Returns:
-            Factors 1 or 2.
-        """
+        """Reduction, 1 or 2, between level ``i`` and ``i + 1``, ordered time, height, width."""
         space = 2 if self.spatial_downsample[i] else 1
         return (2 if self.temporal_downsample[i] else 1, space, space)
 
     def factor_from(self, level: int) -> tuple[int, int, int]:
-        """Reduction from level ``level`` to the latent grid.
-
-        Args:
-            level: 0 is full resolution (after the patch).
-
-        Returns:
-            Factors ordered time, height, width.
-        """
+        """Reduction from ``level`` (0 is full resolution after the patch) to the latent grid, time, height, width."""
         steps = [self.step_factor(i) for i in range(level, len(self.widths) - 1)]
         return tuple(math.prod(step[axis] for step in steps) for axis in range(3))  # type: ignore[return-value]
 
@@ -146,15 +132,7 @@ class Magvit2Params:
 
 
 class ResBlock(nn.Module):
-    """Norm, swish, causal convolution, twice, beside the identity (or a pointwise convolution if the width changes).
-
-    Args:
-        in_channels: channels read.
-        out_channels: channels written.
-        kernel_size: of both convolutions, which have no bias.
-        groups: of the norms.
-        scope: of the norms' statistics.
-    """
+    """Norm, swish, causal convolution, twice, beside the identity (or a pointwise convolution if the width changes)."""
 
     def __init__(
         self, in_channels: int, out_channels: int, *, kernel_size: tuple[int, int, int], groups: int, scope: str
@@ -169,14 +147,7 @@ class ResBlock(nn.Module):
             self.shortcut = CausalConv3d(in_channels, out_channels, (1, 1, 1), bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Refine the features.
-
-        Args:
-            x: (b, c_in, t, h, w).
-
-        Returns:
-            (b, c_out, t, h, w).
-        """
+        """Refine the features: (b, c_in, t, h, w) to (b, c_out, t, h, w)."""
         y = self.conv1(F.silu(self.norm1(x)))
         y = self.conv2(F.silu(self.norm2(y)))
         return self.shortcut(x) + y
@@ -197,12 +168,7 @@ def _res_blocks(in_channels: int, width: int, count: int, params: Magvit2Params)
 
 
 class Encoder(nn.Module):
-    """(Patched) pixels to latents.
-
-    Args:
-        params: the network's sizes.
-        in_channels: channels after the patch.
-    """
+    """(Patched) pixels to latents."""
 
     def __init__(self, params: Magvit2Params, in_channels: int):
         super().__init__()
@@ -221,14 +187,7 @@ class Encoder(nn.Module):
         self.conv_out = CausalConv3d(widths[-1], params.bits, (1, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Encode.
-
-        Args:
-            x: (b, c, t, h, w) after the patch.
-
-        Returns:
-            (b, d, t', h', w').
-        """
+        """Encode: (b, c, t, h, w) after the patch to (b, d, t', h', w')."""
         x = self.conv_in(x)
         for i, level in enumerate(self.levels):
             for block in level:  # type: ignore[attr-defined]
@@ -241,12 +200,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Signs to (patched) pixels; the signs enter again through the adaptive norm before every level.
-
-    Args:
-        params: the network's sizes.
-        out_channels: channels before the inverse patch.
-    """
+    """Signs to (patched) pixels; the signs enter again through the adaptive norm before every level."""
 
     def __init__(self, params: Magvit2Params, out_channels: int):
         super().__init__()
@@ -277,14 +231,7 @@ class Decoder(nn.Module):
         self.conv_out = CausalConv3d(widths[0], out_channels, kernel)
 
     def forward(self, signs: Tensor) -> Tensor:
-        """Decode.
-
-        Args:
-            signs: (b, d, t, h, w) of +-1.
-
-        Returns:
-            (b, c, t', h', w') before the inverse patch.
-        """
+        """Decode: (b, d, t, h, w) of +-1 to (b, c, t', h', w') before the inverse patch."""
         x = self.conv_in(signs)
         for block in self.mid:
             x = block(x)
@@ -359,14 +306,7 @@ class Magvit2(GridTokenizer):
                     up.conv.weight[half:] = up.conv.weight[:half]
 
     def encode_latents(self, video: Tensor) -> Tensor:
-        """Latents before the sign.
-
-        Args:
-            video: (b, 3, t, h, w) in [-1, 1].
-
-        Returns:
-            (b, d, t', h', w') float32.
-        """
+        """Latents before the sign: (b, 3, t, h, w) in [-1, 1] to (b, d, t', h', w') float32."""
         pictures = self.params.temporal_kernel == 1  # an image model sees every frame by itself
         frames = video.shape[2]
         if pictures:
@@ -380,14 +320,7 @@ class Magvit2(GridTokenizer):
         return latents
 
     def decode_signs(self, signs: Tensor) -> Tensor:
-        """Pixels from quantised latents, not clamped and with gradients.
-
-        Args:
-            signs: (b, d, t, h, w) of +-1.
-
-        Returns:
-            (b, 3, 1 + (t - 1) * stride_t, h * stride_h, w * stride_w) float32.
-        """
+        """Pixels (b, 3, t', h', w') float32 from (b, d, t, h, w) of +-1, not clamped and with gradients."""
         pictures, frames = self.params.temporal_kernel == 1, signs.shape[2]
         if pictures:
             signs = rearrange(signs, "b d t h w -> (b t) d 1 h w")
@@ -415,33 +348,15 @@ class Magvit2(GridTokenizer):
         return Magvit2Output(reconstruction, latents, codes, lfq_losses(latents, temperature=temperature))
 
     def code_vectors(self) -> Tensor:
-        """What the codes mean: their bits.
-
-        Returns:
-            (codebook_size, bits) float32, exactly +-1.
-        """
+        """What the codes mean, their bits: (codebook_size, bits) float32, exactly +-1."""
         return signs_from_codes(torch.arange(self.codebook_size)[None], self.params.bits)[0].T.contiguous()
 
     def codes_of(self, video: Tensor) -> Tensor:
-        """Codes without checks, see ``GridTokenizer``.
-
-        Args:
-            video: (b, 3, t, h, w) in [-1, 1].
-
-        Returns:
-            (b, 1, t', h', w') int64.
-        """
+        """Codes without checks, see ``GridTokenizer``; (b, 3, t, h, w) in [-1, 1] to (b, 1, t', h', w') int64."""
         return codes_from_latents(self.encode_latents(video))[:, None]
 
     def video_of(self, codes: Tensor) -> Tensor:
-        """Pixels without checks, see ``GridTokenizer``.
-
-        Args:
-            codes: (b, 1, t, h, w) int64.
-
-        Returns:
-            (b, 3, t', h', w') float32, not clamped.
-        """
+        """Pixels without checks, not clamped, see ``GridTokenizer``."""
         return self.decode_signs(signs_from_codes(codes[:, 0], self.params.bits))
 
 
@@ -583,32 +498,11 @@ PRESETS["open-magvit2-image-256-16384"] = dataclasses.replace(PRESETS["open-magv
 
 
 def magvit2_params(preset: str) -> Magvit2Params:
-    """The sizes of a named preset.
-
-    Args:
-        preset: a key of ``PRESETS``.
-
-    Returns:
-        The sizes.
-
-    Raises:
-        ValueError: for an unknown name.
-    """
-    if preset not in PRESETS:
-        raise ValueError(f"unknown MAGVIT-v2 preset {preset!r}; known: {', '.join(sorted(PRESETS))}")
+    """The sizes of a preset of ``PRESETS``; ValueError for an unknown name."""
+    require_known(preset, sorted(PRESETS), "MAGVIT-v2 preset")
     return PRESETS[preset]
 
 
 def magvit2(preset: str) -> Magvit2:
-    """A new model of a named size.
-
-    Args:
-        preset: a key of ``PRESETS``.
-
-    Returns:
-        The model with random weights.
-
-    Raises:
-        ValueError: for an unknown name.
-    """
+    """A new model of a preset's size, with random weights; ValueError for an unknown name."""
     return Magvit2(magvit2_params(preset))

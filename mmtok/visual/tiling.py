@@ -8,6 +8,7 @@ Shape letters: b batch, t h w time/height/width.
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -99,14 +100,7 @@ class TiledTokenizer:
         return grid
 
     def valid_num_frames(self, num_frames: int) -> int:
-        """Largest clip length that fits.
-
-        Args:
-            num_frames: frames at hand.
-
-        Returns:
-            At most ``num_frames``.
-        """
+        """Largest clip length that fits, at most ``num_frames``."""
         fits: int = self.tokenizer.valid_num_frames(num_frames)
         return fits
 
@@ -133,13 +127,12 @@ class TiledTokenizer:
         row_owner = rows.weights(self.overlap // sh).argmax(0)
         column_owner = columns.weights(self.overlap // sw).argmax(0)
         codes = torch.empty(video.shape[0], self.num_codebooks, *grid, dtype=torch.int64, device=video.device)
-        for i, top in enumerate(rows.starts):
-            for j, left in enumerate(columns.starts):
-                bottom, right = top + rows.length, left + columns.length
-                piece = self.tokenizer.encode(video[..., top * sh : bottom * sh, left * sw : right * sw].contiguous())
-                y, x = (row_owner == i).nonzero().flatten(), (column_owner == j).nonzero().flatten()
-                y0, y1, x0, x1 = int(y[0]), int(y[-1]) + 1, int(x[0]), int(x[-1]) + 1
-                codes[..., y0:y1, x0:x1] = piece[..., y0 - top : y1 - top, x0 - left : x1 - left]
+        for (i, top), (j, left) in itertools.product(enumerate(rows.starts), enumerate(columns.starts)):
+            bottom, right = top + rows.length, left + columns.length
+            piece = self.tokenizer.encode(video[..., top * sh : bottom * sh, left * sw : right * sw].contiguous())
+            y, x = (row_owner == i).nonzero().flatten(), (column_owner == j).nonzero().flatten()
+            y0, y1, x0, x1 = int(y[0]), int(y[-1]) + 1, int(x[0]), int(x[-1]) + 1
+            codes[..., y0:y1, x0:x1] = piece[..., y0 - top : y1 - top, x0 - left : x1 - left]
         return codes
 
     @torch.inference_mode()
@@ -161,23 +154,18 @@ class TiledTokenizer:
         high, wide = rows.scaled(sh), columns.scaled(sw)
         shares = (high.weights(self.overlap).to(codes.device), wide.weights(self.overlap).to(codes.device))
         video: Tensor | None = None
-        for i, top in enumerate(rows.starts):
-            for j, left in enumerate(columns.starts):
-                piece = self.tokenizer.decode(
-                    codes[..., top : top + rows.length, left : left + columns.length].contiguous(), clamp=False
-                )
-                if video is None:
-                    video = piece.new_zeros(*piece.shape[:3], high.size, wide.size)
-                y = slice(high.starts[i], high.starts[i] + high.length)
-                x = slice(wide.starts[j], wide.starts[j] + wide.length)
-                video[..., y, x] += piece * shares[0][i, y, None] * shares[1][j, None, x]
+        for (i, top), (j, left) in itertools.product(enumerate(rows.starts), enumerate(columns.starts)):
+            part = codes[..., top : top + rows.length, left : left + columns.length]
+            piece = self.tokenizer.decode(part.contiguous(), clamp=False)
+            if video is None:
+                video = piece.new_zeros(*piece.shape[:3], high.size, wide.size)
+            y = slice(high.starts[i], high.starts[i] + high.length)
+            x = slice(wide.starts[j], wide.starts[j] + wide.length)
+            video[..., y, x] += piece * shares[0][i, y, None] * shares[1][j, None, x]
         assert video is not None, "there is always a tile"
         return video.clamp(-1, 1) if clamp else video
 
     def _cuts(self, height: int, width: int) -> tuple[_Axis, _Axis]:
         """Cuts of a grid of tokens."""
         sh, sw = self.stride[1:]
-        return (
-            _cut(height, self.tile // sh, self.overlap // sh),
-            _cut(width, self.tile // sw, self.overlap // sw),
-        )
+        return (_cut(height, self.tile // sh, self.overlap // sh), _cut(width, self.tile // sw, self.overlap // sw))

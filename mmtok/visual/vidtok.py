@@ -13,16 +13,17 @@ Shape letters: b batch, c channels, t h w time/height/width, d latent channels.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmtok.find import require_known
 from mmtok.nn.causal3d import CausalConv3d
 from mmtok.nn.streaming import is_first, is_last, swap, with_past
-from mmtok.visual.fsq_grid import FsqGridTokenizer
+from mmtok.visual.fsq_grid import Attention, FsqGridTokenizer, Level, Middle, ResBlock, res_blocks
 
 VERSIONS = ("v1_0", "v1_1")
 
@@ -52,8 +53,7 @@ class VidTokParams:
     fps: float = 30.0
 
     def __post_init__(self) -> None:
-        if self.version not in VERSIONS:
-            raise ValueError(f"unknown VidTok version {self.version!r}; known: {', '.join(VERSIONS)}")
+        require_known(self.version, VERSIONS, "VidTok version")
         if len(self.temporal_down) != len(self.temporal_up):
             raise ValueError(f"temporal_down {self.temporal_down} and temporal_up {self.temporal_up} differ in length")
 
@@ -70,167 +70,53 @@ class VidTokParams:
 
 
 class ChannelNorm(nn.LayerNorm):
-    """Layer norm over the channels of every place.
-
-    Args:
-        channels: width.
-    """
+    """Layer norm over the channels of every place."""
 
     def __init__(self, channels: int):
         super().__init__(channels, eps=1e-6)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise.
-
-        Args:
-            x: (b, c, t, h, w).
-
-        Returns:
-            The same shape.
-        """
+        """Normalise: (b, c, t, h, w) to the same shape."""
         return super().forward(x.movedim(1, -1)).movedim(-1, 1)  # in the channels-last layout both moves are views
 
 
-class ResBlock(nn.Module):
-    """Norm, swish, convolution, twice, beside the identity (or a pointwise convolution).
-
-    Args:
-        in_channels: channels read.
-        out_channels: channels written.
-        kernel_size: (1, 3, 3) over space, (3, 1, 1) over time, (3, 3, 3) over both.
-        repeat_first: see ``CausalConv3d``.
-    """
-
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: tuple[int, int, int], *, repeat_first: bool):
-        super().__init__()
-        self.norm1 = ChannelNorm(in_channels)
-        self.conv1 = CausalConv3d(in_channels, out_channels, kernel_size, repeat_first=repeat_first)
-        self.norm2 = ChannelNorm(out_channels)
-        self.conv2 = CausalConv3d(out_channels, out_channels, kernel_size, repeat_first=repeat_first)
-        self.nin_shortcut: nn.Module = nn.Identity()
-        if in_channels != out_channels:
-            self.nin_shortcut = CausalConv3d(in_channels, out_channels, (1, 1, 1))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Refine the features.
-
-        Args:
-            x: (b, c_in, t, h, w).
-
-        Returns:
-            (b, c_out, t, h, w).
-        """
-        y = self.conv1(F.silu(self.norm1(x)))
-        return self.nin_shortcut(x) + self.conv2(F.silu(self.norm2(y)))
+def _block(in_channels: int, out_channels: int, *, kernel_size: tuple[int, int, int], repeat_first: bool) -> ResBlock:
+    conv = partial(CausalConv3d, kernel_size=kernel_size, repeat_first=repeat_first)
+    return ResBlock(in_channels, out_channels, norm=ChannelNorm, conv=conv)
 
 
-class Attention(nn.Module):
-    """One head over the places of each frame.
-
-    Args:
-        channels: width.
-    """
-
-    def __init__(self, channels: int):
-        super().__init__()
-        self.norm = ChannelNorm(channels)
-        self.q, self.k, self.v, self.proj_out = (CausalConv3d(channels, channels, (1, 1, 1)) for _ in range(4))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Mix the places of a frame.
-
-        Args:
-            x: (b, c, t, h, w).
-
-        Returns:
-            (b, c, t, h, w).
-        """
-        b, c, t, h, w = x.shape
-        y = self.norm(x)
-        q, k, v = (p(y).movedim(1, -1).reshape(b * t, 1, h * w, c) for p in (self.q, self.k, self.v))
-        y = F.scaled_dot_product_attention(q, k, v)[:, 0].view(b, t, h, w, c).movedim(-1, 1)
-        return x + self.proj_out(y)
-
-
-class Middle(nn.Module):
-    """3-D residual block, attention over space, 3-D residual block.
-
-    Args:
-        channels: width.
-        repeat_first: see ``CausalConv3d``.
-    """
-
-    def __init__(self, channels: int, *, repeat_first: bool):
-        super().__init__()
-        self.block_1 = ResBlock(channels, channels, (3, 3, 3), repeat_first=repeat_first)
-        self.attn_1 = Attention(channels)
-        self.block_2 = ResBlock(channels, channels, (3, 3, 3), repeat_first=repeat_first)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Refine the features.
-
-        Args:
-            x: (b, c, t, h, w).
-
-        Returns:
-            (b, c, t, h, w).
-        """
-        return self.block_2(self.attn_1(self.block_1(x)))
+def _middle(channels: int, *, repeat_first: bool) -> Middle:
+    """Attention over space between two 3-D residual blocks."""
+    block = partial(_block, channels, channels, kernel_size=(3, 3, 3), repeat_first=repeat_first)
+    return Middle(block(), Attention(channels, norm=ChannelNorm), block())
 
 
 class SpaceDown(nn.Module):
-    """Halve height and width: a strided convolution, zeros on the right and below.
-
-    Args:
-        channels: width.
-    """
+    """Halve height and width: a strided convolution, zeros on the right and below."""
 
     def __init__(self, channels: int):
         super().__init__()
         self.conv = nn.Conv3d(channels, channels, (1, 3, 3), stride=(1, 2, 2))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Reduce.
-
-        Args:
-            x: (b, c, t, h, w).
-
-        Returns:
-            (b, c, t, h / 2, w / 2).
-        """
+        """Reduce: (b, c, t, h, w) to (b, c, t, h / 2, w / 2)."""
         return self.conv(F.pad(x, (0, 1, 0, 1)))
 
 
 class SpaceUp(nn.Module):
-    """Double height and width: copies, then a convolution.
-
-    Args:
-        channels: width.
-    """
+    """Double height and width: copies, then a convolution."""
 
     def __init__(self, channels: int):
         super().__init__()
         self.conv = CausalConv3d(channels, channels, (1, 3, 3))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Enlarge.
-
-        Args:
-            x: (b, c, t, h, w).
-
-        Returns:
-            (b, c, t, 2 h, 2 w).
-        """
+        """Enlarge: (b, c, t, h, w) to (b, c, t, 2 h, 2 w)."""
         return self.conv(x.repeat_interleave(2, dim=3).repeat_interleave(2, dim=4))
 
 
 class TimeDown(nn.Module):
-    """Halve time: a learned mix of a mean over three frames and a strided convolution.
-
-    Args:
-        channels: width.
-        repeat_first: see ``CausalConv3d``.
-    """
+    """Halve time: a learned mix of a mean over three frames and a strided convolution."""
 
     def __init__(self, channels: int, *, repeat_first: bool):
         super().__init__()
@@ -238,14 +124,7 @@ class TimeDown(nn.Module):
         self.conv = CausalConv3d(channels, channels, (3, 3, 3), stride=(2, 1, 1), repeat_first=repeat_first, past=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Reduce.
-
-        Args:
-            x: (b, c, t, h, w), t even.
-
-        Returns:
-            (b, c, t / 2, h, w).
-        """
+        """Reduce: (b, c, t, h, w), t even, to (b, c, t / 2, h, w)."""
         share = torch.sigmoid(self.mix_factor).to(x.dtype)
         y = with_past(self, x, 1, kernel=3, stride=2, repeat_first=self.conv.repeat_first)
         windows = (y.shape[2] - 3) // 2 + 1
@@ -269,14 +148,7 @@ class TimeUp(nn.Module):
         self.apart = apart
 
     def forward(self, x: Tensor) -> Tensor:
-        """Enlarge.
-
-        Args:
-            x: (b, c, t, h, w).
-
-        Returns:
-            (b, c, 2 t, h, w).
-        """
+        """Enlarge: (b, c, t, h, w) to (b, c, 2 t, h, w)."""
         if not self.apart:
             y = x.repeat_interleave(2, dim=2)
         else:
@@ -303,38 +175,6 @@ def _double_linearly(x: Tensor) -> Tensor:
     return torch.stack((0.75 * x + 0.25 * before, 0.75 * x + 0.25 * after), 3).flatten(2, 3)
 
 
-class Level(nn.Module):
-    """Residual blocks of one axis and width, with the step to the next level.
-
-    Args:
-        in_channels: channels read by the first block.
-        width: channels of the others.
-        num_blocks: how many.
-        kernel_size: of their convolutions.
-        repeat_first: see ``CausalConv3d``.
-        downsample: the encoder's step, or None.
-        upsample: the decoder's step, or None.
-    """
-
-    def __init__(
-        self,
-        in_channels: int,
-        width: int,
-        num_blocks: int,
-        kernel_size: tuple[int, int, int],
-        *,
-        repeat_first: bool,
-        downsample: nn.Module | None = None,
-        upsample: nn.Module | None = None,
-    ):
-        super().__init__()
-        self.block = nn.ModuleList(
-            ResBlock(in_channels if j == 0 else width, width, kernel_size, repeat_first=repeat_first)
-            for j in range(num_blocks)
-        )
-        self.downsample, self.upsample = downsample, upsample
-
-
 def _run_levels(x: Tensor, space: Level, time: Level) -> Tensor:
     """A level: blocks over space and time in turn, then the steps of both."""
     for over_space, over_time in zip(space.block, time.block, strict=True):
@@ -346,15 +186,12 @@ def _run_levels(x: Tensor, space: Level, time: Level) -> Tensor:
 
 
 class Encoder(nn.Module):
-    """Pixels to latents.
-
-    Args:
-        params: the network's sizes.
-    """
+    """Pixels to latents."""
 
     def __init__(self, params: VidTokParams):
         super().__init__()
         first = params.repeat_first
+        over_space, over_time = (partial(_block, kernel_size=k, repeat_first=first) for k in ((1, 3, 3), (3, 1, 1)))
         widths = [params.channels * m for m in params.channel_multipliers]
         incoming = [params.channels, *widths[:-1]]
         self.conv_in = CausalConv3d(3, params.channels, (3, 3, 3), repeat_first=first)
@@ -363,21 +200,14 @@ class Encoder(nn.Module):
             space = SpaceDown(width) if i < len(widths) - 1 else None
             time = TimeDown(width, repeat_first=first) if i in params.temporal_down else None
             count = params.num_res_blocks
-            self.down.append(Level(incoming[i], width, count, (1, 3, 3), repeat_first=first, downsample=space))
-            self.down_temporal.append(Level(width, width, count, (3, 1, 1), repeat_first=first, downsample=time))
-        self.mid = Middle(widths[-1], repeat_first=first)
+            self.down.append(Level(res_blocks(over_space, incoming[i], width, count), downsample=space))
+            self.down_temporal.append(Level(res_blocks(over_time, width, width, count), downsample=time))
+        self.mid = _middle(widths[-1], repeat_first=first)
         self.norm_out = ChannelNorm(widths[-1])
         self.conv_out = CausalConv3d(widths[-1], len(params.levels), (3, 3, 3), repeat_first=first)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Encode.
-
-        Args:
-            x: (b, 3, t, h, w), t a multiple of the temporal stride.
-
-        Returns:
-            (b, d, t', h', w').
-        """
+        """Encode: (b, 3, t, h, w), t a multiple of the temporal stride, to (b, d, t', h', w')."""
         x = self.conv_in(x)
         for space, time in zip(self.down, self.down_temporal, strict=True):
             x = _run_levels(x, space, time)  # type: ignore[arg-type]
@@ -385,40 +215,30 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Quantised latents to pixels.
-
-    Args:
-        params: the network's sizes.
-    """
+    """Quantised latents to pixels."""
 
     def __init__(self, params: VidTokParams):
         super().__init__()
         first = params.repeat_first
+        over_space, over_time = (partial(_block, kernel_size=k, repeat_first=first) for k in ((1, 3, 3), (3, 1, 1)))
         widths = [params.channels * m for m in params.channel_multipliers]
         incoming = [*widths[1:], widths[-1]]
         deepest_first = sorted(params.temporal_up, reverse=True)
         apart = {level: 2**i if params.version == "v1_1" else 0 for i, level in enumerate(deepest_first)}
         self.conv_in = CausalConv3d(len(params.levels), widths[-1], (3, 3, 3), repeat_first=first)
-        self.mid = Middle(widths[-1], repeat_first=first)
+        self.mid = _middle(widths[-1], repeat_first=first)
         self.up, self.up_temporal = nn.ModuleList(), nn.ModuleList()  # index 0 is the finest level and runs last
         for i, width in enumerate(widths):
             space = SpaceUp(width) if i > 0 else None
             time = TimeUp(width, repeat_first=first, apart=apart[i]) if i in apart else None
             count = params.num_res_blocks + 1
-            self.up.append(Level(incoming[i], width, count, (1, 3, 3), repeat_first=first, upsample=space))
-            self.up_temporal.append(Level(width, width, count, (3, 1, 1), repeat_first=first, upsample=time))
+            self.up.append(Level(res_blocks(over_space, incoming[i], width, count), upsample=space))
+            self.up_temporal.append(Level(res_blocks(over_time, width, width, count), upsample=time))
         self.norm_out = ChannelNorm(widths[0])
         self.conv_out = CausalConv3d(widths[0], 3, (3, 3, 3), repeat_first=first)
 
     def forward(self, z: Tensor) -> Tensor:
-        """Decode.
-
-        Args:
-            z: (b, d, t, h, w).
-
-        Returns:
-            (b, 3, t * stride_t, h', w').
-        """
+        """Decode: (b, d, t, h, w) to (b, 3, t * stride_t, h', w')."""
         x = self.mid(self.conv_in(z))
         for i in reversed(range(len(self.up))):
             x = _run_levels(x, self.up[i], self.up_temporal[i])  # type: ignore[arg-type]
@@ -440,34 +260,17 @@ class VidTokFSQ(FsqGridTokenizer):
     is_causal = True
 
     def __init__(self, params: VidTokParams):
-        super().__init__()
-        self.params, self.levels = params, params.levels
-        self.codebook_size = math.prod(params.levels)
-        self.stride, self.fps = params.stride, params.fps
+        super().__init__(params)
         self.encoder, self.decoder = Encoder(params), Decoder(params)
 
     def encode_latents(self, video: Tensor) -> Tensor:
-        """See ``FsqGridTokenizer``.
-
-        Args:
-            video: (b, 3, t, h, w) in [-1, 1].
-
-        Returns:
-            Latents (b, d, t', h', w').
-        """
+        """See ``FsqGridTokenizer``: (b, 3, t, h, w) in [-1, 1] to latents (b, d, t', h', w')."""
         copies = self.stride[0] - 1 if is_first(self) else 0
         video = torch.cat((video[:, :, :1].expand(-1, -1, copies, -1, -1), video), 2)
         return self.encoder(self.to_network(video)).float()
 
     def decode_latents(self, values: Tensor) -> Tensor:
-        """See ``FsqGridTokenizer``.
-
-        Args:
-            values: (b, d, t, h, w) quantised.
-
-        Returns:
-            Video (b, 3, t', h', w').
-        """
+        """See ``FsqGridTokenizer``: (b, d, t, h, w) quantised to video (b, 3, t', h', w')."""
         video = self.decoder(self.to_network(values)).float()
         return video[:, :, self.stride[0] - 1 if is_first(self) else 0 :]
 

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from mmtok.visual.cosmos import PRESETS, Attention, CosmosDV, CosmosParams
+from mmtok.visual.cosmos import PRESETS, CosmosDV, CosmosParams, _norm
+from mmtok.visual.fsq_grid import Attention
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -21,7 +22,7 @@ def test_the_levels_make_the_stride(name):
 
 def test_attention_over_time_reads_no_later_frame():
     torch.manual_seed(0)
-    layer = Attention(8, over_time=True)
+    layer = Attention(8, norm=_norm, over_time=True)
     x = torch.randn(1, 8, 5, 2, 2, requires_grad=True)
     layer(x)[:, :, 2].sum().backward()
     assert x.grad[:, :, 3:].abs().max() == 0 and x.grad[:, :, :3].abs().min() > 0
