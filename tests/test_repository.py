@@ -61,7 +61,8 @@ def _imported(file: Path) -> frozenset[str]:
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+        elif isinstance(node, ast.ImportFrom):
+            assert node.module and node.level == 0, f"{file}:{node.lineno} imports by dots, which no rule here sees"
             whole = {f"{node.module}.{alias.name}" for alias in node.names}
             found |= {name if name in MODULES else node.module for name in whole}
     return frozenset(name for name in found if name.split(".")[0] in PACKAGES)
