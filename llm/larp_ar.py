@@ -269,7 +269,7 @@ class LarpAR(PretrainedModule):
                     f"frame prediction needs (b, {config.num_tokens}) codes of the first frames, got "
                     f"{tuple(condition.shape)}"
                 )
-            _check_ids("codes of the condition", condition, config.vocab_size)
+            require_range(condition, config.vocab_size, "codes of the condition")
             ids = F.pad(condition, (0, 1), value=config.vocab_size)  # the separator
             return self.tok_embeddings(ids)  # type: ignore[no-any-return]
         _require_integers("class labels", condition)
@@ -297,7 +297,7 @@ class LarpAR(PretrainedModule):
         Raises:
             ValueError: for ids out of range or too many of them.
         """
-        _check_ids("codes", ids, self.config.vocab_size)
+        require_range(ids, self.config.vocab_size, "codes")
         if ids.ndim != 2 or len(ids) != len(condition):
             raise ValueError(f"codes have shape ({len(condition)}, n) beside that condition, got {tuple(ids.shape)}")
         if ids.shape[1] >= self.config.num_tokens:
@@ -330,7 +330,7 @@ class LarpAR(PretrainedModule):
         Returns:
             Scalar, nats a code.
         """
-        _check_ids("codes", ids, self.config.vocab_size)
+        require_range(ids, self.config.vocab_size, "codes")
         scores = self(ids[:, :-1], condition, generator=generator)
         each = F.cross_entropy(scores.flatten(0, 1).float(), ids.flatten(), reduction="none").view(ids.shape)
         if valid is None:
@@ -443,8 +443,3 @@ class LarpAR(PretrainedModule):
 def _require_integers(what: str, ids: Tensor) -> None:
     if ids.is_floating_point() or ids.dtype == torch.bool:
         raise ValueError(f"{what} must be integers, got {ids.dtype}")
-
-
-def _check_ids(what: str, ids: Tensor, size: int) -> None:
-    _require_integers(what, ids)
-    require_range(ids, size, what)

@@ -389,10 +389,8 @@ class PrefixLM(PretrainedModule):
     def _halves(self) -> tuple[Tensor, Tensor]:
         """Rows of the head of the low and of the high halves."""
         assert self.factors is not None, "asked of halved codes only"
-        head = self.lm_head.weight
-        return head[self.factors.low.start : self.factors.low.stop], head[
-            self.factors.high.start : self.factors.high.stop
-        ]
+        head, low, high = self.lm_head.weight, self.factors.low, self.factors.high
+        return head[low.start : low.stop], head[high.start : high.stop]
 
     @property
     def is_quantized(self) -> bool:

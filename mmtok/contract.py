@@ -183,16 +183,18 @@ def _require_signed(media: Tensor, what: str, advice: str) -> None:
 
 
 def require_range(codes: Tensor, size: int, what: str = "codes") -> None:
-    """Raise unless all integers lie in [0, size).
+    """Raise unless codes are integers in [0, size).
 
     Args:
-        codes: integers of any shape.
+        codes: of any shape.
         size: one past the largest.
         what: they are, for the message.
 
     Raises:
-        ValueError: with the range that they have.
+        ValueError: with the type or the range that they have.
     """
+    if codes.is_floating_point() or codes.dtype == torch.bool:
+        raise ValueError(f"{what} must be integers, got {codes.dtype}")
     if not codes.numel():
         return
     low, high = (int(v) for v in torch.aminmax(codes))

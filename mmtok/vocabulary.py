@@ -79,12 +79,6 @@ class Block:
         return self.start <= value < self.stop
 
 
-def _require_codes(codes: Tensor, size: int, what: str) -> None:
-    if codes.is_floating_point() or codes.dtype == torch.bool:
-        raise ValueError(f"{what} codes must be integers, got {codes.dtype}")
-    require_range(codes, size, f"{what} codes")
-
-
 @dataclass(frozen=True)
 class Vocabulary:
     """Id ranges built from the sizes that the tokenizers declare.
@@ -214,7 +208,7 @@ class Vocabulary:
         """
         if codes.ndim < 3 or codes.shape[1] != 1:
             raise ValueError(f"visual codes must have shape (b, 1, *grid), got {tuple(codes.shape)}")
-        _require_codes(codes, self.visual_codes, "visual")
+        require_range(codes, self.visual_codes, "visual codes")
         return codes.flatten(1).long() + self.visual.start
 
     def ids_to_visual(self, ids: Tensor, grid: tuple[int, ...]) -> Tensor:
@@ -231,7 +225,7 @@ class Vocabulary:
             ValueError: if an id lies outside the block or the grid does not fit.
         """
         codes = ids - self.visual.start
-        _require_codes(codes, self.visual_codes, "visual")
+        require_range(codes, self.visual_codes, "visual codes")
         if ids.ndim != 2 or ids.shape[1] != torch.Size(grid).numel():
             raise ValueError(f"ids of shape {tuple(ids.shape)} do not fill the grid {tuple(grid)}")
         return codes.reshape(ids.shape[0], 1, *grid)
@@ -251,7 +245,7 @@ class Vocabulary:
         """
         if codes.ndim != 3 or codes.shape[1] != self.audio_levels:
             raise ValueError(f"audio codes must have shape (b, {self.audio_levels}, t), got {tuple(codes.shape)}")
-        _require_codes(codes, self.audio_codes, "audio")
+        require_range(codes, self.audio_codes, "audio codes")
         return flatten(codes.long() + self._level_starts(codes.device), order, pad=self.pad_id)
 
     def ids_to_audio(self, ids: Tensor, order: str = "level") -> Tensor:
@@ -269,7 +263,7 @@ class Vocabulary:
                 block.
         """
         codes = unflatten(ids, order, self.audio_levels, pad=self.pad_id) - self._level_starts(ids.device)
-        _require_codes(codes, self.audio_codes, "audio")
+        require_range(codes, self.audio_codes, "audio codes")
         return codes
 
     def _level_starts(self, device: torch.device) -> Tensor:

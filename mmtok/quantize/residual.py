@@ -55,10 +55,9 @@ class CodebookLearning:
             raise ValueError(f"decay must lie in [0, 1), got {self.decay}")
         if not 0 <= self.revival_threshold < 1:
             raise ValueError(f"revival_threshold is relative to the mean use, in [0, 1), got {self.revival_threshold}")
-        if self.kmeans_iterations < 0:
-            raise ValueError(f"kmeans_iterations must not be negative, got {self.kmeans_iterations}")
-        if self.start_vectors < 0:
-            raise ValueError(f"start_vectors must not be negative, got {self.start_vectors}")
+        for name in ("kmeans_iterations", "start_vectors"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
         if not 0 <= self.level_dropout <= 1:
             raise ValueError(f"level_dropout is a probability, got {self.level_dropout}")
 

@@ -398,11 +398,8 @@ class T5TextEncoder(nn.Module):
         config = {**self.config.to_dict(), "architectures": ["T5EncoderModel"]}
         config["dtype"] = str(tensors["shared.weight"].dtype).removeprefix("torch.")
         write_tensors(tensors, folder / "model.safetensors", {"format": "pt"})
-        for name, content in (
-            (self.tokenizer.file_name, self.tokenizer.content),
-            ("config.json", (json.dumps(config, indent=1, sort_keys=True) + "\n").encode()),
-        ):
-            write_atomically(folder / name, content)
+        write_atomically(folder / self.tokenizer.file_name, self.tokenizer.content)
+        write_atomically(folder / "config.json", json.dumps(config, indent=1, sort_keys=True) + "\n")
 
     def train(self, mode: bool = True) -> T5TextEncoder:
         """Stay in evaluation mode, also inside a model that trains; parents call it with any ``mode``."""

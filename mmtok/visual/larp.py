@@ -224,13 +224,9 @@ class Larp(PretrainedModule):
         self._table("queries", sine_table(places, wide, scale=params.table_scale), learned=params.learned_queries)
         tokens = sine_table(places, narrow, scale=params.table_scale)
         self._table("token_table", tokens[None], learned=params.learned_token_table)
-        for name, there, dim in (
-            ("patch_type", params.patch_type, wide),
-            ("query_type", params.query_type, wide),
-            ("token_type", params.token_type, narrow),
-            ("patch_query_type", params.patch_query_type, narrow),
-        ):
-            self.register_parameter(name, nn.Parameter(torch.zeros(1, 1, dim)) if there else None)
+        types = {"patch_type": wide, "query_type": wide, "token_type": narrow, "patch_query_type": narrow}
+        for name, dim in types.items():  # whether each is there, the parameter of its name says
+            self.register_parameter(name, nn.Parameter(torch.zeros(1, 1, dim)) if getattr(params, name) else None)
         self.to_code, self.from_code = nn.Linear(wide, params.code_dim), nn.Linear(params.code_dim, narrow)
         self.code_norm = nn.LayerNorm(params.code_dim) if params.code_norm else nn.Identity()
         self.codebook = nn.Parameter(torch.empty(params.codebook_size, params.code_dim))
