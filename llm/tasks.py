@@ -18,6 +18,12 @@ from mmtok.find import find
 from mmtok.vocabulary import Vocabulary
 
 MEDIA = ("image", "video", "audio", "mask")
+COLUMNS = {  # what layouts, inputs and batches can be made of
+    "visual_in": ("none", "first", "past", "whole"),
+    "audio_in": ("none", "past", "whole"),
+    "visual_out": ("none", "first", "future", "whole"),
+    "audio_out": ("none", "future", "whole"),
+}
 
 
 @dataclass(frozen=True)
@@ -69,6 +75,13 @@ class Task:
     ends: bool = True
     weight: float = 0.0
     judged_by: str = ""
+
+    def __post_init__(self) -> None:
+        for column, known in COLUMNS.items():
+            if getattr(self, column) not in known:
+                raise ValueError(f"{column} must be one of {', '.join(known)}, got {getattr(self, column)!r}")
+        if unknown := sorted({*self.needs, *self.may} - {"prompt", *MEDIA}):
+            raise ValueError(f"a task reads prompt, {', '.join(MEDIA)}, not {', '.join(unknown)}")
 
     def takes(self, name: str) -> bool:
         """Whether it can be given something of "prompt" and ``MEDIA``."""

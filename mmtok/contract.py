@@ -162,6 +162,13 @@ def needs_size(tokenizer: Any) -> bool:
     return isinstance(tokenizer, NeedsSize) and tokenizer.needs_size
 
 
+def usual_size(tokenizer: Any) -> int:
+    """Side of the pictures that it was made for where it says so (``clip_size``, ``params.size``), else 128."""
+    if needs_size(tokenizer):
+        return int(tokenizer.clip_size[1])
+    return int(getattr(getattr(tokenizer, "params", None), "size", 128))
+
+
 def family_name(tokenizer: Any) -> str:
     """Its ``family``, a key of ``mmtok.table.FAMILIES``, or the name of its class where it has none."""
     return str(getattr(tokenizer, "family", type(tokenizer).__name__))

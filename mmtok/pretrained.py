@@ -79,6 +79,9 @@ def resolve_folder(name: str | Path, *, revision: str | None = None, wanted: Seq
         ValueError: if it is a file, or a revision is asked for of something that is not on the hub.
     """
     text, folder = str(name), Path(name)
+    if not text.strip():
+        raise ValueError(f"the name of a model is empty; known: {', '.join(known_models())}")
+    text = text.rstrip("/") or text
     whole, part = _split_part(text, 1)
     hub_id, hub_part = _split_part(text, 2)
     found = None if "/" in whole else _model_folder(whole)
@@ -86,6 +89,9 @@ def resolve_folder(name: str | Path, *, revision: str | None = None, wanted: Seq
         folder = found / part
     elif folder.is_dir():
         part = ""
+    elif "/" in text and (first := _model_folder(text.split("/")[0])) is not None:  # a hub owner may not be meant
+        there = ", ".join(p for p in (*PARTS, *OPTIONAL_PARTS) if (first / p).is_dir())
+        raise FileNotFoundError(f"unknown model {text!r}: {text.split('/')[0]} is embedded, and its parts are {there}")
     elif folder.is_file():
         raise ValueError(f"{name} is a file; cinepoet convert makes a folder of published weights")
     elif folder.is_absolute() or hub_id.count("/") != 1 or hub_id.startswith("."):

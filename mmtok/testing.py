@@ -338,7 +338,7 @@ def _check_lengths(checks: _Checks, most: int, side: tuple[int, ...]) -> None:
     for height, width in ((side[0] + 1, side[1]), (side[0], side[1] + 1), (0, side[1])):
         if height % sh or width % sw or not height:
             checks.refuses(
-                "a height or width that is no multiple of the stride (grid)", partial(grid, longest, height, width)
+                f"{height} x {width}, no multiples of the stride (grid)", partial(grid, longest, height, width)
             )
 
 
@@ -382,7 +382,7 @@ def _check_visual_stream(checks: _Checks, clip: Tensor, codes: Tensor, pictures:
     """Chunk by chunk is the whole, where it streams."""
     tokenizer, st, slices = checks.tokenizer, checks.tokenizer.stride[0], codes.shape[2]
     if not isinstance(checks.tokenizer, Streaming):
-        checks.report.skipped["streams"] = "it has no encode_stream and decode_stream"
+        checks.report.skipped["streams"] = "it lacks encode_stream, decode_stream or both"
         return
     if not tokenizer.is_causal:
         checks.refuses("to stream where it looks ahead", lambda: list(tokenizer.encode_stream([clip])))
@@ -486,7 +486,7 @@ def _check_audio_stream(checks: _Checks, sound: Tensor, codes: Tensor, again: Te
     """Chunk by chunk is the whole, and what follows changes nothing; only a tokenizer that streams says so."""
     hop, t = checks.tokenizer.hop_length, codes.shape[-1]
     if not isinstance(checks.tokenizer, Streaming):
-        checks.report.skipped["streams and causality"] = "it has no encode_stream and decode_stream, which claim them"
+        checks.report.skipped["streams and causality"] = "it lacks encode_stream, decode_stream or both"
         return
     moved = False
     for s in range(1, t, max(1, t // 4)):

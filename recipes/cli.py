@@ -35,12 +35,8 @@ COMMANDS = {
     "doctor": "recipes.commands.doctor",
 }
 # words as they were spelled once, told where a command has the new spelling
-RENAMED = {
-    "--tokenizers": "--tokenizer",
-    "--model": "--tokenizer",
-    "--from": "--model",
-    "evaluate shapes": "evaluate prompts",
-}
+RENAMED = {"--tokenizers": "--tokenizer", "evaluate shapes": "evaluate prompts"}
+RENAMED_IN = {"prepare": {"--model": "--tokenizer"}, "assemble": {"--from": "--model"}}  # one command's
 USER_ERRORS = (
     ValueError,
     OSError,
@@ -139,10 +135,11 @@ def _find_command(parser: Parser, words: list[str]) -> tuple[Parser, list[str]]:
         if option == "--":
             break
         if option.startswith("--") and option not in command.options:
-            if RENAMED.get(option) in command.options:
-                raise UsageError(f"{option} is now {RENAMED[option]}")
+            renamed = RENAMED | RENAMED_IN.get(command.prog.removeprefix("cinepoet "), {})
+            if renamed.get(option) in command.options:
+                raise UsageError(f"{option} is now {renamed[option]}")
             others = [c.prog for c in table.commands.values() if option in c.options] if table is not parser else []
-            hint = f"; {' and '.join(others)} {'has' if len(others) == 1 else 'have'} it" if others else ""
+            hint = f"; {', '.join(others)} {'has' if len(others) == 1 else 'have'} it" if others else ""
             hint = hint or _nearest(option, command.options)
             raise UsageError(f"unknown option {option}{hint} (see {command.prog} --help)")
     return command, words

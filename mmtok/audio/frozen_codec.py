@@ -58,7 +58,7 @@ class FrozenCodec(nn.Module):
         super().__init__()
         self._require_usable(model.config)
         self.model = model
-        self.sample_rate = int(model.config.sampling_rate)
+        self.sample_rate = self._sample_rate()
         self.hop_length = self._hop_length()
         self.frame_rate = self.sample_rate / self.hop_length
         self.codebook_size = int(model.config.codebook_size)
@@ -233,6 +233,10 @@ class FrozenCodec(nn.Module):
         channels = getattr(config, "audio_channels", 1)
         if channels != 1:
             raise ValueError(f"this {cls.family} has {channels} audio channels, and an AudioTokenizer is mono")
+
+    def _sample_rate(self) -> int:
+        """Hz; codecs whose config calls it otherwise say so."""
+        return int(self.model.config.sampling_rate)
 
     def _hop_length(self) -> int:
         """Samples per frame."""

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import mmtok
-from mmtok.contract import needs_size
+from mmtok.contract import needs_size, usual_size
 from mmtok.loading import part_folder, what_is
 from mmtok.pretrained import BUNDLE_FILE, resolve_folder
 from mmtok.table import KINDS
@@ -84,7 +84,7 @@ def load_tokenizers(
         return Tokenizers(seen, heard, config.fps, size, config.num_frames, name, config.size)
     if seen is None:
         return Tokenizers(None, heard, 8.0, 128, 17, name, 128)
-    size = getattr(getattr(seen, "params", None), "size", 128)
+    size = usual_size(seen)
     return Tokenizers(seen, heard, seen.fps, size, seen.valid_num_frames(17), name, size)
 
 

@@ -171,8 +171,8 @@ def _check_words(args: argparse.Namespace) -> None:
     """Contradictions that show in the arguments alone, whatever the model."""
     for text in (args.prompt, args.negative_prompt, *(prompt for prompt, _ in args.then or [])):
         prompt_of(text)
-    if args.audio is not None and (args.image is not None or args.video is not None):
-        raise ValueError("give one of --image, --video and --audio; a film's own sound goes along")
+    if args.audio is not None and args.video is not None:
+        raise ValueError("give one of --video and --audio; a film's own sound goes along")
     if args.mask is not None and args.video is None:
         raise ValueError("--mask says which part of --video is made anew; give that too")
     if args.no_sound and args.audio is not None:

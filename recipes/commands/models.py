@@ -40,8 +40,9 @@ def run(args: argparse.Namespace) -> int:
     print("\nfamilies that mmtok.load can build")
     for name, family in TOKENIZERS.rows().items():
         print(f"  {name:<12} {family.kind:<7} {family.about} ({family.paper})")
-        if family.weights:
-            print(f"  {'':<12} {'':<7} published weights: {family.weights} ({family.hub or 'cinepoet convert'})")
+        if family.weights or family.hub:
+            told = family.weights or "licence not stated"
+            print(f"  {'':<12} {'':<7} published weights: {told} ({family.hub or 'cinepoet convert'})")
     print("\ncorpora that cinepoet prepare knows by name")
     for name, corpus in CORPORA.rows().items():
         print(f"  {name:<12} {corpus.about}")

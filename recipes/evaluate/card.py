@@ -34,7 +34,10 @@ def _parameters(folder: Path) -> int:
 
 def _read(bundle: Bundle, folder: Path, name: str) -> Result:
     path = folder / f"{name}.json"
-    return Result.load(path).require_model(bundle.folder, path)
+    result = Result.load(path)
+    if result.of != name:
+        raise ValueError(f"{path} holds a result of evaluate {result.of}; {name} is needed there")
+    return result.require_model(bundle.folder, path)
 
 
 def _adherence(shapes: dict[str, Any], names: dict[str, str]) -> str:

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from mmtok.files import write_json
 from mmtok.metrics.table import Metric, Metrics
-from mmtok.pretrained import resolve_folder
+from mmtok.pretrained import BUNDLE_FILE, read_json, resolve_folder
 
 # an item of the material to the original as it is compared, and what was made of it, by version
 Again = Callable[[Any], tuple[Tensor, dict[str, Tensor]]]
@@ -43,16 +43,21 @@ class Subject:
     folder: str  # where its weights lie, "" for what was never saved
     weights: str  # sha256
     version: str  # of this code
+    options: str = ""  # what it ran with that is not its own, such as "--lm-weights int8"
     again: Again | None = field(default=None, compare=False, repr=False)
 
 
 def weights_of(model: Path | nn.Module) -> str:
-    """sha256 of a model: of its safetensors' places and contents, or of the tensors of a module in memory."""
+    """sha256 of a model: its weights and the numbers that it samples by, or the tensors of a module in memory."""
     digest = hashlib.sha256()
     if isinstance(model, nn.Module):
         digest.update(save({name: tensor.contiguous() for name, tensor in model.state_dict().items()}))
         return digest.hexdigest()
-    for path in sorted(model.rglob("*.safetensors")):
+    if not (files := sorted([*model.rglob("*.safetensors"), *model.rglob("config.json")])):
+        raise FileNotFoundError(f"{model} holds no model that could be measured")
+    if (model / BUNDLE_FILE).is_file():  # without the record of its training, which changes no figure
+        digest.update(json.dumps(read_json(model / BUNDLE_FILE).get("config"), sort_keys=True).encode())
+    for path in files:
         digest.update(path.relative_to(model).as_posix().encode())
         with path.open("rb") as file:
             while block := file.read(1 << 24):
@@ -76,21 +81,24 @@ def subject_of(name: str, model: Path | nn.Module, again: Again | None = None) -
     except metadata.PackageNotFoundError:
         version = "not installed"
     folder = "" if isinstance(model, nn.Module) else str(model)
-    return Subject(name, folder, weights_of(model), version, again)
+    return Subject(name, folder, weights_of(model), version, again=again)
 
 
-def subject_named(name: str, part: str = "") -> Subject:
+def subject_named(name: str, part: str = "", *, lm_weights: str | None = None) -> Subject:
     """A whole model or a tokenizer as a subject, by its name on the command line.
 
     Args:
         name: such as "tiny".
         part: of a whole model, such as "audio"; "" takes all of it.
+        lm_weights: of the language model in memory where they are not its own, such as "int8".
 
     Returns:
         The subject.
     """
     folder = resolve_folder(name)
-    return subject_of(name, folder / part if (folder / part).is_dir() else folder)
+    subject = subject_of(name, folder / part if (folder / part).is_dir() else folder)
+    options = "" if lm_weights in (None, "float32") else f"--lm-weights {lm_weights}"
+    return dataclasses.replace(subject, options=options)
 
 
 @dataclass(frozen=True)
@@ -118,9 +126,10 @@ class Result:
 
     def record(self) -> dict[str, Any]:
         """As it is printed and saved."""
+        told = ("name", "folder", "weights", "version", "options")
         return {
             "evaluate": self.of,
-            "subject": {name: getattr(self.subject, name) for name in ("name", "folder", "weights", "version")},
+            "subject": {name: getattr(self.subject, name) for name in told},
             "material": self.material,
             "protocol": self.protocol,
             "figures": self.figures,
@@ -186,7 +195,7 @@ class Result:
             The same.
 
         Raises:
-            ValueError: if other weights were measured.
+            ValueError: if other weights or numbers were measured, or not the model as it is.
         """
         wanted = weights_of(model)
         if self.subject.weights != wanted:
@@ -194,6 +203,8 @@ class Result:
                 f"{path} measured {self.subject.name} (weights {self.subject.weights[:12]}), not {model} (weights "
                 f"{wanted[:12]}); measure it with cinepoet evaluate {self.of} --model {model} --out FOLDER"
             )
+        if self.subject.options:
+            raise ValueError(f"{path} measured the model with {self.subject.options}; a card states it as it is")
         return self
 
 

@@ -231,7 +231,7 @@ def _seams(pipe: CinePoetPipeline, films: Clips, passes: tuple[Pass, ...], seed:
         text = pipe.embed([scene.caption for scene in scenes], []) if scenes else None
         draws = film_generators(generator, 1, 1)
         blocks = [resized(video, passes[0].low)]
-        made = torch.cat(list(pipe.sharpen_stream(blocks, text, draws, passes=passes)), 2)
+        made = torch.cat(list(pipe.upscale_stream(blocks, text, draws, passes=passes)), 2)
         for name, (axis, joints) in places.items():
             for side, film in (("ours", made), ("original", video)):
                 ratio = float(seam_ratio(film, joints, dim=axis))

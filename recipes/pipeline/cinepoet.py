@@ -119,7 +119,7 @@ class CinePoetPipeline:
     embed = _of("parts", "embed", "Vectors of prompts, as ``Parts.embed``.")
     seconds = _of("parts", "seconds", "Stage to seconds, of the last call.")
     plan_film = _of("upscaler", "plan_film", "How a film comes to a size, as ``FilmUpscaler.plan_film``.")
-    sharpen_stream = _of("upscaler", "upscale_stream", "A film in blocks, as ``FilmUpscaler.upscale_stream``.")
+    upscale_stream = _of("upscaler", "upscale_stream", "A film in blocks, as ``FilmUpscaler.upscale_stream``.")
 
     def __init__(self, bundle: Bundle, compute: Compute | None = None, *, lm_weights: str = "float32"):
         self.parts = Parts(bundle, compute, lm_weights=lm_weights)

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from llm.tasks import TASKS, Clip, audio_frames_of_slices, find_task, slices_of_frames, task_content, task_layout
+from llm.tasks import TASKS, Clip, Task, audio_frames_of_slices, find_task, slices_of_frames, task_content, task_layout
 from mmtok.vocabulary import Vocabulary
 
 VOCABULARY = Vocabulary(visual_codes=50, audio_levels=2, audio_codes=11)
@@ -77,3 +77,10 @@ def test_errors():
         task_content("continue_video", CLIP, visual=torch.zeros(1, 1, 1, 2, 3), given=2, outputs=False)
     with pytest.raises(ValueError, match="a clip of 6 frames does not fill whole slices"):
         slices_of_frames(6, 4)
+
+
+def test_a_row_says_only_what_can_be_laid_out():
+    with pytest.raises(ValueError, match="visual_out must be one of none, first, future, whole, got 'past'"):
+        Task("generate_video", visual_in="past", visual_out="past")
+    with pytest.raises(ValueError, match="a task reads prompt, image, video, audio, mask, not smell"):
+        Task("generate_video", ("smell",))

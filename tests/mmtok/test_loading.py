@@ -72,6 +72,12 @@ def test_a_whole_model_and_its_parts_go_by_name():
         ("tiny", "lm", "holds a language model, not a tokenizer"),
         ("tiny", "visuals", "unknown part 'visuals'; known: visual, audio, text"),
         ("tiny/superres2", None, "has no superres2 part"),
+        (
+            "tiny/nope",
+            None,
+            "unknown model 'tiny/nope': tiny is embedded, and its parts are visual, audio, text, lm, sup",
+        ),
+        ("", None, "the name of a model is empty; known: tiny"),
         ("tinny", None, "unknown model 'tinny': it is not a folder; known: tiny"),
     ],
 )

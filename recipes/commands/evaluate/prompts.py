@@ -34,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
 
     pipe = pipeline_of(args)
     result = evaluate_prompts(
-        subject_named(args.model),
+        subject_named(args.model, lm_weights=args.lm_weights),
         pipe,
         prompts=args.prompts,
         seed=args.seed,

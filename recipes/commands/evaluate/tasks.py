@@ -32,6 +32,6 @@ def run(args: argparse.Namespace) -> int:
 
     pipe = pipeline_of(args)
     options = {"scenes": args.scenes, "seed": args.seed, "batch_size": args.batch_size}
-    result = evaluate_tasks(subject_named(args.model), pipe, folder=args.out, **options)
+    result = evaluate_tasks(subject_named(args.model, lm_weights=args.lm_weights), pipe, folder=args.out, **options)
     result.tell(args.out)
     return 0

@@ -31,23 +31,28 @@ def run(args: argparse.Namespace) -> int:
     from recipes.corpora.sources import MixedClips, WholeScenes
     from recipes.loop.tracking import choose_tracker
     from recipes.runtime.config import load_config
+    from recipes.runtime.records import same_data
     from recipes.train.larp import LarpTrainConfig, larp_params, train_larp
 
     check_media(args)
     choose_tracker(args.track)
-    changes = args.changes if args.init is None else [*args.changes, f"init={args.init}"]
+    # weights that go on need no start; who asks for one all the same is refused
+    changes = args.changes if args.init is None else ["local_start=false", *args.changes, f"init={args.init}"]
     config = load_config(LarpTrainConfig, args.config or CONFIGS / "larp_tiny.yaml", changes)
+    params = larp_params(config)  # refuses what cannot be gone on from
     compute, ranks = join_training(args)
-    tell_config(config, args.out, ranks)
     corpus = ShapesCorpus(0, "train")
     source: Any = WholeScenes(corpus)
+    told = ["corpus shapes"]
     if args.media is not None:
-        params = larp_params(config)
         films = MediaFolder.open(args.media, args.media_list).train_video
+        told = [f"film {film}" for film in films]
         real = clip_pool(films, size=params.size + 16, num_frames=params.num_frames, fps=params.fps)
         if not len(real):
             raise ValueError(f"{args.media} holds no clips to train on")
         source = MixedClips(corpus, real, real_share=1.0, pool=1)
+    tell_config(config, args.out, ranks)
+    same_data(args.out, told, ranks)
     model = train_larp(config, args.out, clip_source=source, compute=compute, ranks=ranks)
     if ranks.is_main:
         print(f"{model}: ready; its curves are in {args.out / 'curves.png'}")

@@ -57,12 +57,12 @@ def run(args: argparse.Namespace) -> int:
     if ranks.world > 1:
         raise ValueError("larp-ar trains in one process")
     out = args.out
-    tell_config(config, out, ranks)
     tokenizer = mmtok.load(args.tokenizer, device=compute.device)
     if not isinstance(tokenizer, Larp):
         raise ValueError(f"{args.tokenizer} is not a LARP tokenizer")
     if args.media is None and config.clips is None:
         raise ValueError("the corpus is endless; give clips=N")
+    tell_config(config, out, ranks)
     data = "corpus shapes" if args.media is None else str(args.media.resolve())
     names = ("clips", "windows", "frame_prediction", "given_frames", "seed")
     told = ", ".join(f"{name} {getattr(config, name)}" for name in names)

@@ -339,8 +339,10 @@ def test_contradictions(
     model = ("--model", bundle)
     film, picture = ("--out", tmp_path / "f.mp4"), ("--out", tmp_path / "f.png")
     assert_refused(
-        cinepoet("generate", "--video", clip, "--audio", song, *model, *film), "give one of --image, --video"
+        cinepoet("generate", "--video", clip, "--audio", song, *model, *film), "give one of --video and --audio"
     )
+    both = ("--image", clip, "--audio", song)  # the table of tasks says what goes together, not the command
+    assert_refused(cinepoet("generate", *both, *model, *film), "no task takes image and audio together")
     assert_refused(cinepoet("generate", "x", "--task", "image_to_video", *model, *film), "takes image")
     assert_refused(cinepoet("generate", "x", "--extensions", 1, *model, *picture), "one picture")
     assert_refused(cinepoet("generate", "x", "--task", "text_to_image", *model, *film), "choose a .png")

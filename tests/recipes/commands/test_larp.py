@@ -116,7 +116,7 @@ def test_real_clips_train_the_tokenizer(cinepoet: Cinepoet, film: Path, tmp_path
         (("larp-ar", "--media-list", "x.csv"), "unknown option --media-list; cinepoet train tiny"),
         (
             ("larp", "--stages", "visual"),
-            "unknown option --stages; cinepoet train tiny and cinepoet train smoke have it",
+            "unknown option --stages; cinepoet train tiny, cinepoet train smoke have it",
         ),
         (("larp", "stepz=3"), "did you mean steps"),
         (("larp", "--init", "x", "local_start=true"), "local_start is a new model's"),
@@ -134,6 +134,19 @@ def test_training_refuses(
     given = (w.replace("TOKENIZER", str(tokenizer)) if "=" in w else names.get(w, w) for w in words)
     code, _, fault = cinepoet("train", *given, "--out", tmp_path / "run")
     assert code == 2 and told in fault and fault.count("\n") == 1
+    if {"VISUAL", "init=TOKENIZER"} & set(words):  # what it needs is wrong, so nothing is begun
+        assert not (tmp_path / "run").exists()
+
+
+def test_a_tokenizer_goes_on_and_keeps_its_films(cinepoet: Cinepoet, film: Path, tmp_path: Path) -> None:
+    few = ("train", "larp", "preset=larp-nano", "steps=1", "batch_size=2", "--out")
+    assert cinepoet(*few, tmp_path / "first")[0] == 0
+    code, _, fault = cinepoet(
+        *few, tmp_path / "second", "--init", tmp_path / "first" / "model"
+    )  # the preset's start is no hindrance
+    assert code == 0, fault
+    code, _, fault = cinepoet(*few, tmp_path / "first", "--media", film.parent)
+    assert code == 2 and "was started with other data" in fault
 
 
 def test_a_class_becomes_a_film(cinepoet: Cinepoet, generators: dict[str, Path], tmp_path: Path) -> None:

@@ -100,6 +100,13 @@ def test_results_that_name_no_model_are_refused(bundle: Path, tmp_path: Path) ->
         model_card(opened, tmp_path)
 
 
+def test_a_result_of_another_kind_is_refused(bundle: Path, tmp_path: Path) -> None:
+    subject = subject_of("random", bundle)
+    _measured(subject, "reconstruction", tmp_path).save(tmp_path, "prompts")
+    with pytest.raises(ValueError, match=r"prompts.json holds a result of evaluate reconstruction; prompts is needed"):
+        model_card(open_bundle(bundle), tmp_path)
+
+
 def test_a_card_is_written_into_its_model(bundle: Path, tmp_path: Path) -> None:
     opened = open_bundle(bundle)
     shutil.copytree(bundle, tmp_path / "model")

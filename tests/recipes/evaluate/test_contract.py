@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from mmtok.metrics.table import Metrics, make_metrics
-from recipes.evaluate.contract import Material, Result, Subject, evaluate, subject_of, weights_of
+from recipes.evaluate.contract import Material, Result, Subject, evaluate, subject_named, subject_of, weights_of
 
 
 def darker(clip: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
@@ -19,7 +19,7 @@ def darker(clip: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
 
 
 def subject(again=darker, **changes: str) -> Subject:
-    return dataclasses.replace(Subject("model", "runs/model", "abc", "0.1.0", again), **changes)
+    return dataclasses.replace(Subject("model", "runs/model", "abc", "0.1.0", again=again), **changes)
 
 
 CLIPS = [torch.rand(2, 3, 2, 16, 16, generator=torch.Generator().manual_seed(i)) * 2 - 1 for i in range(2)]
@@ -80,6 +80,15 @@ def test_weights_have_a_name(tmp_path: Path) -> None:
     assert weights_of(tmp_path) == whole != weights_of(tmp_path / "lm") and len(whole) == 64
     save_file({"w": torch.tensor([1.0, 1.5])}, tmp_path / "lm" / "model.safetensors")
     assert weights_of(tmp_path) != whole
+    (tmp_path / "cinepoet.json").write_text('{"config": {"temperature": 1.0}, "card": {"seed": 1}}')
+    whole = weights_of(tmp_path)
+    (tmp_path / "cinepoet.json").write_text('{"config": {"temperature": 1.0}, "card": {"seed": 2}}')
+    assert weights_of(tmp_path) == whole, "the record of a training changes no figure"
+    (tmp_path / "cinepoet.json").write_text('{"config": {"temperature": 5.0}, "card": {"seed": 2}}')
+    assert weights_of(tmp_path) != whole, "a model that samples otherwise is another"
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FileNotFoundError, match="empty holds no model that could be measured"):
+        weights_of(tmp_path / "empty")
     module = torch.nn.Linear(2, 2)
     before = weights_of(module)
     assert before == weights_of(module)
@@ -95,3 +104,12 @@ def test_a_result_is_refused_as_that_of_another_model(tmp_path: Path) -> None:
     save_file({"w": torch.zeros(2)}, tmp_path / "model.safetensors")
     with pytest.raises(ValueError, match=r"prompts.json measured mine \(weights \w{12}\), not .*measure it with"):
         result.require_model(tmp_path, Path("prompts.json"))
+
+
+def test_figures_of_fewer_bits_are_no_figures_of_the_model(tmp_path: Path) -> None:
+    save_file({"w": torch.ones(2)}, tmp_path / "model.safetensors")
+    assert subject_named(str(tmp_path), lm_weights="float32").options == ""
+    told = subject_named(str(tmp_path), lm_weights="int8")
+    path = Result("prompts", told, "", {}, {}).save(tmp_path)
+    with pytest.raises(ValueError, match=r"measured the model with --lm-weights int8; a card states it as it is"):
+        Result.load(path).require_model(tmp_path, path)

@@ -179,7 +179,10 @@ LARP = {
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (("tokenizer", "--model", "tiny"), "--model is now --tokenizer"),
+        (
+            ("tokenizer", "--model", "tiny"),
+            "unknown option --model; cinepoet evaluate prompts, cinepoet evaluate tasks",
+        ),
         (("tokenizer", "--seed", "5"), "unknown option --seed"),
         (("tokenizer", "--fps", "30"), "--fps is for --media"),
         (("card", "--seed", "1"), "unknown option --seed"),

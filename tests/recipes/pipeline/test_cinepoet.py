@@ -208,8 +208,8 @@ def test_fit_crops_the_centre(pipe: CinePoetPipeline) -> None:
         ({"task": "text_to_video"}, "needs a prompt"),
         ({"task": "image_to_video"}, "takes image, got no media"),
         (
-            {"image": torch.zeros(3, 8, 8), "audio": torch.zeros(1, 9)},
-            "no task takes image and audio together; give one of image, video and audio",
+            {"image": torch.zeros(3, 8, 8), "mask": "central"},
+            "no task takes image and mask together; give one of image, video and audio",
         ),
         ({"prompt": PROMPT, "temperature": -1.0}, "temperature"),
         ({"prompt": PROMPT, "top_p": 0.0}, "top_p"),

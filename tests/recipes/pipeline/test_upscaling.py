@@ -76,7 +76,7 @@ def test_a_film_in_blocks_is_the_film_of_upscale(pipe: CinePoetPipeline) -> None
 
     whole = pipe.upscale(film(20), generator=seeded())
     draws = film_generators(seeded(), 1, 1)
-    pieces = pipe.sharpen_stream([film(20)[:, :, :7], film(20)[:, :, 7:]], None, draws, passes=pipe.plan_film((32, 32)))
+    pieces = pipe.upscale_stream([film(20)[:, :, :7], film(20)[:, :, 7:]], None, draws, passes=pipe.plan_film((32, 32)))
     assert whole.shape == (1, 3, 20, 64, 64) and torch.cat(list(pieces), 2).equal(whole)
 
 
