@@ -13,6 +13,7 @@ Shape letters: b batch, t h w time/height/width, k codebooks, n samples or token
 from __future__ import annotations
 
 import math
+import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -563,6 +564,8 @@ def main(words: Sequence[str]) -> int:
     except ContractError as fault:
         print(fault, file=sys.stderr)
         return 1
+    except BrokenPipeError:  # the reader, such as head, has gone
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - so that the interpreter's last flush does not fail too
     return 0
 
 
