@@ -262,7 +262,7 @@ def test_one_config_line_lets_the_model_speak_larp(trained: Path, cinepoet: Comm
     assert code == 2 and "text_to_image is not trained in this model; trained: text_to_video, unconditional" in fault
     code, _, fault = cinepoet(*words, "--extensions", 1)
     assert code == 2 and "extensions need continue_video, which is not trained in this model" in fault
-    code, shown, _ = cinepoet("evaluate", "shapes", "--model", run / "bundle", "--prompts", 2, "--batch-size", 2)
+    code, shown, _ = cinepoet("evaluate", "prompts", "--model", run / "bundle", "--prompts", 2, "--batch-size", 2)
     assert code == 0 and "reconstructed_upscaled" in shown
     code, _, _ = cinepoet("upscale", film, "--model", run / "bundle", "--out", tmp_path / "sharp.mp4")
     assert code == 0
