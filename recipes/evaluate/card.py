@@ -139,7 +139,7 @@ def model_card(bundle: Bundle, results: Path, notes: str = "") -> str:
         + f". {size_mb:.1f} MB on disk. Licence {card.get('licence', 'not stated')}.",
         table,
         "## How it was made",
-        f"Command: `{card['command']}`." if "command" in card else "",
+        f"Command: `{card['command']}`{_spelled(card['command'])}." if "command" in card else "",
         f"Data: {card.get('data', 'not stated')}. Seed {card.get('seed', 'not recorded')}. "
         f"Machine: {card.get('machine', 'not recorded')}. `cinepoet.json` holds every number of every stage.",
         "## Measured",
@@ -152,6 +152,12 @@ def model_card(bundle: Bundle, results: Path, notes: str = "") -> str:
         notes.strip(),
     ]
     return "\n\n".join(s for s in sections if s) + "\n"
+
+
+def _spelled(command: str) -> str:
+    """What a reader must know to type a command of before again; the record itself is not rewritten."""
+    old = "--tokenizers" in command or " tasks.lr=" in command
+    return " (as it was typed; some words have new names since, which the command tells)" if old else ""
 
 
 def _stage(card: dict[str, Any], stage: str) -> list[str]:
