@@ -10,10 +10,10 @@ import torch
 
 from mmtok.convert import load_published, published_family
 from mmtok.pretrained import BUNDLE_FILE, read_json, read_names, resolve_folder
-from mmtok.table import KINDS, TOKENIZERS, Family
+from mmtok.table import FAMILY_KINDS, TOKENIZERS, Family
 
 _WORDS = {
-    **KINDS,
+    **FAMILY_KINDS,
     "lm": "a language model",
     "superres": "a super-resolution model",
     "generator": "a LARP generator",
@@ -26,7 +26,7 @@ _OTHERS = {
     "superres": ("superres", "superres.model.SuperResTransformer.from_pretrained"),
 }
 
-_PART_KINDS = {name: name for name in KINDS} | {
+_PART_KINDS = {name: name for name in FAMILY_KINDS} | {
     "superres_visual": "visual",
     "lm": "lm",
     "superres": "superres",
@@ -39,8 +39,8 @@ class Held:
     """What a model folder holds.
 
     Attributes:
-        kind: "model" for a whole one, a kind of ``mmtok.table.KINDS``, "lm", "superres", "generator", or "other" for
-            what only transformers knows.
+        kind: "model" for a whole one, a kind of ``mmtok.table.FAMILY_KINDS``, "lm", "superres", "generator", or
+            "other" for what only transformers knows.
         family: its name; "" for a whole model.
         words: the same for people, such as "a visual tokenizer (magvit2)".
         loader: what loads it in Python.
@@ -84,7 +84,7 @@ def what_is(folder: Path) -> Held:
         kind, loader = _OTHERS[family]
         return Held(kind, family, _WORDS[kind], loader)
     if (row := TOKENIZERS.find(str(family))) is not None:
-        return Held(row.kind, str(family), f"{KINDS[row.kind]} ({family})", row=row, published=published)
+        return Held(row.kind, str(family), f"{FAMILY_KINDS[row.kind]} ({family})", row=row, published=published)
     if "model_type" in said:
         return Held("other", str(family), f"a {family!r} model", "transformers")
     raise ValueError(f"{folder} holds a {family!r} model; known families: {', '.join(sorted(TOKENIZERS.rows()))}")

@@ -56,8 +56,8 @@ class Family:
     published: tuple[Published, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.kind not in KINDS:
-            raise ValueError(f"kind must be one of {', '.join(KINDS)}, got {self.kind!r}")
+        if self.kind not in FAMILY_KINDS:
+            raise ValueError(f"kind must be one of {', '.join(FAMILY_KINDS)}, got {self.kind!r}")
 
     def load_class(self) -> Any:
         """The class; its module is imported."""
@@ -68,7 +68,7 @@ class Family:
         return dict(getattr(importlib.import_module(self.module), "PRESETS", {}))
 
 
-KINDS = {"visual": "a visual tokenizer", "audio": "an audio tokenizer", "text": "a text encoder"}
+FAMILY_KINDS = {"visual": "a visual tokenizer", "audio": "an audio tokenizer", "text": "a text encoder"}
 
 _MAGVIT2 = "mmtok.convert.open_magvit2"
 FAMILIES: dict[str, Family] = {

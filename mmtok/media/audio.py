@@ -27,7 +27,7 @@ from torch import Tensor
 from mmtok.media.container import (
     MediaInfo,
     decode,
-    describe,
+    facts_of,
     jump,
     open_media,
     picture_streams,
@@ -199,7 +199,7 @@ class _Track:
 
 def _sound_track(path: str | os.PathLike[str], container: InputContainer) -> _Track:
     """Begin to decode, or a MediaError that says why there is nothing to hear."""
-    info, zero = survey(path) if picture_streams(container) else (describe(container, None, None), None)
+    info, zero = survey(path) if picture_streams(container) else (facts_of(container, None, None), None)
     streams = sound_streams(container)
     if not streams:
         raise MediaError(path, "has pictures but no sound" if info.has_video else "has no sound track")

@@ -248,7 +248,7 @@ def jump(
     return chain([landed], run)
 
 
-def describe(container: InputContainer, stream: VideoStream | None, picture: VideoFrame | None) -> MediaInfo:
+def facts_of(container: InputContainer, stream: VideoStream | None, picture: VideoFrame | None) -> MediaInfo:
     """Collect the facts of an opened file.
 
     Args:
@@ -321,7 +321,7 @@ def survey(path: str | os.PathLike[str]) -> tuple[MediaInfo, Fraction | None]:
     """
     with open_media(path) as container:
         found = first_picture(container)
-        info = describe(container, *found[:2]) if found else describe(container, None, None)
+        info = facts_of(container, *found[:2]) if found else facts_of(container, None, None)
         if not info.has_video and not info.has_audio:
             raise MediaError(path, "holds neither pictures nor sound that can be decoded")
         return info, time_of(found[1], found[0]) if found else None

@@ -36,7 +36,7 @@ from mmtok.media.audio import as_sound
 from mmtok.media.container import (
     MediaInfo,
     Placement,
-    describe,
+    facts_of,
     first_picture,
     jump,
     open_media,
@@ -123,7 +123,7 @@ def read_video(
     for may_seek in (True, False):
         with open_media(path) as container:
             stream, first, following = _first_picture(path, container)
-            info = describe(container, stream, first)
+            info = facts_of(container, stream, first)
             zero = time_of(first, stream) or Fraction(0)
             start = zero + Fraction(start_s)
             run: Iterator[VideoFrame] | None = chain([first], following)

@@ -20,7 +20,7 @@ import mmtok
 from mmtok.contract import needs_size, usual_size
 from mmtok.loading import part_folder, what_is
 from mmtok.pretrained import BUNDLE_FILE, resolve_folder
-from mmtok.table import KINDS
+from mmtok.table import FAMILY_KINDS
 from recipes.bundle.folder import open_bundle
 
 TOKENIZER_FOLDER = "tokenizer"
@@ -72,7 +72,7 @@ def load_tokenizers(
     places = {"visual": chosen_part("visual", visual, name), "audio": chosen_part("audio", audio, name)}
     if not any(places.values()):
         held = what_is(resolve_folder(name))
-        raise ValueError(f"{name} is {held.words}; {KINDS['visual']} or {KINDS['audio']} is needed")
+        raise ValueError(f"{name} is {held.words}; {FAMILY_KINDS['visual']} or {FAMILY_KINDS['audio']} is needed")
     if levels is not None and places["audio"] is None:
         raise ValueError(f"--levels is a choice of sound tokenizers, and {name} has none")
     seen: Any = places["visual"] and mmtok.load(places["visual"], device=device)

@@ -23,7 +23,7 @@ from mmtok.metrics.table import make_metrics
 from recipes.evaluate.contract import Material, Result, Subject, evaluate
 from recipes.figures.sheets import write_spectrograms
 
-SHOWN = 3  # sounds on the sheet of spectrograms
+SOUNDS_SHOWN = 3  # sounds on the sheet of spectrograms
 SILENCE = "silence"  # in the place of a sound: what a distance means
 Listener = Callable[[str, int, Tensor], None]  # (name of the sound, levels or 0 for the original, (n,) sound)
 
@@ -86,7 +86,7 @@ def evaluate_audio(
         if listener is not None:
             for k, version in versions.items():
                 listener(name, k, version)
-        if len(shown) < SHOWN:
+        if len(shown) < SOUNDS_SHOWN:
             shown.setdefault(name, versions)
         lengths.append(len(sound))
         original, *rest = (version.view(1, 1, -1) for version in versions.values())

@@ -37,7 +37,7 @@ Figures = dict[str, float | None]
 
 METHODS = ("bicubic", "lanczos", "bicubic_of_tokens", "ours", "ceiling")
 STARTS = ("bicubic", "bicubic_of_tokens")  # from which the way to the ceiling is measured
-SHOWN = ("bicubic", "ours", "ceiling", "original")  # columns of the sheet
+METHODS_SHOWN = ("bicubic", "ours", "ceiling", "original")  # columns of the sheet
 ROWS_SHOWN = 4  # of each set
 
 PROTOCOL = {
@@ -118,7 +118,7 @@ def evaluate_superres(
     for clips in (*sets.values(), *(films or {}).values()):
         if tuple(clips.pixels.shape[-2:]) != passes[-1].high:
             raise ValueError(f"clips must be of {passes[-1].high} pixels, got {tuple(clips.pixels.shape[-2:])}")
-    columns: dict[str, list[Tensor]] = {name: [] for name in SHOWN}
+    columns: dict[str, list[Tensor]] = {name: [] for name in METHODS_SHOWN}
     figures: dict[str, Any] = {"sets": {}, "films": {}}
     for name, clips in sets.items():
         # SSIM is left out: seven methods through its window take longer than it tells beside PSNR

@@ -31,7 +31,7 @@ from recipes.pipeline.cinepoet import CinePoetPipeline
 from recipes.runtime.progress import track
 
 Figures = dict[str, float]
-SHOWN = 3  # scenes on the sheet
+SCENES_SHOWN = 3  # scenes on the sheet
 PROTOCOL = {
     **dict.fromkeys(("shape", "pitch", "colour", "motion"), "per cent that the analyzers read right"),
     "strayed_px_median": "pixels of the language model's size, eight pictures behind nine given ones",
@@ -206,7 +206,7 @@ def evaluate_tasks(
         for name, (_, measure, options) in trained.items():
             done = measure(pipe, batch, generator=generator, **options, **sampling)
             figures[name] += done.figures
-            shown.setdefault(name, (done.given[:SHOWN], done.made[:SHOWN]))
+            shown.setdefault(name, (done.given[:SCENES_SHOWN], done.made[:SCENES_SHOWN]))
     guidance = sampling.get("guidance_scale", pipe.config.guidance_scale)
     if folder is not None and shown:
         write_sheet(folder / "tasks.png", shown, pipe.audio.sample_rate)

@@ -23,7 +23,7 @@ from recipes.evaluate.contract import Material, Result, Subject, evaluate
 from recipes.evaluate.held_out import Clips
 from recipes.figures.sheets import film_strip
 
-SHOWN = 4  # clips on the sheet
+CLIPS_SHOWN = 4  # clips on the sheet
 
 
 def evaluate_visual(
@@ -62,7 +62,7 @@ def evaluate_visual(
         codes = tokenizer.encode(video.to(device))
         use.update(codes.reshape(1, 1, -1))
         made = decode_clip(tokenizer, codes, tuple(video.shape[2:])).float().cpu()  # type: ignore[arg-type]
-        if len(shown) < SHOWN:  # the first clip of a batch
+        if len(shown) < CLIPS_SHOWN:  # the first clip of a batch
             shown.append(torch.cat([film_strip(film[0]) for film in (video, made)], 1))
         return video, {"again": made}
 
