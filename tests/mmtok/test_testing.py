@@ -509,7 +509,7 @@ def test_broken_promises_of_text_encoders_are_named():
 
 
 def test_the_command_checks_a_folder(capsys, tmp_path):
-    assert main([str(TINY / "visual")]) == 0 and "Magvit2: 46 promises hold" in capsys.readouterr().out
+    assert main([str(TINY / "visual")]) == 0 and "Magvit2: 48 promises hold" in capsys.readouterr().out
     assert main([str(tmp_path / "none")]) == 2 and "is not a folder" in capsys.readouterr().err
     done = subprocess.run([sys.executable, "-m", "mmtok.testing"], capture_output=True, text=True)
     assert done.returncode == 2 and done.stderr.startswith("usage: python -m mmtok.testing")
