@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from llm.tasks import TASKS
 from mmtok.visual.long_video import reconstruct_video
 from recipes.corpora.shapes import ShapesCorpus, render_audio, render_video
 from recipes.pipeline.cinepoet import CinePoetPipeline
@@ -157,7 +158,7 @@ def test_progress_and_times(pipe: CinePoetPipeline) -> None:
 
 def test_a_pipeline_says_what_it_is_and_what_is_loaded(bundle: Path) -> None:
     fresh = CinePoetPipeline.from_pretrained(bundle, device="cpu")
-    told = "CinePoetPipeline(random: 17 pictures of 32x32 -> 64 at 8 fps, 12 tasks, on cpu, loaded: "
+    told = f"CinePoetPipeline(random: 17 pictures of 32x32 -> 64 at 8 fps, {len(TASKS)} tasks, on cpu, loaded: "
     assert repr(fresh) == f"{told}nothing yet)"
     assert fresh.visual is fresh.parts.visual and repr(fresh) == f"{told}visual)"
     fresh.depth = torch.zeros_like  # another estimator, which the parts then use
