@@ -99,8 +99,23 @@ def put_file(scratch: Path, path: Path) -> None:
 
 def named_file(path: str | os.PathLike[str]) -> str:
     """A file's name and the beginning of its hash, for protocols: "i3d.pt, sha256 0123456789ab"."""
+    return f"{Path(path).name}, sha256 {file_hash(path)[:12]}"
+
+
+def file_hash(path: str | os.PathLike[str]) -> str:
+    """sha256 over a file's content, in hexadecimal digits."""
+    digest = hashlib.sha256()
+    add_file(digest, path)
+    return digest.hexdigest()
+
+
+def add_file(digest: hashlib._Hash, path: str | os.PathLike[str]) -> None:
+    """Take a file's content into a digest, block by block.
+
+    Args:
+        digest: of hashlib, changed in place.
+        path: the file.
+    """
     with open(path, "rb") as file:
-        digest = hashlib.sha256()
         while block := file.read(1 << 20):
             digest.update(block)
-    return f"{Path(path).name}, sha256 {digest.hexdigest()[:12]}"

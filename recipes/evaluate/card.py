@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from mmtok.files import write_atomically
 from mmtok.pretrained import ROW_SCALE
 from recipes.bundle.folder import OPTIONAL_PARTS, PARTS, Bundle
 from recipes.evaluate.analyzers import ATTRIBUTES
-from recipes.evaluate.contract import Result
+from recipes.evaluate.contract import Result, weights_of
 from recipes.figures.tables import text_table
 
 NEEDED, WELCOME = ("prompts", "reconstruction"), ("tasks", "superres")  # measurements
@@ -32,12 +33,12 @@ def _parameters(folder: Path) -> int:
     return sum(math.prod(shape) for name, shape in shapes.items() if not name.endswith(ROW_SCALE))
 
 
-def _read(bundle: Bundle, folder: Path, name: str) -> Result:
+def _read(bundle: Bundle, weights: str, folder: Path, name: str) -> Result:
     path = folder / f"{name}.json"
     result = Result.load(path)
     if result.of != name:
         raise ValueError(f"{path} holds a result of evaluate {result.of}; {name} is needed there")
-    return result.require_model(bundle.folder, path)
+    return result.require_model(bundle.folder, path, weights)
 
 
 def _adherence(shapes: dict[str, Any], names: dict[str, str]) -> str:
@@ -110,10 +111,9 @@ def _superres(result: dict[str, Any]) -> str:
 
 def model_card(bundle: Bundle, results: Path, notes: str = "") -> str:
     """The card as text, see ``write_card``."""
-    prompts, reconstruction = (_read(bundle, results, name) for name in NEEDED)
-    tasks, superres = (
-        _read(bundle, results, name) if (results / f"{name}.json").is_file() else None for name in WELCOME
-    )
+    read = partial(_read, bundle, weights_of(bundle.folder), results)
+    prompts, reconstruction = (read(name) for name in NEEDED)
+    tasks, superres = (read(name) if (results / f"{name}.json").is_file() else None for name in WELCOME)
     card, config = bundle.card, bundle.config
     names = {"low": f"{config.size}x{config.size}", "high": f"{config.upscaled_size}x{config.upscaled_size}"}
     seconds = config.num_frames / config.fps

@@ -24,7 +24,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from mmtok.files import write_json
+from mmtok.files import add_file, write_json
 from mmtok.metrics.table import Metric, Metrics
 from mmtok.pretrained import BUNDLE_FILE, read_json, resolve_folder
 
@@ -59,9 +59,7 @@ def weights_of(model: Path | nn.Module) -> str:
         digest.update(json.dumps(read_json(model / BUNDLE_FILE).get("config"), sort_keys=True).encode())
     for path in files:
         digest.update(path.relative_to(model).as_posix().encode())
-        with path.open("rb") as file:
-            while block := file.read(1 << 24):
-                digest.update(block)
+        add_file(digest, path)
     return digest.hexdigest()
 
 
@@ -184,12 +182,13 @@ class Result:
         except (KeyError, TypeError) as fault:
             raise ValueError(f"{path} holds no whole result ({fault}); measure again with {command}") from fault
 
-    def require_model(self, model: Path, path: Path) -> Result:
+    def require_model(self, model: Path, path: Path, weights: str | None = None) -> Result:
         """This result, refused as the figures of another model.
 
         Args:
             model: folder of the model that it is wanted for.
             path: where it was read, for the message.
+            weights: its ``weights_of`` where that is known, as reading a large model takes long.
 
         Returns:
             The same.
@@ -197,7 +196,7 @@ class Result:
         Raises:
             ValueError: if other weights or numbers were measured, or not the model as it is.
         """
-        wanted = weights_of(model)
+        wanted = weights or weights_of(model)
         if self.subject.weights != wanted:
             raise ValueError(
                 f"{path} measured {self.subject.name} (weights {self.subject.weights[:12]}), not {model} (weights "

@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from mmtok.files import file_hash
 from mmtok.text.embedding_cache import caption_hash
 from recipes.tokens.shards import (
     CONDITION_PREFIX,
     OPTIONAL,
     SPLITS,
     ShardInfo,
-    _file_hash,
     _first_line,
     read_records,
     shard_features,
@@ -55,7 +55,7 @@ def validate(folder: str | Path) -> list[str]:
                 found.append(
                     f"{place}: source {values['source']!r} is in {values['split']}, and its content in {split} ({said})"
                 )
-        if not found and _file_hash(file) != record["sha256"]:
+        if not found and file_hash(file) != record["sha256"]:
             found.append(f"shard {number}: {file.name} was changed since it was written")
         if len(table) != record["rows"]:
             found.append(f"shard {number}: {len(table)} rows, its record says {record['rows']}")

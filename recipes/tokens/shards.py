@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -28,7 +27,7 @@ from typing import Any
 
 from torch import Tensor
 
-from mmtok.files import write_atomically
+from mmtok.files import file_hash, write_atomically
 from mmtok.vocabulary import Vocabulary
 from recipes.tokens.identity import tokenizer_facts
 
@@ -248,7 +247,7 @@ def write_shard(
         **{split: sum(row["split"] == split for row in rows) for split in SPLITS},
         "sounding": sum(row["audio_frames"] > 0 for row in rows),
         "captioned": sum(row.get("caption") is not None for row in rows),
-        "sha256": _file_hash(partial),
+        "sha256": file_hash(partial),
         "quarantined": list(quarantined),
     }
     os.replace(partial, file)
@@ -279,14 +278,6 @@ def read_records(folder: str | Path, shards: int) -> list[dict[str, Any] | None]
             raise ValueError(f"{file} is damaged ({fault}); delete it and prepare again") from fault
         records.append(record)
     return records
-
-
-def _file_hash(path: Path) -> str:
-    with path.open("rb") as file:
-        digest = hashlib.sha256()
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 @contextlib.contextmanager
