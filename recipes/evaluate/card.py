@@ -187,5 +187,9 @@ def write_card(bundle: Bundle, results: Path, notes: str = "") -> Path:
         FileNotFoundError: if a measurement is not in ``results``.
         ValueError: if one is damaged, or measured another model.
     """
-    write_atomically(bundle.folder / "README.md", model_card(bundle, results, notes))
+    try:
+        text = model_card(bundle, results, notes)
+    except KeyError as fault:
+        raise ValueError(f"a result in {results} lacks the figure {fault}; measure again with evaluate") from fault
+    write_atomically(bundle.folder / "README.md", text)
     return bundle.folder / "README.md"

@@ -107,6 +107,14 @@ def test_a_result_of_another_kind_is_refused(bundle: Path, tmp_path: Path) -> No
         model_card(open_bundle(bundle), tmp_path)
 
 
+def test_a_result_that_lacks_a_figure_is_told(bundle: Path, tmp_path: Path) -> None:
+    subject = subject_of("random", bundle)
+    _measured(subject, "reconstruction", tmp_path)
+    _measured(subject, "prompts", tmp_path, {"generated": RIGHT})
+    with pytest.raises(ValueError, match="lacks the figure 'seconds_per_film'; measure again"):
+        write_card(open_bundle(bundle), tmp_path)
+
+
 def test_a_card_is_written_into_its_model(bundle: Path, tmp_path: Path) -> None:
     opened = open_bundle(bundle)
     shutil.copytree(bundle, tmp_path / "model")
